@@ -1,0 +1,126 @@
+"""What certimed needs of a vision-language model: the contract every adapter fulfils.
+
+The contract works on *token embeddings*, not on strings, because a learnt prompt is a handful of free vectors in the
+text encoder's input space (PromptSmooth, Hussein et al., MICCAI 2024; CoOp, Zhou et al., IJCV 2022).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from certimed.errors import InputError
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A batch of token sequences, padded to the longest of them (never to the encoder's full context).
+
+    Attributes:
+        ids: int64 ``(N, L)``; every row is ``[bos] content [eos] pad...``.
+        mask: bool ``(N, L)``; True on real tokens (bos and eos included).
+    """
+
+    ids: Tensor
+    mask: Tensor
+
+    @property
+    def last(self) -> Tensor:
+        """int64 ``(N,)``: index of the end-of-text token of each row."""
+        return self.mask.sum(dim=1) - 1
+
+
+class VisionLanguageModel(ABC, torch.nn.Module):
+    """A frozen dual encoder. Subclasses are adapters, one file each.
+
+    Every adapter is in eval mode with ``requires_grad_(False)`` on all parameters from the moment it is constructed.
+
+    Attributes:
+        name: how the user asked for it, e.g. ``"hf:vinid/plip"``.
+        identity: hex SHA-256 over configuration and weights: equal if and only if the model is the same.
+        input_shape: ``(C, H, W)`` of the certified space, i.e. of the tensors :meth:`encode_image` takes.
+        context_length: largest number of tokens of one text, bos and eos included.
+        token_dim: width of the text encoder's input embeddings.
+        embedding_dim: width of the joint image-text space.
+        bos_id, eos_id, pad_id: ids of the special tokens.
+        logit_scale: the factor on cosine similarity (already exponentiated).
+    """
+
+    name: str
+    identity: str
+    input_shape: tuple[int, int, int]
+    context_length: int
+    token_dim: int
+    embedding_dim: int
+    bos_id: int
+    eos_id: int
+    pad_id: int
+    logit_scale: float
+
+    @abstractmethod
+    def preprocess(self, pixels: Tensor) -> Tensor:
+        """Resize and crop one image to the certified space, in float, linearly, never through 8 bits.
+
+        Args:
+            pixels: float32 ``(C, H, W)`` in [0, 1] at native resolution.
+
+        Returns:
+            float32 ``input_shape`` in [0, 1]: what noise is added to. Mean and std come later, in
+            :meth:`encode_image`.
+        """
+
+    @abstractmethod
+    def encode_image(self, x: Tensor) -> Tensor:
+        """Image features, not normalised: float ``(B, C, H, W)`` in the certified space -> ``(B, embedding_dim)``.
+
+        Noisy values outside [0, 1] are passed on as they are (no clipping). Raises ModelError on a wrong size.
+        """
+
+    @abstractmethod
+    def content_ids(self, text: str) -> list[int]:
+        """Token ids of a text without bos and eos."""
+
+    @abstractmethod
+    def token_embeddings(self, ids: Tensor) -> Tensor:
+        """Input embeddings (before positions are added) of int64 ids of any shape -> ``(*shape, token_dim)``."""
+
+    @abstractmethod
+    def encode_text(self, embeddings: Tensor, tokens: Tokens) -> Tensor:
+        """Text features, not normalised, from input embeddings ``(N, L, token_dim)`` -> ``(N, embedding_dim)``.
+
+        Differentiable in ``embeddings``. ``tokens`` gives lengths and padding only.
+        """
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def tokens(self, contents: Sequence[Sequence[int]]) -> Tokens:
+        """Put bos and eos around each content and pad to the longest row.
+
+        Raises:
+            InputError: a row would be longer than the text encoder's context.
+        """
+        longest = max(len(content) for content in contents) + 2
+        if longest > self.context_length:
+            raise InputError(
+                f"a prompt of {longest} tokens does not fit the text encoder of {self.name}, which takes at most "
+                f"{self.context_length} (begin and end tokens included); shorten the context or the class name"
+            )
+        ids = torch.full((len(contents), longest), self.pad_id, dtype=torch.int64)
+        mask = torch.zeros((len(contents), longest), dtype=torch.bool)
+        for row, content in enumerate(contents):
+            sequence = [self.bos_id, *content, self.eos_id]
+            ids[row, : len(sequence)] = torch.tensor(sequence)
+            mask[row, : len(sequence)] = True
+        return Tokens(ids.to(self.device), mask.to(self.device))
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """Text features, not normalised, of whole strings -> ``(N, embedding_dim)``."""
+        tokens = self.tokens([self.content_ids(text) for text in texts])
+        return self.encode_text(self.token_embeddings(tokens.ids), tokens)
