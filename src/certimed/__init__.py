@@ -1,0 +1,53 @@
+"""certimed: provable robustness for medical-imaging models.
+
+Public names load on first use, so that ``import certimed`` costs next to nothing and does not pull in torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from certimed.certificates import ClassCertificate, Provenance, RadiusUnits
+    from certimed.classification import Prediction, SmoothedClassifier
+    from certimed.errors import CertimedError, ImageError, InputError, MissingExtraError, ModelError
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "CertimedError": "certimed.errors",
+    "ClassCertificate": "certimed.certificates",
+    "ImageError": "certimed.errors",
+    "InputError": "certimed.errors",
+    "MissingExtraError": "certimed.errors",
+    "ModelError": "certimed.errors",
+    "Prediction": "certimed.classification",
+    "Provenance": "certimed.certificates",
+    "RadiusUnits": "certimed.certificates",
+    "SmoothedClassifier": "certimed.classification",
+}
+
+__all__ = [
+    "CertimedError",
+    "ClassCertificate",
+    "ImageError",
+    "InputError",
+    "MissingExtraError",
+    "ModelError",
+    "Prediction",
+    "Provenance",
+    "RadiusUnits",
+    "SmoothedClassifier",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'certimed' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,180 @@
+"""The certificate of one classified image."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from html import escape
+from typing import Any
+
+from certimed.certificates.fields import Fields
+from certimed.certificates.provenance import Provenance
+from certimed.certificates.scope import END_TO_END, MODEL_INPUT, SCOPES, SPACES
+from certimed.certificates.units import RadiusUnits, radius_units
+from certimed.errors import InputError
+
+SCHEMA = "certimed/class-certificate/1"
+TOO_FEW_SAMPLES = "too few samples"
+UNSTABLE = "unstable under noise"
+
+
+@dataclass(frozen=True)
+class ClassCertificate:
+    """What was proved about the smoothed classifier at one image.
+
+    Guarantee: unless ``abstained``, with probability at least ``1 - alpha`` over the noise that was drawn, the smoothed
+    classifier ``g(x + d)`` equals ``prediction`` for every perturbation with ``||d||_2 < radius`` (Cohen et al., ICML
+    2019, Theorem 1), ``d`` living in ``space`` and the statement covering ``scope``. Real arithmetic is assumed beyond
+    the float64 statistics.
+
+    Attributes:
+        item: id of the image; with ``seed`` it is the key of the noise.
+        prediction: class index chosen on the selection samples. A candidate only where ``abstained`` is True.
+        abstained: True where nothing could be proved.
+        radius: L2 in [0, 1] units of the certified space; 0 where abstained.
+        p_lower: lower confidence bound on the probability of ``prediction`` under noise.
+        q_upper: upper confidence bound on every other class's probability, or None for the one-sided bound.
+        counts: estimation counts of all classes; they sum to ``n``.
+        n0, n: selection and estimation samples drawn.
+        alpha: failure probability of this certificate.
+        sigma: noise standard deviation in [0, 1] units of the certified space.
+        bound: ``"one-sided"``, ``"two-sided"`` or ``"best"`` (both, each at alpha/2).
+        scope, space: what is covered, and where the radius lives; see :mod:`certimed.certificates.scope`.
+        seed: the run's seed.
+        shape: ``(C, *space)`` of the certified input.
+        provenance: model identity, precision, device, versions.
+        notes: further conditions of the statement, e.g. a Bonferroni correction over methods.
+    """
+
+    item: str
+    prediction: int
+    abstained: bool
+    radius: float
+    p_lower: float
+    q_upper: float | None
+    counts: tuple[int, ...]
+    n0: int
+    n: int
+    alpha: float
+    sigma: float
+    bound: str
+    seed: int
+    shape: tuple[int, ...]
+    provenance: Provenance
+    scope: str = END_TO_END
+    space: str = MODEL_INPUT
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def abstention(self) -> str | None:
+        """Why nothing was proved: ``"too few samples"`` if the majority is there but not yet significant, else
+        ``"unstable under noise"``; None where something was proved."""
+        if not self.abstained:
+            return None
+        return TOO_FEW_SAMPLES if 2 * self.counts[self.prediction] > self.n else UNSTABLE
+
+    def units(self) -> RadiusUnits:
+        """The radius in grey levels, per-value RMS and L-infinity."""
+        return radius_units(self.radius, self.shape)
+
+    def statement(self) -> str:
+        """Exactly what was proved, in one paragraph."""
+        space = SPACES[self.space]
+        if self.abstained:
+            return (
+                f"Nothing was proved for {self.item}: {self.abstention} "
+                f"(class {self.prediction} won {self.counts[self.prediction]} of {self.n} noisy copies)."
+            )
+        return (
+            f"With probability at least {1 - self.alpha:.6g} over the noise drawn, the smoothed classifier "
+            f"(Gaussian noise, sigma {self.sigma:g}) answers class {self.prediction} for every perturbation of "
+            f"{self.item} with L2 norm below {self.radius:.6g}. Space: {space}. Scope: {SCOPES[self.scope]}."
+            + "".join(f" {note}" for note in self.notes)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, the schema's name first."""
+        data = asdict(self)
+        data["counts"] = list(self.counts)
+        data["shape"] = list(self.shape)
+        data["notes"] = list(self.notes)
+        return {"schema": SCHEMA, **data}
+
+    def to_json(self) -> str:
+        """One line of JSON; floats keep every bit."""
+        return json.dumps(self.to_dict(), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> ClassCertificate:
+        """Inverse of :meth:`to_json`; raises InputError naming the field that is wrong."""
+        return cls._from_fields(Fields.parse(text, "class certificate"))
+
+    @classmethod
+    def from_dict(cls, data: object) -> ClassCertificate:
+        """Inverse of :meth:`to_dict`; raises InputError naming the field that is wrong."""
+        return cls._from_fields(Fields(data, "class certificate"))
+
+    @classmethod
+    def _from_fields(cls, fields: Fields) -> ClassCertificate:
+        fields.expect("schema", SCHEMA)
+        notes = fields.get("notes")
+        if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+            raise InputError("field 'notes' of the class certificate must be a list of strings")
+        certificate = cls(
+            item=fields.string("item"),
+            prediction=fields.integer("prediction"),
+            abstained=fields.boolean("abstained"),
+            radius=fields.number("radius"),
+            p_lower=fields.number("p_lower"),
+            q_upper=fields.optional_number("q_upper"),
+            counts=fields.integers("counts"),
+            n0=fields.integer("n0"),
+            n=fields.integer("n"),
+            alpha=fields.number("alpha"),
+            sigma=fields.number("sigma"),
+            bound=fields.string("bound"),
+            seed=fields.integer("seed"),
+            shape=fields.integers("shape"),
+            provenance=Provenance.from_dict(fields.mapping("provenance")),
+            scope=fields.string("scope"),
+            space=fields.string("space"),
+            notes=tuple(notes),
+        )
+        certificate._check()
+        return certificate
+
+    def _check(self) -> None:
+        if not 0 <= self.prediction < len(self.counts):
+            raise InputError(f"prediction {self.prediction} is no index into the {len(self.counts)} counts")
+        if sum(self.counts) != self.n:
+            raise InputError(f"the counts sum to {sum(self.counts)}, not to n={self.n}")
+        if self.scope not in SCOPES or self.space not in SPACES:
+            raise InputError(f"scope {self.scope!r} or space {self.space!r} is unknown to this version of certimed")
+
+    def __repr__(self) -> str:
+        head = f"ClassCertificate({self.item!r}: "
+        if self.abstained:
+            return f"{head}abstained, {self.abstention}; n={self.n}, alpha={self.alpha:g}, sigma={self.sigma:g})"
+        return (
+            f"{head}class {self.prediction}, radius {self.radius:.4f} L2 = {self.units().rms_grey_levels:.3g} grey "
+            f"levels RMS; p>={self.p_lower:.4f}, n={self.n}, alpha={self.alpha:g}, sigma={self.sigma:g}, {self.scope})"
+        )
+
+    def _repr_html_(self) -> str:
+        units = self.units()
+        answer = f"abstained ({self.abstention})" if self.abstained else f"class {self.prediction}"
+        rows = {
+            "image": self.item,
+            "answer": answer,
+            "radius (L2, [0, 1] units)": f"{self.radius:.4f}",
+            "radius (L2, grey levels)": f"{units.l2_grey_levels:.1f}",
+            "per-value RMS (grey levels)": f"{units.rms_grey_levels:.3g}",
+            "L-infinity implied (grey levels)": f"{units.linf_grey_levels:.3g}",
+            "p lower": f"{self.p_lower:.6f}",
+            "samples": f"{self.n0} + {self.n}",
+            "alpha, sigma": f"{self.alpha:g}, {self.sigma:g}",
+            "scope": self.scope,
+            "space": self.space,
+        }
+        body = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in rows.items())
+        return f"<table>{body}</table><p>{escape(self.statement())}</p>"

@@ -1,0 +1,41 @@
+"""The ``certimed`` command. Verbs import what they need when they run, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from certimed import __version__
+from certimed.cli import certify, demo, plan
+
+app = typer.Typer(
+    name="certimed",
+    help="Provable robustness for medical-imaging models: a prediction, a radius within which no attack can change it, "
+    "and a statement of exactly what was proved.",
+    epilog="Start with: certimed demo",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+app.command(help=demo.HELP)(demo.demo)
+app.command(help=certify.HELP)(certify.certify)
+app.command(help=plan.HELP)(plan.plan)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"certimed {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print version.")] = False,
+) -> None:
+    """Options of the command as a whole."""
+
+
+def main() -> None:
+    """Entry point of the ``certimed`` script."""
+    app()

@@ -1,0 +1,77 @@
+"""One line of ``certificates.jsonl``: what became of one image."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from certimed.certificates import ClassCertificate
+from certimed.certificates.fields import Fields
+from certimed.errors import InputError
+
+SCHEMA = "certimed/record/1"
+CERTIFIED = "certified"
+FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class ClassRecord:
+    """One image of a classification run.
+
+    Attributes:
+        item: id of the image within the data set.
+        status: ``"certified"`` (certificates were issued, abstentions included) or ``"failed"`` (no certificate).
+        label: true class index, or None for unlabelled images.
+        reason: why the image failed, else None.
+        seconds: wall time spent on the image.
+        clean: class index each method's base model gives to the clean image.
+        certificates: one certificate a method.
+    """
+
+    item: str
+    status: str
+    label: int | None = None
+    reason: str | None = None
+    seconds: float = 0.0
+    clean: dict[str, int] = field(default_factory=dict)
+    certificates: dict[str, ClassCertificate] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(
+            {
+                "schema": SCHEMA,
+                "item": self.item,
+                "status": self.status,
+                "label": self.label,
+                "reason": self.reason,
+                "seconds": self.seconds,
+                "clean": self.clean,
+                "certificates": {name: cert.to_dict() for name, cert in self.certificates.items()},
+            },
+            allow_nan=False,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> ClassRecord:
+        """Inverse of :meth:`to_json`; raises InputError naming the field that is wrong."""
+        fields = Fields.parse(text, "record")
+        fields.expect("schema", SCHEMA)
+        status = fields.string("status")
+        if status not in (CERTIFIED, FAILED):
+            raise InputError(f"status {status!r:.40} of record {fields.string('item')!r:.80} is unknown")
+        return cls(
+            item=fields.string("item"),
+            status=status,
+            label=None if fields.get("label") is None else fields.integer("label"),
+            reason=fields.optional_string("reason"),
+            seconds=fields.number("seconds"),
+            clean=_class_indices(fields.mapping("clean")),
+            certificates={k: ClassCertificate.from_dict(v) for k, v in fields.mapping("certificates").items()},
+        )
+
+
+def _class_indices(data: dict[str, Any]) -> dict[str, int]:
+    checked = Fields(data, "record's clean predictions")
+    return {name: checked.integer(name) for name in data}
