@@ -9,11 +9,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from certimed.errors import InputError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,13 @@ class VisionLanguageModel(ABC, torch.nn.Module):
         Differentiable in ``embeddings``. ``tokens`` gives lengths and padding only.
         """
 
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode: a classifier around this model may be told to train, its frozen encoders may not.
+
+        Dropout or batch statistics would make the certified function depend on chance or on a batch's other images.
+        """
+        return super().train(False)
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -104,8 +115,10 @@ class VisionLanguageModel(ABC, torch.nn.Module):
         """Put bos and eos around each content and pad to the longest row.
 
         Raises:
-            InputError: a row would be longer than the text encoder's context.
+            InputError: there are no rows, or one would be longer than the text encoder's context.
         """
+        if not contents:
+            raise InputError(f"there is no text to encode for {self.name}; give at least one")
         longest = max(len(content) for content in contents) + 2
         if longest > self.context_length:
             raise InputError(

@@ -1,0 +1,69 @@
+"""What all adapters share: preprocessing, the size check, precision, and staying frozen."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from certimed.vlm.preprocessing import Preprocess
+from certimed.vlm.protocol import Tokens, VisionLanguageModel
+from certimed.vlm.sources import fingerprint
+
+
+class Adapter(VisionLanguageModel):
+    """A vision-language model whose images go through a :class:`Preprocess`.
+
+    Attributes:
+        preprocessing: the linear map to the certified space, and the mean and std applied after the noise.
+    """
+
+    preprocessing: Preprocess
+
+    def __init__(self, name: str, preprocessing: Preprocess) -> None:
+        super().__init__()
+        self.name = name
+        self.preprocessing = preprocessing
+        self.input_shape = preprocessing.shape
+
+    def freeze(self, configuration: Mapping[str, Any]) -> None:
+        """Last step of every constructor: eval mode, no gradients, and the identity.
+
+        Args:
+            configuration: everything that decides the outputs besides the weights.
+        """
+        self.requires_grad_(False)
+        self.eval()
+        self.identity = fingerprint({**configuration, "preprocessing": self.preprocessing.describe()}, self)
+
+    def preprocess(self, pixels: Tensor) -> Tensor:
+        """See the protocol; the steps are those of :attr:`preprocessing`."""
+        return self.preprocessing(pixels)
+
+    def encode_image(self, x: Tensor) -> Tensor:
+        """See the protocol: mean and std in float32, then the vision tower in the precision of its weights."""
+        return self.image_features(self.preprocessing.normalise(x).to(self.dtype))
+
+    def encode_text(self, embeddings: Tensor, tokens: Tokens) -> Tensor:
+        """See the protocol."""
+        return self.text_features(embeddings.to(self.dtype), tokens)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return next(self.parameters()).dtype
+
+    @abstractmethod
+    def image_features(self, x: Tensor) -> Tensor:
+        """Normalised pixels ``(B, C, H, W)`` -> features ``(B, embedding_dim)``."""
+
+    @abstractmethod
+    def text_features(self, embeddings: Tensor, tokens: Tokens) -> Tensor:
+        """Input embeddings ``(N, L, token_dim)`` -> features ``(N, embedding_dim)``."""
+
+    def extra_repr(self) -> str:
+        """Shown by ``repr``."""
+        return f"{self.name!r}, input={self.input_shape}, context={self.context_length}, dim={self.embedding_dim}"

@@ -1,0 +1,167 @@
+"""Where weights come from: a local folder or a hub name made into one, read without ever running code from a file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from certimed.errors import InputError, ModelError, require
+
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt")
+_CONFIG_PATTERNS = ("*.json", "*.txt", "*.model")
+
+
+def looks_like_path(reference: str) -> bool:
+    """Whether a reference is written as a folder and not as a hub name ``ORG/NAME``."""
+    return reference.startswith(("/", ".", "~")) or "\\" in reference or reference.count("/") > 1
+
+
+def resolve_folder(reference: str, weights: Sequence[str]) -> Path:
+    """The local folder of a model, downloaded from the Hugging Face hub first if the reference is a hub name.
+
+    Args:
+        reference: an existing folder, or ``ORG/NAME`` on the hub.
+        weights: file patterns of the weights, best first; only the first that exists is downloaded.
+
+    Raises:
+        InputError: no such folder, or the hub cannot be reached or has no such model.
+    """
+    folder = Path(reference).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.is_file():
+        raise InputError(f"{reference} is a file, but a model is a folder; give the folder that holds its config.json")
+    if looks_like_path(reference):
+        raise InputError(f"there is no folder {reference}; check the path of the model")
+    hub = require("huggingface_hub", "vlm")
+    try:
+        path = Path(hub.snapshot_download(reference, allow_patterns=list(_CONFIG_PATTERNS)))
+        for pattern in weights:
+            path = Path(hub.snapshot_download(reference, allow_patterns=[*_CONFIG_PATTERNS, pattern]))
+            if any(path.glob(pattern)):
+                break
+    # The hub client raises OSError, ValueError and its HTTP library's own errors, which differ between versions.
+    except Exception as error:
+        raise InputError(
+            f"{reference} is neither a local folder nor could it be fetched from the Hugging Face hub "
+            f"({type(error).__name__}: {brief(error)}); check the name and the connection, or download the "
+            "model on a connected machine and give its folder"
+        ) from error
+    return path
+
+
+def read_json(path: Path, purpose: str) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        InputError: the file is missing or does not hold a JSON object.
+    """
+    if not path.is_file():
+        raise InputError(f"the model folder {path.parent} has no {path.name}, which holds {purpose}; add that file")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON ({error}); download the model's {path.name} again") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a JSON {type(content).__name__}, not an object; download it again")
+    return content
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars while weights load: a certificate's own progress is what a user wants to see."""
+    logging = require("transformers.utils.logging", "vlm")
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def load_tokenizer(folder: Path, model: str) -> Any:
+    """A transformers tokenizer from a local folder, never from anywhere else.
+
+    Raises:
+        InputError: no tokenizer files, or unusable ones.
+    """
+    has_bpe = (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()
+    if not has_bpe and not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
+        missing = " and no ".join(name for name in ("vocab.json", "merges.txt") if not (folder / name).is_file())
+        raise InputError(
+            f"the model folder {folder} has no tokenizer: no tokenizer.json, no vocab.txt, and no {missing}; "
+            f"add the tokenizer files published with {model}"
+        )
+    transformers = require("transformers", "vlm")
+    try:
+        return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    # Tokenizer constructors raise whatever their parsing trips over.
+    except Exception as error:
+        raise InputError(
+            f"the tokenizer files in {folder} cannot be used ({type(error).__name__}: {brief(error)}); "
+            f"replace them by the ones published with {model}"
+        ) from error
+
+
+def load_state(path: Path) -> dict[str, Tensor]:
+    """Tensors by name from a ``.safetensors`` or PyTorch file; a file that would run code is refused unrun.
+
+    Raises:
+        ModelError: the file is unreadable, damaged, or holds anything but tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return dict(require("safetensors.torch", "vlm").load_file(str(path)))
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{path} holds more than tensors, or is damaged, and was not opened because such a file can run code; use "
+            "weights saved as safetensors or as a plain state dict"
+        ) from error
+    # safetensors raises an error of its own, torch RuntimeError, EOFError, OSError or zip errors.
+    except (Exception, zipfile.BadZipFile) as error:
+        raise ModelError(
+            f"the weights {path} cannot be read ({type(error).__name__}: {brief(error)}); download them again"
+        ) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ModelError(f"{path} does not hold a dictionary of tensors; give the model's plain state dict")
+    return state
+
+
+def fingerprint(configuration: Mapping[str, Any], module: nn.Module) -> str:
+    """Hex SHA-256 over configuration and weights: names sorted, with dtype, shape and bytes; independent of the device.
+
+    Only parameters and persistent buffers count, so a library that stores its position indices differently, or a move
+    to another device, does not change a model's identity.
+    """
+    digest = hashlib.sha256(json.dumps(configuration, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        if name.endswith("position_ids"):
+            continue
+        value = tensor.detach().cpu().contiguous()
+        digest.update(f"\0{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
+        digest.update(value.view(-1).view(torch.uint8).numpy().data if value.numel() else b"")
+    return digest.hexdigest()
+
+
+def vocabulary_digest(vocabulary: Mapping[str, int]) -> str:
+    """Hex SHA-256 of a tokenizer's vocabulary, part of a model's configuration."""
+    return hashlib.sha256(json.dumps(sorted(vocabulary.items())).encode()).hexdigest()
+
+
+def brief(error: BaseException) -> str:
+    """Another library's error as a fragment of one of our sentences."""
+    text = " ".join(str(error).split()) or "no further message"
+    return text if len(text) <= 200 else text[:200] + "..."

@@ -1,0 +1,218 @@
+"""CLIP models in the transformers format: PLIP (``vinid/plip``), OpenAI's own, the embedded demo, any local folder."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from certimed.errors import InputError, ModelError, require
+from certimed.vlm.adapter import Adapter
+from certimed.vlm.preprocessing import Preprocess
+from certimed.vlm.protocol import Tokens
+from certimed.vlm.sources import (
+    brief,
+    load_tokenizer,
+    quiet_transformers,
+    read_json,
+    resolve_folder,
+    vocabulary_digest,
+)
+
+_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
+_SHARED_KEYS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "hidden_act", "layer_norm_eps")
+# Pillow's numbers for its filters, as preprocessor_config.json stores them.
+_FILTERS: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}
+
+
+class TransformersCLIP(Adapter):
+    """A transformers ``CLIPModel`` and its tokenizer.
+
+    Text features are those of the library's own text tower with the output of its embedding layer replaced, so causal
+    mask and positions are the library's in every version; the feature is read at our own end-of-text index, because a
+    learnt context has no ids to search.
+    """
+
+    def __init__(self, name: str, folder: Path) -> None:
+        """Load from a local folder.
+
+        Args:
+            name: how the user asked for the model.
+            folder: holds config.json, weights, tokenizer files and preprocessor_config.json.
+
+        Raises:
+            InputError: a file is missing or the folder holds another kind of model.
+            ModelError: the weights do not fit the configuration or cannot be read safely.
+        """
+        config = read_json(folder / "config.json", "the model's configuration")
+        if config.get("model_type") != "clip":
+            raise InputError(
+                f"the model in {folder} is not a CLIP model: its config.json says model_type "
+                f"{config.get('model_type')!r}; give a folder or hub name of a transformers CLIPModel"
+            )
+        super().__init__(name, read_preprocessing(folder))
+        tokenizer = load_tokenizer(folder, name)
+        self.model: Any = _load_model(folder)
+        self._tokenizer = tokenizer
+        text, vision = self.model.config.text_config, self.model.config.vision_config
+        expected = (vision.num_channels, vision.image_size, vision.image_size)
+        if self.input_shape != expected:
+            raise InputError(
+                f"the preprocessing in {folder} makes images of shape {self.input_shape} but the vision tower takes "
+                f"{expected}; correct crop_size in preprocessor_config.json or image_size in config.json"
+            )
+        if len(tokenizer) > text.vocab_size:
+            raise InputError(
+                f"the tokenizer in {folder} has {len(tokenizer)} tokens but the text tower only {text.vocab_size}; "
+                "use the tokenizer files published with these weights"
+            )
+        self.context_length = int(text.max_position_embeddings)
+        self.token_dim = int(text.hidden_size)
+        self.embedding_dim = int(self.model.config.projection_dim)
+        self.bos_id, self.eos_id, self.pad_id = special_ids(tokenizer, folder, "bos", "eos")
+        self.logit_scale = math.exp(self.model.logit_scale.item())
+        self.freeze(
+            {
+                "family": "transformers-clip",
+                "text": {key: getattr(text, key) for key in _SHARED_KEYS},
+                "vision": {key: getattr(vision, key) for key in (*_SHARED_KEYS, "patch_size")},
+                "special": (self.bos_id, self.eos_id),
+                "vocabulary": vocabulary_digest(tokenizer.get_vocab()),
+            }
+        )
+
+    def image_features(self, x: Tensor) -> Tensor:
+        """Vision tower, then projection."""
+        features: Tensor = self.model.visual_projection(self.model.vision_model(pixel_values=x)[1])
+        return features
+
+    def content_ids(self, text: str) -> list[int]:
+        """See the protocol."""
+        return [int(i) for i in self._tokenizer(text, add_special_tokens=False)["input_ids"]]
+
+    def token_embeddings(self, ids: Tensor) -> Tensor:
+        """See the protocol."""
+        table: Tensor = self._token_table()(ids)
+        return table
+
+    def text_features(self, embeddings: Tensor, tokens: Tokens) -> Tensor:
+        """Text tower under causal attention, read at the end-of-text token, then projection."""
+        # The hook hands our embeddings to the library in place of those it would look up; positions follow as usual.
+        hook = self._token_table().register_forward_hook(lambda *_: embeddings)
+        try:
+            hidden = self.model.text_model(input_ids=tokens.ids)[0]
+        finally:
+            hook.remove()
+        rows = torch.arange(len(hidden), device=hidden.device)
+        features: Tensor = self.model.text_projection(hidden[rows, tokens.last])
+        return features
+
+    def _token_table(self) -> torch.nn.Embedding:
+        table: torch.nn.Embedding = self.model.text_model.embeddings.token_embedding
+        return table
+
+
+def load_transformers_clip(reference: str, name: str) -> TransformersCLIP:
+    """A CLIP model from a local folder or a hub name such as ``vinid/plip``.
+
+    Raises:
+        InputError: the reference cannot be resolved, or a file is missing or of another kind.
+        ModelError: the weights do not fit or cannot be read safely.
+        MissingExtraError: transformers is not installed.
+    """
+    require("transformers", "vlm")
+    return TransformersCLIP(name, resolve_folder(reference, _WEIGHTS))
+
+
+def read_preprocessing(folder: Path) -> Preprocess:
+    """The :class:`Preprocess` that ``preprocessor_config.json`` (or ``processor_config.json``) describes.
+
+    Raises:
+        InputError: neither file exists, or one asks for a step that is not supported.
+    """
+    path = folder / "preprocessor_config.json"
+    combined = folder / "processor_config.json"
+    if not path.is_file() and combined.is_file():
+        config = read_json(combined, "the image preprocessing").get("image_processor", {})
+    else:
+        config = read_json(path, "the image preprocessing (size, crop, mean and std)")
+    try:
+        return _parse_preprocessing(config)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"the preprocessing configuration in {folder} cannot be used ({type(error).__name__}: {brief(error)}); use "
+            "the preprocessor_config.json published with the model"
+        ) from error
+
+
+def _parse_preprocessing(config: dict[str, Any]) -> Preprocess:
+    if not config.get("do_rescale", True) or abs(config.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
+        raise ValueError("pixels are not rescaled from 0..255 to [0, 1]")
+    mean, std = tuple(config["image_mean"]), tuple(config["image_std"])
+    if not config.get("do_normalize", True):
+        mean, std = (0.0,) * len(mean), (1.0,) * len(std)
+    size = config["size"]
+    edge = size if isinstance(size, int) else size.get("shortest_edge")
+    exact = None if edge else (int(size["height"]), int(size["width"]))
+    target = exact
+    if config.get("do_center_crop", True):
+        crop = config.get("crop_size", size)
+        target = (crop, crop) if isinstance(crop, int) else (int(crop["height"]), int(crop["width"]))
+    if target is None:
+        raise ValueError("images are neither cropped nor resized to one exact size")
+    if exact not in (None, target):
+        raise ValueError(f"images are resized to {exact} and then cropped to {target}")
+    resize: Literal["none", "exact", "shortest"] = "exact" if exact else "shortest"
+    return Preprocess(
+        size=target,
+        mean=tuple(float(value) for value in mean),
+        std=tuple(float(value) for value in std),
+        resize=resize if config.get("do_resize", True) else "none",
+        edge=int(edge or 0),
+        interpolation=_FILTERS[int(config.get("resample", 3))],
+        channels=len(mean),
+    )
+
+
+def special_ids(tokenizer: Any, folder: Path, begin: str, end: str) -> tuple[int, int, int]:
+    """Ids of the begin, end and padding tokens of a transformers tokenizer.
+
+    Raises:
+        InputError: the tokenizer has no begin or end token.
+    """
+    begin_id = getattr(tokenizer, f"{begin}_token_id", None)
+    end_id = getattr(tokenizer, f"{end}_token_id", None)
+    if begin_id is None or end_id is None:
+        raise InputError(
+            f"the tokenizer in {folder} names no {begin} or no {end} token; add them to its tokenizer_config.json"
+        )
+    pad_id = getattr(tokenizer, "pad_token_id", None)
+    return int(begin_id), int(end_id), int(end_id if pad_id is None else pad_id)
+
+
+def _load_model(folder: Path) -> Any:
+    transformers = require("transformers", "vlm")
+    try:
+        with quiet_transformers():
+            model, info = transformers.CLIPModel.from_pretrained(
+                str(folder), local_files_only=True, output_loading_info=True
+            )
+    # transformers raises OSError, ValueError, RuntimeError, and the errors of torch.load and safetensors.
+    except Exception as error:
+        raise ModelError(
+            f"the CLIP weights in {folder} cannot be loaded ({type(error).__name__}: {brief(error)}); download the "
+            "model again, with weights as model.safetensors or a plain pytorch_model.bin"
+        ) from error
+    names = {name for name, _ in model.named_parameters()}
+    missing = sorted(names.intersection(info["missing_keys"]))
+    if missing:
+        raise ModelError(
+            f"the weights in {folder} lack {len(missing)} tensors that its config.json asks for, {missing[0]} among "
+            "them; the two files do not belong together"
+        )
+    # Plain attention in the small text tower keeps forward-mode and second derivatives available to prompt learning.
+    model.text_model.config._attn_implementation = "eager"
+    return model.float()
