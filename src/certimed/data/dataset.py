@@ -1,0 +1,160 @@
+"""A data set: a list of items known at once, pixels read one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from certimed.data.images import MedicalImage, ReadOptions
+from certimed.data.masks import read_mask
+from certimed.data.reading import read_pixels
+from certimed.errors import ImageError, InputError
+
+
+@dataclass(frozen=True)
+class Item:
+    """One entry of a data set before it is read.
+
+    Attributes:
+        id: unique in the data set, relative, with forward slashes.
+        label: class index or None.
+        group: patient, sequence or None.
+        image: the image's file, or its row in an npz.
+        mask: the mask's file; None when there is none or when the npz holds it.
+    """
+
+    id: str
+    image: Path | int
+    label: int | None = None
+    group: str | None = None
+    mask: Path | None = None
+
+
+class Store(Protocol):
+    """Where items' pixels come from."""
+
+    def load(self, item: Item, options: ReadOptions) -> MedicalImage:
+        """Read one item; raises ImageError."""
+
+    def contents(self, item: Item) -> Iterable[bytes]:
+        """The item's stored bytes, image then mask, in pieces; raises OSError or ImageError."""
+
+
+@dataclass(frozen=True)
+class FileStore:
+    """Items that are files of their own.
+
+    Attributes:
+        has_masks: whether every image is meant to have a mask; one without is then a failed image.
+        mask_classes: number of mask classes, or None when it is not known.
+    """
+
+    has_masks: bool = False
+    mask_classes: int | None = None
+
+    def load(self, item: Item, options: ReadOptions) -> MedicalImage:
+        """Read one image file and its mask; raises ImageError."""
+        path = _file(item)
+        pixels, intensity = read_pixels(path, options, item.id)
+        if not self.has_masks:
+            return MedicalImage(item.id, pixels, item.label, intensity, path.as_posix(), group=item.group)
+        if item.mask is None:
+            raise ImageError(f"{item.id} cannot be used: no mask of the same name was found")
+        mask, reading = read_mask(item.mask, options, name=item.id, num_classes=self.mask_classes)
+        return MedicalImage(item.id, pixels, item.label, intensity, path.as_posix(), mask, item.group, reading)
+
+    def contents(self, item: Item) -> Iterable[bytes]:
+        """The bytes of the image file, then of the mask file, a megabyte at a time."""
+        for path in (_file(item), item.mask):
+            if path is None:
+                continue
+            if path.exists() and not path.is_file():
+                raise ImageError(f"{item.id} cannot be read: it is not a regular file")
+            yield str(path.stat().st_size).encode()
+            with path.open("rb") as stream:
+                while piece := stream.read(1 << 20):
+                    yield piece
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images by index, read when asked for. Made by :func:`open_dataset`.
+
+    Attributes:
+        items: what is known without reading pixels.
+        class_names: names by class index, or None where no names are known. With masks and no labels these are the
+            mask classes.
+        source: the path that was opened.
+        ignored: files in the folder that are no items (other endings, masks without image); hidden files are not
+            counted.
+        options: how files are read.
+        store: where pixels come from.
+        has_masks: whether images come with masks.
+    """
+
+    items: tuple[Item, ...]
+    class_names: tuple[str, ...] | None
+    source: str
+    ignored: int
+    options: ReadOptions
+    store: Store
+    has_masks: bool = False
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for item in self.items:
+            if item.id in seen:
+                raise InputError(f"{self.source} holds two images named {item.id}; names must be unique, rename one")
+            seen.add(item.id)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Unique, stable names: noise and results are keyed by them."""
+        return tuple(item.id for item in self.items)
+
+    @property
+    def labels(self) -> tuple[int | None, ...]:
+        """Class index of every item, None where unlabelled."""
+        return tuple(item.label for item in self.items)
+
+    @property
+    def groups(self) -> tuple[str | None, ...]:
+        """Patient, sequence or other unit of every item, None where unknown."""
+        return tuple(item.group for item in self.items)
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether every item has a label (and there is at least one)."""
+        return bool(self.items) and all(item.label is not None for item in self.items)
+
+    def load(self, index: int) -> MedicalImage:
+        """Read item ``index``.
+
+        Raises:
+            ImageError: that image cannot be used; the others are not affected.
+        """
+        return self.store.load(self.items[index], self.options)
+
+    def subset(self, indices: Iterable[int]) -> Dataset:
+        """The items at these indices, in this order, with ids unchanged."""
+        chosen: Sequence[int] = list(indices)
+        for index in chosen:
+            if not 0 <= index < len(self):
+                raise InputError(f"index {index} is outside the data set of {len(self)} images")
+        return replace(self, items=tuple(self.items[index] for index in chosen))
+
+    def __repr__(self) -> str:
+        names = "no class names" if self.class_names is None else f"classes {', '.join(self.class_names)}"
+        extra = ", with masks" if self.has_masks else ""
+        return f"Dataset({self.source!r}, {len(self)} images, {names}{extra}, {self.ignored} files ignored)"
+
+
+def _file(item: Item) -> Path:
+    if not isinstance(item.image, Path):
+        raise TypeError(f"item {item.id} is a row of an npz, not a file")
+    return item.image

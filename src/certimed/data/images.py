@@ -1,0 +1,135 @@
+"""What every reader returns: one image in [0, 1] at its native resolution, and how its intensities got there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from certimed.errors import ImageError, InputError
+
+AXES = ("sagittal", "coronal", "axial")
+"""Names of the anatomical axes 0, 1, 2 of a volume in RAS orientation."""
+
+
+@dataclass(frozen=True, eq=False)
+class MedicalImage:
+    """One image, ready for a model's preprocessing.
+
+    Attributes:
+        id: name of the image inside its data set: a relative path with forward slashes, stable between machines.
+            Noise is keyed by it.
+        pixels: float32 ``(C, H, W)`` in [0, 1] at native resolution; C is 1 (grey) or 3 (red, green, blue) from
+            every reader of this package.
+        label: index of the class, or None.
+        intensity: how stored values became [0, 1], in words; certificates record it.
+        source: where it came from: a path, or ``"file.npz[row]"``.
+        mask: int64 ``(H, W)`` of class ids, or None.
+        group: patient, sequence or other unit that must not be split between training and test, or None.
+        mask_reading: how stored mask values became class ids, in words; None without a mask.
+
+    Raises:
+        ImageError: pixels are not finite float32 ``(C, H, W)`` in [0, 1], or the mask has another size.
+    """
+
+    id: str
+    pixels: NDArray[np.float32]
+    label: int | None
+    intensity: str
+    source: str
+    mask: NDArray[np.int64] | None = None
+    group: str | None = None
+    mask_reading: str | None = None
+
+    def __post_init__(self) -> None:
+        pixels = self.pixels
+        if pixels.dtype != np.float32 or pixels.ndim != 3 or 0 in pixels.shape:
+            raise ImageError(
+                f"{self.id} cannot be used: its pixels are {pixels.dtype} of shape {pixels.shape} where float32 "
+                "(C, H, W) with no empty side is needed"
+            )
+        low, high = float(pixels.min()), float(pixels.max())
+        if not (low >= 0.0 and high <= 1.0):  # written so that NaN fails
+            raise ImageError(
+                f"{self.id} cannot be used: its intensities span {low:g} to {high:g} where finite values in [0, 1] "
+                "are needed"
+            )
+        if self.mask is not None and self.mask.shape != pixels.shape[1:]:
+            raise ImageError(
+                f"{self.id} cannot be used: its mask is {_size(self.mask.shape)} (height x width) and the image "
+                f"{_size(pixels.shape[1:])}; resample the mask to the image"
+            )
+
+    def __repr__(self) -> str:
+        channels, height, width = self.pixels.shape
+        return f"MedicalImage({self.id!r}, {channels}x{height}x{width}, label={self.label}, {self.intensity!r})"
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How files become pixels, where the file leaves a choice.
+
+    Attributes:
+        window: ``(centre, width)`` in the image's own units (Hounsfield units for CT): the values from
+            centre - width/2 to centre + width/2 become 0 to 1, others are clipped. It replaces the window of a
+            DICOM header and the percentiles of a NIfTI volume, and applies to grey Pillow images of more than 8
+            bits; 8-bit and colour images never use it.
+        frame: which frame of a multi-frame file (DICOM, TIFF, GIF, animated PNG or WebP, 4-D NIfTI), from 0.
+        axis: anatomical axis a NIfTI slice is taken across: 0/"sagittal", 1/"coronal", 2/"axial".
+        slice: index along that axis in RAS orientation (from left, posterior, inferior); None is the middle,
+            ``size // 2``.
+        percentiles: the two percentiles of the whole NIfTI volume that become 0 and 1.
+        max_pixels: an image of more pixels (height x width) is refused before it is decoded; a volume may hold
+            ten times as many voxels. Pillow itself refuses more than 178 956 970.
+
+    Raises:
+        InputError: an option has a value that cannot be meant.
+    """
+
+    window: tuple[float, float] | None = None
+    frame: int = 0
+    axis: int | str = "axial"
+    slice: int | None = None
+    percentiles: tuple[float, float] = (0.5, 99.5)
+    max_pixels: int = 100_000_000
+
+    def __post_init__(self) -> None:
+        if self.window is not None:
+            window = _pair("window", self.window)
+            if not (np.isfinite(window).all() and window[1] > 0):
+                raise InputError(f"window={self.window} is not usable: give (centre, width) with a width above 0")
+        if self.frame < 0:
+            raise InputError(f"frame={self.frame} is not usable: frames count from 0")
+        if self.axis not in AXES and self.axis not in (0, 1, 2):
+            raise InputError(f"axis={self.axis!r} is not usable: give one of {', '.join(AXES)}, or 0, 1, 2")
+        if self.slice is not None and self.slice < 0:
+            raise InputError(f"slice={self.slice} is not usable: slices count from 0")
+        low, high = _pair("percentiles", self.percentiles)
+        if not 0 <= low < high <= 100:
+            raise InputError(f"percentiles={self.percentiles} is not usable: give two rising numbers from 0 to 100")
+        if self.max_pixels < 1:
+            raise InputError(f"max_pixels={self.max_pixels} is not usable: give at least 1")
+
+    @property
+    def axis_index(self) -> int:
+        """The axis as 0, 1 or 2."""
+        return AXES.index(self.axis) if isinstance(self.axis, str) else self.axis
+
+
+def _pair(name: str, value: Sequence[Any]) -> tuple[float, float]:
+    try:
+        first, second = value
+        return float(first), float(second)
+    except (TypeError, ValueError):
+        raise InputError(f"{name}={value!r} is not usable: give two numbers") from None
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(str(side) for side in shape)
+
+
+DEFAULT_READ = ReadOptions()
+"""How files are read when nothing is said."""

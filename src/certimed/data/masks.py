@@ -1,0 +1,95 @@
+"""Segmentation masks from image files: class ids, or 0 and 255."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from certimed.data.images import ReadOptions
+from certimed.data.intensity import UnreadableError
+from certimed.data.pillow import open_frame
+from certimed.data.reading import file_kind, reading
+
+_JPEG_ON = 224
+_JPEG_THRESHOLD = 128
+
+
+def read_mask(
+    path: Path, options: ReadOptions, *, name: str, num_classes: int | None = None
+) -> tuple[NDArray[np.int64], str]:
+    """Read one mask file (PNG, TIFF, BMP, GIF, JPEG or NIfTI).
+
+    Values are class ids; a mask of nothing but 0 and 255 is read as classes 0 and 1. A palette's indices are class
+    ids. A JPEG is lossy, so only a binary one is accepted, cut at 128. A NIfTI mask is sliced as its image is.
+
+    Args:
+        path: the mask's file.
+        options: frame, axis and slice, as for the image.
+        name: id of the image, for messages.
+        num_classes: ids must be below it; unchecked when None.
+
+    Returns:
+        int64 ``(H, W)`` of class ids, and how they were read, in words.
+
+    Raises:
+        ImageError: unreadable, a colour mask, values that are no class ids, an id of no class.
+    """
+    with reading(f"the mask {path.name} of {name}"):
+        if file_kind(path) == "nifti":
+            from certimed.data.nifti import read_nifti_values
+
+            return class_ids(read_nifti_values(path, options), num_classes)
+        if file_kind(path) == "dicom":
+            raise UnreadableError("DICOM masks are not supported; save it as PNG or NIfTI")
+        values, lossy = _stored_values(path, options)
+        if lossy:
+            return _cut_jpeg(values)
+        return class_ids(values, num_classes)
+
+
+def class_ids(values: NDArray[np.generic], num_classes: int | None) -> tuple[NDArray[np.int64], str]:
+    """Stored mask values as int64 class ids, and how they were read.
+
+    Raises:
+        UnreadableError: fractions, negative or non-finite values, 255 among other ids, an id of no class.
+    """
+    if not np.isfinite(values).all():
+        raise UnreadableError("it holds values that are not finite (NaN or infinity)")
+    ids = values.astype(np.int64)
+    if (ids != values).any() or ids.min() < 0:
+        raise UnreadableError("its values are not whole numbers from 0 up, so they are no class ids")
+    found = np.unique(ids)
+    if found[-1] == 255 and set(found.tolist()) <= {0, 255} and (num_classes is None or num_classes < 256):
+        return (ids == 255).astype(np.int64), "mask value 255 read as class 1"
+    if found[-1] == 255 and (num_classes is None or num_classes < 256):
+        raise UnreadableError("it holds 255 beside other class ids; a void label is not supported")
+    if num_classes is not None and found[-1] >= num_classes:
+        raise UnreadableError(f"it holds class id {found[-1]} and there are {num_classes} classes (ids from 0)")
+    return ids, "mask values are class ids"
+
+
+def _stored_values(path: Path, options: ReadOptions) -> tuple[NDArray[np.generic], bool]:
+    """The mask's numbers as stored, and whether the file is lossy."""
+    image, _ = open_frame(path, options)
+    lossy = path.read_bytes()[:3] == b"\xff\xd8\xff" if path.is_file() else False
+    if image.mode in {"1", "L", "P", "I", "F"} or image.mode.startswith("I;16"):
+        return np.asarray(image), lossy
+    if image.mode in {"LA", "PA"}:
+        return np.asarray(image)[..., 0], lossy
+    if image.mode in {"RGB", "RGBA"}:
+        colours = np.asarray(image)[..., :3]
+        if (colours == colours[..., :1]).all():
+            return colours[..., 0], lossy
+    raise UnreadableError("it is a colour mask; save class ids as one grey channel")
+
+
+def _cut_jpeg(values: NDArray[np.generic]) -> tuple[NDArray[np.int64], str]:
+    numbers = values.astype(np.int64)
+    if 0 < numbers.max() < _JPEG_ON:
+        raise UnreadableError(
+            f"it is a JPEG with values up to {numbers.max()}: JPEG changes class ids, only black-and-white ones can "
+            "be read; save it as PNG"
+        )
+    return (numbers >= _JPEG_THRESHOLD).astype(np.int64), f"JPEG mask cut at {_JPEG_THRESHOLD}: class 1 from there up"
