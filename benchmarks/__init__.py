@@ -1,0 +1,1 @@
+"""Measurements and studies; run as `python -m benchmarks.NAME`."""

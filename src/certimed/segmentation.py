@@ -1,0 +1,390 @@
+"""Smoothed segmentation: certify every pixel of an image at once (SegCertify; Fischer, Baader, Vechev, ICML 2021)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from certimed.certificates import END_TO_END, MODEL_INPUT, MaskCertificate, collect_provenance
+from certimed.classification import check_samples, model_device
+from certimed.errors import InputError, ModelError
+from certimed.noise import NoiseKey
+from certimed.noise import item_id as content_id
+from certimed.sampling import (
+    Model,
+    Progress,
+    as_image,
+    check_evaluation_mode,
+    check_scores,
+    check_sigma,
+    noisy_batches,
+)
+from certimed.statistics import (
+    alpha_split,
+    bonferroni_threshold,
+    holm_threshold,
+    lehmann_romano_threshold,
+    radius_from_lower,
+    require_samples_for_tau,
+)
+
+_BATCH_BYTES = 48 << 20
+_FLOAT_BYTES = 4
+
+
+class SmoothedSegmenter:
+    """The segmenter whose class at each pixel is the most probable one of ``model(x + sigma * noise)`` at that pixel.
+
+    Args:
+        model: callable, float32 ``(B, C, *space)`` nominally in [0, 1] -> scores ``(B, num_classes, *space)``, the
+            highest score winning (ties: the lowest index); a fixed function of each input alone (modules in
+            eval mode). Two or three spatial axes.
+        num_classes: number of classes, at least 2.
+        sigma: noise standard deviation in [0, 1] units.
+        binary_threshold: for two-class models with *one* output channel: class 1 where the channel exceeds this value
+            (0 for a logit, 0.5 for a probability). It must be stated; without it one channel is refused.
+        device: where images and noise live; default: the device of the model's first parameter, else the CPU.
+        model_id: identity of the model for the certificate's provenance.
+        scope, space: recorded on certificates; see :mod:`certimed.certificates.scope`.
+
+    Raises:
+        InputError: an impossible setting. ModelError: the model is in training mode.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        num_classes: int,
+        sigma: float,
+        *,
+        binary_threshold: float | None = None,
+        device: torch.device | str | None = None,
+        model_id: str | None = None,
+        scope: str = END_TO_END,
+        space: str = MODEL_INPUT,
+    ) -> None:
+        if num_classes < 2:
+            raise InputError(f"num_classes={num_classes} leaves nothing to decide; count the background, use 2 or more")
+        if binary_threshold is not None and (num_classes != 2 or not math.isfinite(binary_threshold)):
+            raise InputError(
+                f"binary_threshold={binary_threshold} with num_classes={num_classes}: a threshold must be finite and "
+                "needs exactly 2 classes; leave it out for models with one channel a class"
+            )
+        check_evaluation_mode(model)
+        self.model = model
+        self.num_classes = num_classes
+        self.sigma = check_sigma(sigma)
+        self.binary_threshold = binary_threshold
+        self.device = torch.device(device) if device is not None else model_device(model)
+        self.model_id = model_id
+        self.scope = scope
+        self.space = space
+
+    def __repr__(self) -> str:
+        return f"SmoothedSegmenter(num_classes={self.num_classes}, sigma={self.sigma:g}, device={self.device})"
+
+    def default_batch_size(self, shape: tuple[int, ...]) -> int:
+        """Samples a forward pass for an input ``(C, *space)``: noise, scores and one copy of them in about 48 MiB."""
+        floats = math.prod(shape) + 2 * self.num_classes * math.prod(shape[1:])
+        return max(1, min(1024, _BATCH_BYTES // (_FLOAT_BYTES * floats)))
+
+    def certify(
+        self,
+        image: Tensor | NDArray[np.floating[Any]],
+        *,
+        n0: int = 10,
+        n: int = 100,
+        tau: float = 0.75,
+        alpha: float = 1e-3,
+        correction: str = "holm",
+        k_fwer: int = 1,
+        seed: int = 0,
+        item_id: str | None = None,
+        batch_size: int | None = None,
+        intensity: str | None = None,
+        progress: Progress | None = None,
+    ) -> MaskCertificate:
+        """Certify all pixels of one image at radius ``sigma * Phi^-1(tau)``.
+
+        Each pixel's candidate class is the mode of ``n0`` selection samples; ``n`` fresh estimation samples test "its
+        probability is at most tau" for all pixels together. Memory does not grow with ``n``: two small integers a pixel
+        (and ``num_classes`` small integers a pixel while the selection samples are counted).
+
+        Guarantee: with probability at least ``1 - alpha`` over the noise no certified pixel is wrong anywhere in the
+        open ball (see :class:`~certimed.certificates.MaskCertificate`), for Holm and Bonferroni under any
+        dependence between pixels. Lehmann-Romano: fewer than ``k_fwer`` certified pixels are wrong.
+
+        Args:
+            image: ``(C, *space)`` floats in [0, 1].
+            n0, n: selection and estimation samples.
+            tau: probability to exceed, 0.5 <= tau < 1; it sets the radius. Fix it before looking at results; for
+                several use :meth:`certify_taus`, or read ``radius_map()`` of the certificate at any radius.
+            alpha: failure probability for the whole image.
+            correction: ``"holm"``, ``"bonferroni"`` or ``"lehmann-romano"``.
+            k_fwer: for Lehmann-Romano, the number of wrong pixels whose probability is bounded by alpha.
+            seed, item_id: the key of the noise; without an id the image's content hash is its id.
+            batch_size: samples a forward pass; does not change the noise.
+            intensity: how the file's intensities became [0, 1], for the record.
+            progress: called with the number of samples after each batch.
+
+        Raises:
+            InputError: an impossible argument; too few samples for tau, alpha and the number of pixels (the message
+                names the n that would do). ModelError: the model broke its contract.
+        """
+        return self._certify(
+            image, (tau,), n0, n, alpha, correction, k_fwer, seed, item_id, batch_size, intensity, progress
+        )[0]
+
+    def certify_taus(
+        self,
+        image: Tensor | NDArray[np.floating[Any]],
+        taus: Sequence[float],
+        *,
+        n0: int = 10,
+        n: int = 1_000,
+        alpha: float = 1e-3,
+        correction: str = "holm",
+        k_fwer: int = 1,
+        seed: int = 0,
+        item_id: str | None = None,
+        batch_size: int | None = None,
+        intensity: str | None = None,
+        progress: Progress | None = None,
+    ) -> tuple[MaskCertificate, ...]:
+        """Several taus (radii) from one set of samples, one certificate each, in the order given.
+
+        Validity: each tau is tested at ``alpha / len(taus)``, so by the union bound all certificates hold *together*
+        with probability at least ``1 - alpha``; each names its own share as its ``alpha``, and the split in its notes.
+        The taus must be fixed beforehand. The other way, for radii chosen after looking, is ``radius_map()`` of one
+        certificate: valid at every radius at once without a split, at Bonferroni's price. Arguments and errors as in
+        :meth:`certify`.
+        """
+        return self._certify(
+            image, tuple(taus), n0, n, alpha, correction, k_fwer, seed, item_id, batch_size, intensity, progress
+        )
+
+    def _certify(
+        self,
+        image: Tensor | NDArray[np.floating[Any]],
+        taus: tuple[float, ...],
+        n0: int,
+        n: int,
+        alpha: float,
+        correction: str,
+        k_fwer: int,
+        seed: int,
+        item_id: str | None,
+        batch_size: int | None,
+        intensity: str | None,
+        progress: Progress | None,
+    ) -> tuple[MaskCertificate, ...]:
+        check_samples(n0=n0, n=n, alpha=alpha)
+        tensor = as_image(image, self.device)
+        shape = tuple(tensor.shape)
+        shares = [alpha] if len(taus) == 1 else [float(share) for share in alpha_split(alpha, len(taus))]
+        for tau, share in zip(taus, shares):
+            check_tau(tau)
+            require_samples_for_tau(n, tau, share, math.prod(shape[1:]), correction=correction, j=k_fwer)
+        item = item_id if item_id is not None else content_id(tensor)
+        size = batch_size if batch_size is not None else self.default_batch_size(shape)
+        mask = self._modes(tensor, NoiseKey(seed, item, "selection"), n0, size, progress)
+        agreement = self._agreement(tensor, mask, NoiseKey(seed, item, "estimation"), n, size, progress)
+        listed = ", ".join(f"{tau:g}" for tau in taus)
+        split = (
+            f"One of {len(taus)} certificates from the same samples (tau {listed}): together they fail with {alpha:g}."
+        )
+        build = partial(
+            certificate_from_agreement,
+            mask.cpu().numpy(),
+            agreement.cpu().numpy(),
+            item=item,
+            num_classes=self.num_classes,
+            n0=n0,
+            n=n,
+            correction=correction,
+            k_fwer=k_fwer,
+            sigma=self.sigma,
+            seed=seed,
+            shape=shape,
+            device=str(self.device),
+            model_id=self.model_id,
+            intensity=intensity,
+            scope=self.scope,
+            space=self.space,
+            notes=(split,) if len(taus) > 1 else (),
+        )
+        return tuple(build(tau=float(tau), alpha=float(share)) for tau, share in zip(taus, shares))
+
+    def _modes(self, image: Tensor, key: NoiseKey, n0: int, batch_size: int, progress: Progress | None) -> Tensor:
+        """Most frequent class of each pixel over n0 samples, ties to the lowest class: small integers ``space``."""
+        space = tuple(image.shape[1:])
+        kind = torch.uint8 if n0 <= 255 else torch.int32
+        votes = torch.zeros((self.num_classes, *space), dtype=kind, device=image.device)
+        one = torch.ones((1, *space), dtype=kind, device=image.device)
+
+        def vote(won: Tensor) -> None:
+            for sample in won:
+                votes.scatter_add_(0, sample.long().unsqueeze(0), one)
+
+        self._sample(image, key, n0, batch_size, progress, vote)
+        return winning_class(votes.unsqueeze(0)).squeeze(0)
+
+    def _agreement(
+        self, image: Tensor, mask: Tensor, key: NoiseKey, n: int, batch_size: int, progress: Progress | None
+    ) -> Tensor:
+        """How many of n samples agree with the mask at each pixel: int16 or int32 ``space``."""
+        agreement = torch.zeros(mask.shape, dtype=torch.int16 if n < 2**15 else torch.int32, device=image.device)
+
+        def compare(won: Tensor) -> None:
+            for sample in won:
+                agreement.add_(sample == mask)
+
+        self._sample(image, key, n, batch_size, progress, compare)
+        return agreement
+
+    def _sample(
+        self,
+        image: Tensor,
+        key: NoiseKey,
+        n: int,
+        batch_size: int,
+        progress: Progress | None,
+        take: Callable[[Tensor], None],
+    ) -> None:
+        """Hand the winning classes of n noisy copies to ``take``, batch by batch, and forget them."""
+        finite = torch.ones((), dtype=torch.bool, device=image.device)
+        with torch.inference_mode():
+            for batch in noisy_batches(image, self.sigma, key, n, batch_size=batch_size):
+                scores = self._scores(batch)
+                for extreme in torch.aminmax(scores):
+                    finite &= torch.isfinite(extreme)
+                take(winning_class(scores, self.binary_threshold))
+                if progress is not None:
+                    progress(len(batch))
+        if not bool(finite):
+            raise ModelError("the model returned scores that are not finite on noisy copies; no class can be counted")
+
+    def _scores(self, batch: Tensor) -> Tensor:
+        scores = self.model(batch)
+        channels = 1 if self.binary_threshold is not None else self.num_classes
+        wanted = (len(batch), channels, *batch.shape[2:])
+        one_channel = (len(batch), 1, *batch.shape[2:])
+        if isinstance(scores, Tensor) and tuple(scores.shape) == one_channel != wanted and self.num_classes == 2:
+            raise ModelError(
+                "the model returned one channel for two classes; state binary_threshold (0 for logits, 0.5 for "
+                "probabilities)"
+            )
+        return check_scores(scores, wanted)
+
+
+def winning_class(scores: Tensor, binary_threshold: float | None = None) -> Tensor:
+    """Class of each pixel: ``(B, K, *space)`` -> small integers ``(B, *space)``; ties go to the lowest class.
+
+    With a threshold (then K = 1): class 1 where the channel exceeds it. Equal to ``scores.argmax(1)``, which on a CPU
+    takes about ten times as long, because it walks the class axis with a stride.
+    """
+    if binary_threshold is not None:
+        return (scores[:, 0] > binary_threshold).to(torch.uint8)
+    classes = scores.shape[1]
+    kind = torch.uint8 if classes <= 256 else torch.int32
+    if scores.device.type != "cpu":
+        return scores.argmax(dim=1).to(kind)
+    won = torch.empty((len(scores), *scores.shape[2:]), dtype=kind)
+    for planes, out in zip(scores, won):
+        out.copy_(planes[1] > planes[0])
+        if classes > 2:
+            best = torch.maximum(planes[0], planes[1])
+            for index in range(2, classes):
+                out.masked_fill_(planes[index] > best, index)
+                torch.maximum(best, planes[index], out=best)
+    return won
+
+
+def certificate_from_agreement(
+    mask: NDArray[Any],
+    agreement: NDArray[Any],
+    *,
+    item: str,
+    num_classes: int,
+    n0: int,
+    n: int,
+    tau: float,
+    alpha: float,
+    correction: str,
+    sigma: float,
+    seed: int,
+    shape: tuple[int, ...],
+    k_fwer: int = 1,
+    device: str = "cpu",
+    dtype: str = "float32",
+    model_id: str | None = None,
+    intensity: str | None = None,
+    scope: str = END_TO_END,
+    space: str = MODEL_INPUT,
+    notes: tuple[str, ...] = (),
+) -> MaskCertificate:
+    """The certificate that candidate classes and agreement counts prove; the one place where counts become a mask.
+
+    Args:
+        mask: integers ``space``, the classes chosen on the ``n0`` selection samples.
+        agreement: integers ``space``, 0..n, counted on ``n`` *disjoint* estimation samples.
+        sigma: the standard deviation the radius is computed for.
+    """
+    histogram = np.bincount(agreement.ravel(), minlength=n + 1)
+    return MaskCertificate(
+        item=item,
+        mask=mask,
+        agreement=agreement,
+        threshold=count_threshold(histogram, n, tau, alpha, correction, k_fwer),
+        num_classes=num_classes,
+        n0=int(n0),
+        n=int(n),
+        alpha=float(alpha),
+        tau=float(tau),
+        correction=correction,
+        k_fwer=int(k_fwer),
+        sigma=float(sigma),
+        radius=float(radius_from_lower(check_tau(tau), sigma)),
+        seed=int(seed),
+        shape=shape,
+        provenance=collect_provenance(device, dtype=dtype, model=model_id, intensity=intensity),
+        scope=scope,
+        space=space,
+        notes=notes,
+    )
+
+
+def count_threshold(
+    histogram: NDArray[np.int64], n: int, tau: float, alpha: float, correction: str = "holm", k_fwer: int = 1
+) -> int | None:
+    """Smallest agreement count that is certified, or None; the correction by its name.
+
+    Args:
+        histogram: number of pixels at each agreement count, int64 ``(n + 1,)``.
+
+    Raises:
+        InputError: an unknown correction, or ``k_fwer`` above 1 with a correction that tolerates no wrong pixel.
+    """
+    if correction == "lehmann-romano":
+        return lehmann_romano_threshold(histogram, n, tau, alpha, k_fwer)
+    if k_fwer != 1:
+        raise InputError(f"k_fwer={k_fwer} needs correction='lehmann-romano'; {correction!r} tolerates no wrong pixel")
+    if correction == "holm":
+        return holm_threshold(histogram, n, tau, alpha)
+    if correction == "bonferroni":
+        return bonferroni_threshold(n, tau, alpha, int(histogram.sum()))
+    raise InputError(f"correction={correction!r} is unknown; use 'holm', 'bonferroni' or 'lehmann-romano'")
+
+
+def check_tau(tau: float) -> float:
+    """Return tau, or raise InputError unless 0.5 <= tau < 1 (below one half no radius follows)."""
+    if not 0.5 <= tau < 1:
+        raise InputError(f"tau={tau} gives no radius; use 0.5 <= tau < 1, e.g. 0.75")
+    return float(tau)

@@ -1,0 +1,217 @@
+"""SmoothedSegmenter against closed forms and against an independent rewrite of the published loop."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from certimed.errors import InputError, ModelError
+from certimed.noise import NoiseKey, NoiseStream
+from certimed.segmentation import SmoothedSegmenter, count_threshold, winning_class
+
+ROOT = Path(__file__).parents[1]
+
+
+def reference():
+    path = ROOT / "benchmarks" / "reference" / "segcertify.py"
+    spec = importlib.util.spec_from_file_location("reference_segcertify", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def bands(x: torch.Tensor) -> torch.Tensor:
+    """Three classes by the first channel's value: the nearest of 0.2, 0.5, 0.8."""
+    centres = torch.tensor([0.2, 0.5, 0.8]).view(1, 3, *[1] * (x.ndim - 2))
+    return -((x[:, :1] - centres) ** 2)
+
+
+def threshold(x: torch.Tensor) -> torch.Tensor:
+    """Class 1 where the value exceeds one half; one independent decision for each pixel."""
+    return torch.cat([torch.zeros_like(x), x - 0.5], dim=1)
+
+
+@pytest.mark.parametrize("space", [(12, 9), (5, 4, 6)])
+@pytest.mark.parametrize("correction", ["holm", "bonferroni"])
+def test_equals_the_published_loop_on_the_same_samples(space, correction):
+    image = torch.rand(1, *space, generator=torch.Generator().manual_seed(1))
+    certificate = SmoothedSegmenter(bands, 3, 0.12).certify(
+        image, n0=10, n=150, correction=correction, seed=4, item_id="a", batch_size=7
+    )
+    noise = {phase: NoiseStream(NoiseKey(4, "a", phase), tuple(image.shape)) for phase in ("selection", "estimation")}
+    oracle = reference()
+    votes = [
+        oracle.all_predictions(bands, image + 0.12 * noise[phase].draw(count))
+        for phase, count in (("selection", 10), ("estimation", 150))
+    ]
+    mask, certified = oracle.segcertify(*votes, tau=0.75, alpha=1e-3, correction=correction)
+    assert np.array_equal(certificate.mask, mask)
+    assert np.array_equal(certificate.certified, certified)
+    assert np.array_equal(certificate.agreement, (votes[1] == mask).sum(0))
+    assert 0 < certified.mean() < 1
+
+
+def test_lehmann_romano_equals_sorting():
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        agreement = generator.integers(60, 101, size=200)
+        j = int(generator.integers(1, 30))
+        p_values = stats.binom.sf(agreement - 1, 100, 0.75)
+        wanted = reference().lehmann_romano_by_sorting(p_values, 1e-3, j)
+        found = count_threshold(np.bincount(agreement, minlength=101), 100, 0.75, 1e-3, "lehmann-romano", j)
+        assert np.array_equal(wanted, agreement >= (101 if found is None else found))
+
+
+@pytest.mark.parametrize(("correction", "j"), [("holm", 1), ("bonferroni", 1), ("lehmann-romano", 2)])
+def test_family_wise_error_is_at_most_alpha_exactly(correction, j):
+    """Three null pixels and one robust one, independent: the error probability summed over all outcomes."""
+    n, tau, alpha = 9, 0.5, 0.25
+    null, robust = stats.binom.pmf(np.arange(n + 1), n, tau), stats.binom.pmf(np.arange(n + 1), n, 0.97)
+    error = 0.0
+    for counts in itertools.product(range(n + 1), repeat=4):
+        found = count_threshold(np.bincount(counts, minlength=n + 1), n, tau, alpha, correction, j)
+        if found is not None and sum(k >= found for k in counts[:3]) >= j:
+            error += null[list(counts[:3])].prod() * robust[counts[3]]
+    assert 0 < error <= alpha
+
+
+def test_wrong_certificates_end_to_end_stay_below_alpha():
+    """Pixels whose true radius lies just below the certified one: certifying any of them is an error."""
+    sigma, tau, alpha, runs = 0.25, 0.6, 0.2, 250
+    true_radius = sigma * stats.norm.ppf(tau) * 0.999
+    image = torch.full((1, 4, 4), 0.5 + float(true_radius))
+    segmenter = SmoothedSegmenter(threshold, 2, sigma)
+    wrong = 0
+    for seed in range(runs):
+        certificate = segmenter.certify(image, n0=20, n=60, tau=tau, alpha=alpha, seed=seed, item_id="null")
+        wrong += bool((certificate.certified & (certificate.mask == 1)).any())
+    assert wrong <= stats.binom.ppf(0.9999, runs, alpha)
+
+
+def test_robust_pixels_are_certified_and_their_radii_are_true():
+    image = torch.linspace(0.0, 1.0, 400).view(1, 20, 20)
+    certificate = SmoothedSegmenter(threshold, 2, 0.2).certify(image, n=2_000, alpha=1e-6, seed=2)
+    margin = (image[0] - 0.5).abs().numpy()
+    assert (certificate.radius_map() < np.maximum(margin, 1e-12) + 1e-12).all()
+    assert (margin[certificate.certified] >= certificate.radius).all()
+    assert certificate.certified[margin > 0.2].all()
+    assert certificate.radius == pytest.approx(0.2 * stats.norm.ppf(0.75), rel=1e-9)
+    assert certificate.radius <= 0.2 * stats.norm.ppf(0.75)
+
+
+def test_batch_size_and_order_leave_no_trace():
+    image, other = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(3))
+    first = SmoothedSegmenter(bands, 3, 0.2)
+    plain = first.certify(image, seed=1)
+    again = SmoothedSegmenter(bands, 3, 0.2)
+    again.certify(other, seed=1)
+    assert again.certify(image, seed=1, batch_size=1) == plain
+    assert again.certify(image, seed=1, batch_size=33) == plain
+    assert again.certify(image, seed=2) != plain
+
+
+def test_one_logit_channel_needs_a_threshold():
+    image = torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def logit(x):
+        return x - 0.5
+
+    with pytest.raises(ModelError, match="binary_threshold"):
+        SmoothedSegmenter(logit, 2, 0.1).certify(image)
+    one = SmoothedSegmenter(logit, 2, 0.1, binary_threshold=0.0).certify(image)
+    two = SmoothedSegmenter(threshold, 2, 0.1).certify(image)
+    assert one == two
+    with pytest.raises(InputError, match="exactly 2 classes"):
+        SmoothedSegmenter(logit, 3, 0.1, binary_threshold=0.0)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"n": 20}, r"use n >= 44"),
+        ({"tau": 0.99, "n": 100}, r"use n >= "),
+        ({"tau": 0.4}, "0.5 <= tau < 1"),
+        ({"tau": 1.0}, "0.5 <= tau < 1"),
+        ({"alpha": 0.0}, "alpha"),
+        ({"n0": 0}, "n0"),
+        ({"correction": "benjamini-hochberg"}, "benjamini-hochberg"),
+        ({"k_fwer": 3}, "lehmann-romano"),
+        ({"correction": "lehmann-romano", "k_fwer": 10_000}, "10000"),
+    ],
+)
+def test_impossible_settings_are_refused_before_sampling(setting, message):
+    def never(x):
+        raise AssertionError("the model was called")
+
+    with pytest.raises(InputError, match=message):
+        SmoothedSegmenter(never, 2, 0.1).certify(torch.rand(1, 16, 16), **setting)
+
+
+def test_the_suggested_n_does_certify():
+    certificate = SmoothedSegmenter(threshold, 2, 0.01).certify(torch.zeros(1, 16, 16), n=44)
+    assert certificate.share_certified == 1.0
+
+
+def test_broken_models_are_named():
+    image = torch.rand(1, 8, 8)
+    with pytest.raises(ModelError, match="num_classes"):
+        SmoothedSegmenter(threshold, 3, 0.1).certify(image)
+    with pytest.raises(ModelError, match="not finite"):
+        SmoothedSegmenter(lambda x: threshold(x) * float("nan"), 2, 0.1).certify(image)
+    with pytest.raises(ModelError, match="training mode"):
+        SmoothedSegmenter(torch.nn.Conv2d(1, 2, 1), 2, 0.1)
+
+
+def test_several_taus_share_alpha_and_samples():
+    image = torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(5))
+    segmenter = SmoothedSegmenter(threshold, 2, 0.2)
+    both = segmenter.certify_taus(image, [0.75, 0.9], n=300, alpha=1e-3, seed=9)
+    assert [c.tau for c in both] == [0.75, 0.9]
+    assert sum(c.alpha for c in both) <= 1e-3
+    assert np.array_equal(both[0].agreement, both[1].agreement)
+    assert both[0].certified[both[1].certified].all()
+    alone = segmenter.certify(image, n=300, tau=0.9, alpha=both[1].alpha, seed=9)
+    assert np.array_equal(alone.certified, both[1].certified)
+    assert "together" in both[0].notes[0] and alone.notes == ()
+    with pytest.raises(InputError):
+        segmenter.certify_taus(image, [], n=300)
+
+
+def test_bonferroni_never_certifies_more_than_holm():
+    image = torch.rand(1, 32, 32, generator=torch.Generator().manual_seed(6))
+    segmenter = SmoothedSegmenter(threshold, 2, 0.3)
+    holm, bonferroni, tolerant = (
+        segmenter.certify(image, correction=name, k_fwer=j)
+        for name, j in (("holm", 1), ("bonferroni", 1), ("lehmann-romano", 20))
+    )
+    assert holm.certified[bonferroni.certified].all() and tolerant.certified[holm.certified].all()
+    assert tolerant.share_certified > bonferroni.share_certified
+    assert "at most 19 of them" in tolerant.statement()
+    # The radius map is Bonferroni's statement: what it puts at the radius or above is what that test certifies.
+    assert np.array_equal(bonferroni.radius_map() >= bonferroni.radius, bonferroni.certified)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5, 300])
+def test_winning_class_is_argmax_with_ties_to_the_lowest(classes):
+    scores = torch.randint(0, 4, (3, classes, 7, 5), generator=torch.Generator().manual_seed(classes)).float()
+    assert torch.equal(winning_class(scores).long(), scores.argmax(dim=1))
+
+
+def test_progress_counts_every_sample():
+    seen: list[int] = []
+    SmoothedSegmenter(threshold, 2, 0.1).certify(torch.rand(1, 8, 8), n0=10, n=60, batch_size=32, progress=seen.append)
+    assert sum(seen) == 70
+
+
+def test_global_random_state_is_untouched():
+    state = torch.random.get_rng_state()
+    SmoothedSegmenter(threshold, 2, 0.1).certify(torch.full((1, 8, 8), 0.25))
+    assert torch.equal(state, torch.random.get_rng_state())
