@@ -40,5 +40,6 @@ def require(module: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingExtraError(
-            f"{module} is needed here and cannot be imported ({error}); install it with: pip install 'certimed[{extra}]'"
+            f"{module} is needed here and cannot be imported ({error}); "
+            f"install it with: pip install 'certimed[{extra}]'"
         ) from error

@@ -92,8 +92,8 @@ def noisy_batches(
 ) -> Iterator[Tensor]:
     """Batches of ``image + sigma * noise``, float32 ``(b, C, *space)`` on the image's device.
 
-    Sample ``start + i`` depends on the key and ``i`` alone, not on the batch size. Values are not clipped: clipping is a
-    model's business.
+    Sample ``start + i`` depends on the key and ``i`` alone, not on the batch size. Values are not clipped: clipping is
+    a model's business.
     """
     size = batch_size or default_batch_size(tuple(image.shape))
     if size < 1:

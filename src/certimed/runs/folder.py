@@ -1,4 +1,4 @@
-"""A run on disk: ``run.json`` (everything needed to redo it) and ``certificates.jsonl`` (append-only, one line an image)."""
+"""A run on disk: ``run.json`` (everything needed to redo it) and ``certificates.jsonl`` (append-only)."""
 
 from __future__ import annotations
 

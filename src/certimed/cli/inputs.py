@@ -1,0 +1,70 @@
+"""Turning what a person typed into checked values; every refusal says what to type instead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import typer
+
+from certimed.cli.console import EXIT_SOME_FAILED
+from certimed.data import ReadOptions
+from certimed.errors import InputError
+
+T = TypeVar("T")
+
+
+def needed(option: str, value: T | None, example: str) -> T:
+    """The value of an option that has no default."""
+    if value is None:
+        raise InputError(f"{option} is missing; add it, e.g. {option} {example}")
+    return value
+
+
+def one_of(option: str, value: str, allowed: Sequence[str]) -> str:
+    """A value from a fixed list."""
+    if value not in allowed:
+        raise InputError(f"{option} {value} is unknown; use one of {', '.join(allowed)}")
+    return value
+
+
+def read_options(*, window: str | None, frame: int, axis: str, slice_: int | None) -> ReadOptions:
+    """How image files are read."""
+    return ReadOptions(window=_window(window), frame=frame, axis=axis, slice=slice_)
+
+
+def _window(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        center, width = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"--window {text} is not CENTER,WIDTH; write e.g. --window 40,400") from error
+    return center, width
+
+
+def class_entries(text: str | None) -> list[str] | None:
+    """Entries of ``--classes``: a text file with one a line, or names separated by commas."""
+    if text is None:
+        return None
+    path = Path(text)
+    if "," not in text and path.is_file():
+        try:
+            entries = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--classes {path} cannot be read as text: {error}") from error
+    else:
+        entries = text.split(",")
+    entries = [entry.strip() for entry in entries if entry.strip()]
+    if len(entries) < 2:
+        raise InputError(
+            f"--classes {text} names {len(entries)} class; give two or more, e.g. --classes 'covid,normal'"
+        )
+    return entries
+
+
+def exit_for_failures(failed: int) -> None:
+    """Exit with code 3 if any image failed."""
+    if failed:
+        raise typer.Exit(EXIT_SOME_FAILED)

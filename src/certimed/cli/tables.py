@@ -1,0 +1,61 @@
+"""Result tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.table import Table
+
+from certimed.metrics import PUBLISHED_RADII, ClassificationSummary, summarise
+from certimed.runs import CERTIFIED, ClassRecord
+
+
+def summarise_records(
+    records: Sequence[ClassRecord], method: str, radii: Sequence[float] = PUBLISHED_RADII
+) -> ClassificationSummary:
+    """Summary of one method over the certified images of a run; labels count only if every image has one."""
+    done = [record for record in records if record.status == CERTIFIED]
+    labels = [record.label for record in done]
+    known = [label for label in labels if label is not None]
+    return summarise(
+        [record.certificates[method] for record in done],
+        known if len(known) == len(labels) else None,
+        [record.clean[method] for record in done],
+        radii=radii,
+    )
+
+
+def accuracy_table(
+    runs: Mapping[tuple[float, str], Sequence[ClassRecord]], radii: Sequence[float] = PUBLISHED_RADII
+) -> Table:
+    """Certified accuracy by radius, one row for each (sigma, method), with what a reader needs beside it."""
+    summaries = {key: summarise_records(records, key[1], radii) for key, records in runs.items()}
+    labelled = all(s.certified_accuracy is not None for s in summaries.values())
+    largest = max((r for s in summaries.values() for r, share in zip(s.radii, s.certified_share) if share), default=0.0)
+    shown = [r for r in radii if r <= largest] or [radii[0]]
+    what = "certified accuracy (%) at radius r" if labelled else "images certified (%) at radius r (no labels)"
+    table = Table(title=what, title_justify="left", caption=_CAPTION, caption_justify="left")
+    for heading in ("sigma", "prompt", "clean", "noisy", *(f"r={r:g}" for r in shown), "few", "unstable"):
+        table.add_column(heading, justify="left" if heading == "prompt" else "right", no_wrap=True)
+    for (sigma, method), summary in summaries.items():
+        curve = summary.certified_accuracy if labelled else summary.certified_share
+        table.add_row(
+            f"{sigma:g}",
+            method,
+            _percent(summary.clean_accuracy),
+            _percent(summary.noisy_accuracy),
+            *(_percent(value) for value, r in zip(curve or (), summary.radii) if r in shown),
+            _percent(summary.too_few_samples),
+            _percent(summary.unstable),
+        )
+    return table
+
+
+_CAPTION = (
+    "r: L2 in [0, 1] units of the model input. clean, noisy: base model without and with one draw of noise (not "
+    "certified). few, unstable: abstained for want of samples, or because noise changes the answer."
+)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.0f}"
