@@ -1,0 +1,302 @@
+"""Count thresholds against plain step-down tests, published oracles, and exact error rates by enumeration."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from certimed.errors import InputError
+from certimed.statistics import (
+    alpha_split,
+    binomial_tail,
+    bonferroni_threshold,
+    clopper_pearson_lower,
+    holm_threshold,
+    holm_thresholds,
+    lehmann_romano_threshold,
+    minimum_count,
+    radius_from_lower,
+    radius_map_bonferroni,
+)
+
+Threshold = Callable[[np.ndarray, int, float, float], "int | None"]
+
+
+def step_down(p_values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Any step-down test, pixel by pixel: sort, accept while below the threshold, stop at the first failure."""
+    order = np.argsort(p_values, kind="stable")
+    accepted = np.zeros(p_values.size, dtype=bool)
+    for rank, pixel in enumerate(order):
+        if p_values[pixel] > thresholds[rank]:
+            break
+        accepted[pixel] = True
+    return accepted
+
+
+def lehmann_romano_levels(pixels: int, alpha: float, j: int) -> np.ndarray:
+    """Thresholds by rank, as printed in Lehmann and Romano 2005, equation (8)."""
+    return np.array([j * alpha / pixels if i <= j else j * alpha / (pixels + j - i) for i in range(1, pixels + 1)])
+
+
+def certified(counts: np.ndarray, threshold: int | None) -> np.ndarray:
+    return np.zeros(counts.shape, dtype=bool) if threshold is None else counts >= threshold
+
+
+def test_thresholds_equal_plain_step_down_tests_on_random_cases() -> None:
+    rng = np.random.default_rng(11)
+    certifying = 0
+    for case in range(1_000):
+        n, pixels = int(rng.integers(5, 150)), int(rng.integers(1, 200))
+        tau, alpha = float(rng.uniform(0.3, 0.95)), float(10 ** rng.uniform(-4, -0.5))
+        spread = rng.uniform(tau - 0.1, 1, pixels) if case % 2 else np.full(pixels, min(0.99, tau + 0.2))
+        counts = rng.binomial(n, np.clip(spread, 0, 1))
+        histogram = np.bincount(counts, minlength=n + 1)
+        p_values = stats.binom.sf(counts - 1, n, tau)
+        holm = step_down(p_values, alpha / (pixels - np.arange(pixels)))
+        np.testing.assert_array_equal(certified(counts, holm_threshold(histogram, n, tau, alpha)), holm)
+        j = int(rng.integers(1, pixels + 1))
+        expected = step_down(p_values, lehmann_romano_levels(pixels, alpha, j))
+        ours = certified(counts, lehmann_romano_threshold(histogram, n, tau, alpha, j))
+        np.testing.assert_array_equal(ours, expected)
+        bonferroni = certified(counts, bonferroni_threshold(n, tau, alpha, pixels))
+        np.testing.assert_array_equal(bonferroni, p_values <= alpha / pixels)
+        assert (bonferroni <= holm).all() and (holm <= ours).all()
+        certifying += bool(holm.any() and not holm.all())
+    assert certifying > 100
+
+
+@pytest.mark.parametrize(
+    ("n", "tau", "pixels", "first"),
+    [
+        (100, 0.75, 110_592, 97),
+        (100, 0.75, 196_608, 97),
+        (100, 0.75, 262_144, 97),
+        (100, 0.75, 2**21, 98),
+        (1_000, 0.75, 110_592, 825),
+        (1_000, 0.75, 196_608, 827),
+        (1_000, 0.75, 262_144, 827),
+        (100, 0.9, 262_144, None),
+    ],
+)
+def test_published_first_steps(n: int, tau: float, pixels: int, first: int | None) -> None:
+    assert bonferroni_threshold(n, tau, 0.001, pixels) == first
+    # Holm's first step is the same: all pixels tied at that count are certified, one lower and none is.
+    for count in range(n - 10 if first is None else first - 2, n + 1 if first is None else first + 2):
+        histogram = np.zeros(n + 1, dtype=np.int64)
+        histogram[count] = pixels
+        expected = count if first is not None and count >= first else None
+        assert holm_threshold(histogram, n, tau, 0.001) == expected
+
+
+@pytest.mark.parametrize(("n", "last"), [(100, 89), (1_000, 793)])
+def test_published_last_step(n: int, last: int) -> None:
+    assert minimum_count(n, 0.75, 0.001) == last
+    histogram = np.zeros(n + 1, dtype=np.int64)
+    histogram[n] = 262_143
+    histogram[last] = 1
+    assert holm_threshold(histogram, n, 0.75, 0.001) == last
+    histogram[[last, last - 1]] = [0, 1]
+    assert holm_threshold(histogram, n, 0.75, 0.001) == n
+
+
+def test_89_of_100_does_not_certify_two_million_pixels() -> None:
+    histogram = np.zeros(101, dtype=np.int64)
+    histogram[89] = 2**21
+    assert holm_threshold(histogram, 100, 0.75, 0.001) is None
+    histogram[[89, 97]] = [0, 2**21]
+    assert holm_threshold(histogram, 100, 0.75, 0.001) is None
+    histogram[[97, 98]] = [0, 2**21]
+    assert holm_threshold(histogram, 100, 0.75, 0.001) == 98
+
+
+def test_the_walk_stops_at_the_first_failure() -> None:
+    """A group that fails shields the groups below it, even where their own step would pass."""
+    n, tau, alpha = 100, 0.75, 0.001
+    histogram = np.zeros(n + 1, dtype=np.int64)
+    histogram[[100, 91, 90]] = [10, 10_000, 1]
+    assert holm_threshold(histogram, n, tau, alpha) == 100
+    assert float(binomial_tail(90, n, tau)) <= alpha
+
+
+def test_minimum_count_is_the_smallest_by_exhaustion() -> None:
+    for n, tau, alpha in itertools.product((1, 2, 7, 40, 333), (0.1, 0.5, 0.75, 0.99), (0.3, 0.01, 1e-6)):
+        passing = np.flatnonzero(stats.binom.sf(np.arange(n + 1) - 1, n, tau) <= alpha)
+        assert minimum_count(n, tau, alpha) == (int(passing[0]) if passing.size else None)
+
+
+def rejections(procedure: Threshold, n: int, tau: float, alpha: float, pixels: int) -> np.ndarray:
+    """Certified pixels for every possible vector of counts, shape ((n + 1)^pixels, pixels); cached over orderings."""
+    cache: dict[tuple[int, ...], int | None] = {}
+    rows = []
+    for counts in itertools.product(range(n + 1), repeat=pixels):
+        key = tuple(sorted(counts))
+        if key not in cache:
+            cache[key] = procedure(np.bincount(key, minlength=n + 1), n, tau, alpha)
+        rows.append(n + 1 if cache[key] is None else cache[key])
+    grid = np.stack(np.meshgrid(*[np.arange(n + 1)] * pixels, indexing="ij"), -1).reshape(-1, pixels)
+    return grid >= np.array(rows)[:, None]
+
+
+def error_rate(rejected: np.ndarray, probabilities: tuple[float, ...], n: int, tau: float, errors: int) -> float:
+    """P(at least ``errors`` pixels with p <= tau are certified) for independent pixels, an exact sum."""
+    mass = np.ones(1)
+    for p in probabilities:
+        mass = np.outer(mass, stats.binom.pmf(np.arange(n + 1), n, p)).ravel()
+    null = np.array(probabilities) <= tau
+    return float(mass[(rejected & null).sum(1) >= errors].sum())
+
+
+PROBABILITIES = (0.5, 0.75, 0.85, 0.99)
+
+
+@pytest.mark.parametrize(("pixels", "n"), [(2, 60), (3, 20), (4, 9)])
+@pytest.mark.parametrize("alpha", [0.3, 0.05])
+def test_family_wise_error_is_at_most_alpha(pixels: int, n: int, alpha: float) -> None:
+    tau = 0.75
+
+    def bonferroni(histogram: np.ndarray, n: int, tau: float, alpha: float) -> int | None:
+        return bonferroni_threshold(n, tau, alpha, int(histogram.sum()))
+
+    for procedure in (holm_threshold, bonferroni):
+        rejected = rejections(procedure, n, tau, alpha, pixels)
+        for probabilities in itertools.combinations_with_replacement(PROBABILITIES, pixels):
+            assert error_rate(rejected, probabilities, n, tau, 1) <= alpha, (procedure, probabilities)
+
+
+def test_family_wise_error_uses_its_level() -> None:
+    """At a level the lattice attains, the error is nearly alpha: alpha/2, or a count one too high, would be seen."""
+    n, tau, pixels = 60, 0.75, 2
+    alpha = pixels * float(binomial_tail(52, n, tau))
+    rejected = rejections(holm_threshold, n, tau, alpha, pixels)
+    assert 0.95 * alpha <= error_rate(rejected, (tau, tau), n, tau, 1) <= alpha
+    # With one certain true effect Holm tests the other pixel at the full level, Bonferroni at half of it.
+    level = float(binomial_tail(52, n, tau))
+    single = rejections(holm_threshold, n, tau, level, pixels)
+    assert 0.999 * level <= error_rate(single, (tau, 1.0), n, tau, 1) <= level * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(("pixels", "n"), [(3, 20), (4, 9)])
+@pytest.mark.parametrize("j", [2, 3])
+def test_j_or_more_errors_happen_with_at_most_alpha(pixels: int, n: int, j: int) -> None:
+    tau, alpha = 0.75, 0.2
+
+    def procedure(histogram: np.ndarray, n: int, tau: float, alpha: float) -> int | None:
+        return lehmann_romano_threshold(histogram, n, tau, alpha, j)
+
+    rejected = rejections(procedure, n, tau, alpha, pixels)
+    rates = [
+        error_rate(rejected, probabilities, n, tau, j)
+        for probabilities in itertools.combinations_with_replacement(PROBABILITIES, pixels)
+    ]
+    assert max(rates) <= alpha
+    # It is a weaker guarantee than Holm's: one wrong pixel may happen more often than alpha.
+    assert error_rate(rejected, (tau,) * pixels, n, tau, 1) > alpha
+
+
+def test_error_under_the_worst_dependence_of_shared_noise() -> None:
+    """All pixels share one count (perfect dependence): j errors need the common p-value at the group's first step."""
+    n, tau, alpha, pixels = 80, 0.75, 0.05, 10
+    for j in (1, 3, 10):
+        rate = 0.0
+        for count in range(n + 1):
+            histogram = np.zeros(n + 1, dtype=np.int64)
+            histogram[count] = pixels
+            if lehmann_romano_threshold(histogram, n, tau, alpha, j) is not None:
+                rate += stats.binom.pmf(count, n, tau)
+        assert rate <= j * alpha / pixels <= alpha
+
+
+def test_several_taus_share_alpha() -> None:
+    rng = np.random.default_rng(5)
+    counts = rng.binomial(200, 0.95, 500)
+    histogram = np.bincount(counts, minlength=201)
+    taus = (0.7, 0.8, 0.9)
+    ours = holm_thresholds(histogram, 200, taus, 0.001)
+    assert ours == tuple(holm_threshold(histogram, 200, tau, 0.001 / 3) for tau in taus)
+    with pytest.raises(InputError, match=r"^weights "):
+        holm_thresholds(histogram, 200, (), 0.001)
+
+
+def test_alpha_split_never_exceeds_alpha() -> None:
+    from fractions import Fraction
+
+    rng = np.random.default_rng(1)
+    for parts in (1, 3, 7, 1_000):
+        weights = rng.uniform(0.1, 5, parts)
+        for shares in (alpha_split(0.001, parts), alpha_split(0.001, weights.tolist())):
+            assert shares.shape == (parts,)
+            assert sum(Fraction(float(s)) for s in shares) <= Fraction(0.001)
+            assert shares.sum() == pytest.approx(0.001, rel=1e-9)
+    np.testing.assert_allclose(alpha_split(0.01, [1, 4]), [0.002, 0.008], rtol=1e-9)
+    for wrong in (0, [], [1, -1], [[1], [2]], True):
+        with pytest.raises(InputError):
+            alpha_split(0.001, wrong)
+
+
+@pytest.mark.parametrize(("n", "pixels", "alpha"), [(100, 262_144, 0.001), (7, 4, 0.9), (10, 4, 0.9)])
+def test_radius_map_is_the_bound_of_each_count(n: int, pixels: int, alpha: float) -> None:
+    counts = np.array([[n, n - 1], [n // 2, 0]], dtype=np.uint16)
+    expected = radius_from_lower(clopper_pearson_lower(counts, n, alpha / pixels), 0.5)
+    np.testing.assert_array_equal(radius_map_bonferroni(counts, n, alpha, pixels, 0.5), expected)
+    every = np.arange(n + 1)[:pixels]
+    everything = radius_from_lower(clopper_pearson_lower(every, n, alpha / pixels), 0.5)
+    np.testing.assert_array_equal(radius_map_bonferroni(every, n, alpha, pixels, 0.5), everything)
+
+
+def test_radius_map_agrees_with_the_bonferroni_threshold() -> None:
+    n, pixels, alpha = 1_000, 262_144, 0.001
+    radius = radius_map_bonferroni(np.arange(n + 1), n, alpha, pixels, 1.0)
+    for tau in (0.6, 0.75, 0.9):
+        threshold = bonferroni_threshold(n, tau, alpha, pixels)
+        reached = np.flatnonzero(radius >= stats.norm.ppf(tau))
+        assert threshold == reached[0]
+
+
+def test_radius_map_is_a_copy_the_caller_may_change() -> None:
+    first = radius_map_bonferroni([100, 99], 100, 0.001, 10, 0.5)
+    expected = first.copy()
+    first[:] = 7
+    np.testing.assert_array_equal(radius_map_bonferroni([100, 99], 100, 0.001, 10, 0.5), expected)
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: holm_threshold(np.ones(100, dtype=int), 100, 0.75, 0.001), "histogram"),
+        (lambda: holm_threshold(np.ones(101), 100, 0.75, 0.001), "histogram"),
+        (lambda: holm_threshold(np.zeros(101, dtype=int), 100, 0.75, 0.001), "histogram"),
+        (lambda: holm_threshold(-np.ones(101, dtype=int), 100, 0.75, 0.001), "histogram"),
+        (lambda: holm_threshold(np.ones(101, dtype=int), 100, 1.0, 0.001), "tau"),
+        (lambda: holm_threshold(np.ones(101, dtype=int), 100, 0.75, 0.0), "alpha"),
+        (lambda: lehmann_romano_threshold(np.ones(101, dtype=int), 100, 0.75, 0.001, 0), "j"),
+        (lambda: lehmann_romano_threshold(np.ones(101, dtype=int), 100, 0.75, 0.001, 102), "j"),
+        (lambda: bonferroni_threshold(100, 0.75, 0.001, 0), "pixels"),
+        (lambda: minimum_count(0, 0.75, 0.001), "n"),
+        (lambda: radius_map_bonferroni([101], 100, 0.001, 1, 0.5), "k"),
+        (lambda: radius_map_bonferroni([100, 100], 100, 0.001, 1, 0.5), "pixels"),
+        (lambda: radius_map_bonferroni([100], 100, 0.001, 1, 0.0), "sigma"),
+    ],
+)
+def test_bad_input_is_named(call: Callable[[], object], name: str) -> None:
+    with pytest.raises(InputError, match=rf"^{name} "):
+        call()
+
+
+def test_statistics_of_a_large_image_take_at_most_five_milliseconds() -> None:
+    n, pixels = 1_000, 512 * 512
+    counts = np.random.default_rng(0).binomial(n, 0.9, pixels).astype(np.uint16).reshape(512, 512)
+    histogram = np.bincount(counts.ravel(), minlength=n + 1)
+    times = []
+    for repeat in range(7):
+        start = time.perf_counter()
+        threshold = holm_threshold(histogram, n, 0.75, 0.001)
+        assert threshold is not None and (counts >= threshold).any()
+        # Another sigma each time: the cached table of radii must not flatter the figure.
+        radius_map_bonferroni(counts, n, 0.001, pixels, 0.5 + repeat)
+        times.append(time.perf_counter() - start)
+    assert min(times) <= 0.005
