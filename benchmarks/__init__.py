@@ -1,1 +1,1 @@
-"""Measurements and studies; run as `python -m benchmarks.NAME`."""
+"""What is measured, one command each; nothing here is imported by the package."""

@@ -15,7 +15,7 @@ from certimed.certificates import ClassCertificate, collect_provenance
 from certimed.classification import SmoothedClassifier, check_samples
 from certimed.cli import inputs
 from certimed.cli.console import advance, err, out, printable, sample_progress
-from certimed.cli.tables import accuracy_table
+from certimed.cli.tables import print_accuracy
 from certimed.data import Dataset, MedicalImage, ReadOptions, class_balanced, identity, open_dataset
 from certimed.errors import InputError
 from certimed.runs import FAILED, ClassRecord, RunFolder, certify_dataset
@@ -175,5 +175,5 @@ def report(job: Job, settings: Settings, records: Sequence[ClassRecord], target:
     """Print the table of the run and where its files are."""
     failed = sum(record.status == FAILED for record in records)
     if failed < len(records):
-        out.print(accuracy_table({(settings.sigma, PLAIN): records}))
+        print_accuracy({(settings.sigma, PLAIN): records})
     out.print(f"{len(records) - failed} certified, {failed} failed; written to {printable(str(target.path))}")

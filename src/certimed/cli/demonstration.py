@@ -7,7 +7,7 @@ from pathlib import Path
 from certimed.assets import asset, demo_prompts
 from certimed.cli import classify
 from certimed.cli.console import out, printable
-from certimed.cli.tables import accuracy_table
+from certimed.cli.tables import print_accuracy
 from certimed.data import DEFAULT_READ
 from certimed.errors import InputError
 from certimed.runs import RunFolder
@@ -42,7 +42,7 @@ def classification(folder: Path, *, images: int, n: int, seed: int) -> None:
         settings = classify.Settings(sigma, n0=100, n=n, alpha=1e-3, bound="one-sided", seed=seed, batch_size=None)
         target = RunFolder.create(folder / f"sigma-{sigma:g}", classify.manifest(job, settings))
         runs[sigma, classify.PLAIN] = classify.certify(job, settings, target)
-    out.print(accuracy_table(runs))
+    print_accuracy(runs)
     example = max(
         (record.certificates[classify.PLAIN] for records in runs.values() for record in records if record.certificates),
         key=lambda certificate: certificate.radius,

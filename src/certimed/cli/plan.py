@@ -61,9 +61,8 @@ def _ceilings(sigma: float, alpha: float, n: int) -> None:
 
     from certimed.statistics import radius_ceiling
 
-    table = Table(
-        title=f"largest radius n samples can certify (sigma {sigma:g}, alpha {alpha:g})", title_justify="left"
-    )
+    out.print(f"largest radius n samples can certify (sigma {sigma:g}, alpha {alpha:g}):", highlight=False)
+    table = Table()
     for heading in ("n", "radius", "in sigma"):
         table.add_column(heading, justify="right")
     for size in sorted({*_SIZES, n}):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
+from certimed.cli.console import out
 from certimed.metrics import PUBLISHED_RADII, ClassificationSummary, summarise
 from certimed.runs import CERTIFIED, ClassRecord
 
@@ -25,16 +26,23 @@ def summarise_records(
     )
 
 
-def accuracy_table(
+def print_accuracy(
     runs: Mapping[tuple[float, str], Sequence[ClassRecord]], radii: Sequence[float] = PUBLISHED_RADII
-) -> Table:
-    """Certified accuracy by radius, one row for each (sigma, method), with what a reader needs beside it."""
+) -> None:
+    """Print the certified accuracy of runs, keyed by (sigma, method), with what a reader needs beside it."""
     summaries = {key: summarise_records(records, key[1], radii) for key, records in runs.items()}
-    labelled = all(s.certified_accuracy is not None for s in summaries.values())
+    labelled = all(summary.certified_accuracy is not None for summary in summaries.values())
+    out.print("certified accuracy (%) at radius r:" if labelled else "images certified (%) at radius r, no labels:")
+    out.print(_accuracy_table(summaries, radii, labelled))
+    out.print(_LEGEND, style="dim", highlight=False)
+
+
+def _accuracy_table(
+    summaries: Mapping[tuple[float, str], ClassificationSummary], radii: Sequence[float], labelled: bool
+) -> Table:
     largest = max((r for s in summaries.values() for r, share in zip(s.radii, s.certified_share) if share), default=0.0)
     shown = [r for r in radii if r <= largest] or [radii[0]]
-    what = "certified accuracy (%) at radius r" if labelled else "images certified (%) at radius r (no labels)"
-    table = Table(title=what, title_justify="left", caption=_CAPTION, caption_justify="left")
+    table = Table()
     for heading in ("sigma", "prompt", "clean", "noisy", *(f"r={r:g}" for r in shown), "few", "unstable"):
         table.add_column(heading, justify="left" if heading == "prompt" else "right", no_wrap=True)
     for (sigma, method), summary in summaries.items():
@@ -51,7 +59,7 @@ def accuracy_table(
     return table
 
 
-_CAPTION = (
+_LEGEND = (
     "r: L2 in [0, 1] units of the model input. clean, noisy: base model without and with one draw of noise (not "
     "certified). few, unstable: abstained for want of samples, or because noise changes the answer."
 )
