@@ -1,0 +1,120 @@
+"""A vision-language model of a few hundred weights: linear image encoder, one causal transformer layer for text."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+import torch
+from torch import Tensor, nn
+
+from certimed.errors import ModelError
+from certimed.vlm.protocol import Tokens, VisionLanguageModel
+
+CLASS_NAMES = ("adipose tissue", "mucus", "smooth muscle fibre")
+WORDS = [
+    "an",
+    "h&e",
+    "image",
+    "patch",
+    "of",
+    "adipose",
+    "tissue",
+    "mucus",
+    "smooth",
+    "muscle",
+    "fibre",
+    "benign",
+    "malignant",
+    "a",
+    "photo",
+    "slide",
+    "showing",
+    ".",
+]
+
+
+class TinyVLM(VisionLanguageModel):
+    """Everything the protocol asks for, in float32 on the CPU, random but reproducible."""
+
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        image_shape: tuple[int, int, int] = (1, 4, 4),
+        embedding_dim: int = 8,
+        token_dim: int = 12,
+        context_length: int = 24,
+        logit_scale: float = 10.0,
+        projection: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+
+        def weight(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.randn(shape, generator=generator) / shape[-1] ** 0.5)
+
+        self.name = f"tiny:{seed}"
+        self.input_shape = image_shape
+        self.context_length = context_length
+        self.token_dim = token_dim
+        self.embedding_dim = embedding_dim
+        self.bos_id, self.eos_id, self.pad_id = 0, 1, 2
+        self.logit_scale = logit_scale
+        pixels = image_shape[0] * image_shape[1] * image_shape[2]
+        self.vision = weight(embedding_dim, pixels) if projection is None else nn.Parameter(projection.clone())
+        self.table = weight(3 + len(WORDS), token_dim)
+        self.positions = weight(context_length, token_dim)
+        self.attention = weight(3, token_dim, token_dim)
+        self.hidden = weight(2 * token_dim, token_dim)
+        self.output = weight(token_dim, 2 * token_dim)
+        self.projection = weight(embedding_dim, token_dim)
+        self.requires_grad_(False)
+        self.eval()
+        self.identity = fingerprint(self)
+        self.image_calls = 0
+        self.text_calls = 0
+
+    def preprocess(self, pixels: Tensor) -> Tensor:
+        return pixels
+
+    def encode_image(self, x: Tensor) -> Tensor:
+        if tuple(x.shape[1:]) != self.input_shape:
+            raise ModelError(f"images of shape {tuple(x.shape[1:])} were given to a model for {self.input_shape}")
+        self.image_calls += 1
+        return (x - 0.5).flatten(1) @ self.vision.T
+
+    def content_ids(self, text: str) -> list[int]:
+        return [3 + WORDS.index(word) for word in re.findall(r"[a-z&]+|\.", text.lower())]
+
+    def token_embeddings(self, ids: Tensor) -> Tensor:
+        return self.table[ids]
+
+    def encode_text(self, embeddings: Tensor, tokens: Tokens) -> Tensor:
+        self.text_calls += 1
+        length = embeddings.shape[1]
+        x = embeddings + self.positions[:length]
+        query, key, value = (x @ weight.T for weight in self.attention)
+        scores = query @ key.transpose(1, 2) / self.token_dim**0.5
+        scores = scores.masked_fill(torch.ones(length, length, dtype=torch.bool).triu(1), float("-inf"))
+        x = x + scores.softmax(dim=-1) @ value
+        x = x + torch.tanh(x @ self.hidden.T) @ self.output.T
+        return x[torch.arange(len(x)), tokens.last] @ self.projection.T
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Hash of every tensor of a module."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def class_images(vlm: TinyVLM, per_class: int, seed: int = 0, spread: float = 0.08) -> tuple[Tensor, Tensor]:
+    """Images around one random prototype a class, values in [0, 1], and their labels."""
+    prototypes = torch.rand((len(CLASS_NAMES), *vlm.input_shape), generator=torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(1000 + seed)
+    labels = torch.arange(len(CLASS_NAMES)).repeat_interleave(per_class)
+    noise = torch.randn((len(labels), *vlm.input_shape), generator=generator) * spread
+    return (prototypes[labels] + noise).clamp(0, 1), labels
