@@ -1,0 +1,108 @@
+"""A small U-Net in plain torch, so that the demo needs no segmentation library.
+
+The architecture is that of Ronneberger et al. (MICCAI 2015) with batch normalisation, padded convolutions and
+nearest-neighbour upsampling.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from certimed.errors import InputError, ModelError
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+ARCHITECTURE = "SmallUNet"
+
+
+class SmallUNet(nn.Module):
+    """``(B, channels, H, W)`` in [0, 1] -> logits ``(B, classes, H, W)``; H and W multiples of ``2**(len(widths)-1)``.
+
+    Args:
+        channels: image channels.
+        classes: classes, background included.
+        widths: channels of each level; every level after the first halves the side.
+    """
+
+    def __init__(self, channels: int, classes: int, widths: tuple[int, ...] = (12, 24, 48, 96)) -> None:
+        super().__init__()
+        if channels < 1 or classes < 2 or not widths:
+            raise InputError(
+                f"SmallUNet needs channels >= 1, classes >= 2 and a width, got {channels}, {classes}, {widths}"
+            )
+        self.channels, self.classes, self.widths = channels, classes, tuple(widths)
+        inputs = (channels, *widths[:-1])
+        self.down = nn.ModuleList(_double_conv(a, b) for a, b in zip(inputs, widths))
+        self.up = nn.ModuleList(_double_conv(a + b, a) for a, b in pairwise(widths))
+        self.head = nn.Conv2d(widths[0], classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of every pixel.
+
+        Raises:
+            ModelError: the sides of ``x`` do not halve often enough.
+        """
+        step = 2 ** (len(self.widths) - 1)
+        if x.ndim != 4 or x.shape[-1] % step or x.shape[-2] % step:
+            raise ModelError(f"SmallUNet takes (B, C, H, W) with sides a multiple of {step}, got {tuple(x.shape)}")
+        levels: list[Tensor] = []
+        for block in self.down:
+            x = block(F.max_pool2d(levels[-1], 2) if levels else x)
+            levels.append(x)
+        for block, skip in zip(reversed(self.up), reversed(levels[:-1])):
+            x = block(torch.cat([F.interpolate(x, scale_factor=2, mode="nearest"), skip], dim=1))
+        logits: Tensor = self.head(x)
+        return logits
+
+    def extra_repr(self) -> str:
+        return f"channels={self.channels}, classes={self.classes}, widths={self.widths}"
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``config.json`` and ``model.safetensors``."""
+        place = Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        config = {
+            "architecture": ARCHITECTURE,
+            "channels": self.channels,
+            "classes": self.classes,
+            "widths": list(self.widths),
+        }
+        (place / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
+        save_file({key: value.contiguous() for key, value in self.state_dict().items()}, place / WEIGHTS_NAME)
+
+
+def load_small_unet(folder: str | Path) -> SmallUNet:
+    """The network a folder written by :meth:`SmallUNet.save` holds, in eval mode, without gradients.
+
+    Raises:
+        InputError: the folder does not hold such a network.
+    """
+    place = Path(folder)
+    try:
+        config = json.loads((place / CONFIG_NAME).read_text())
+        if config.get("architecture") != ARCHITECTURE:
+            raise InputError(f"{place / CONFIG_NAME} describes {config.get('architecture')!r}, not {ARCHITECTURE!r}")
+        model = SmallUNet(int(config["channels"]), int(config["classes"]), tuple(config["widths"]))
+        model.load_state_dict(load_file(place / WEIGHTS_NAME))
+    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"no small U-Net could be loaded from {str(place)!r}: {error}") from error
+    return model.eval().requires_grad_(False)
+
+
+def _double_conv(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
