@@ -29,15 +29,16 @@ class Adapter(VisionLanguageModel):
         self.preprocessing = preprocessing
         self.input_shape = preprocessing.shape
 
-    def freeze(self, configuration: Mapping[str, Any]) -> None:
+    def freeze(self, configuration: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
         """Last step of every constructor: eval mode, no gradients, and the identity.
 
         Args:
             configuration: everything that decides the outputs besides the weights.
+            state: the weights, under names that do not depend on library versions where that can be had.
         """
         self.requires_grad_(False)
         self.eval()
-        self.identity = fingerprint({**configuration, "preprocessing": self.preprocessing.describe()}, self)
+        self.identity = fingerprint({**configuration, "preprocessing": self.preprocessing.describe()}, state)
 
     def preprocess(self, pixels: Tensor) -> Tensor:
         """See the protocol; the steps are those of :attr:`preprocessing`."""

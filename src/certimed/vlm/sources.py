@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from certimed.errors import InputError, ModelError, require
 
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt")
 _CONFIG_PATTERNS = ("*.json", "*.txt", "*.model")
 
 
@@ -77,16 +77,25 @@ def read_json(path: Path, purpose: str) -> dict[str, Any]:
 
 
 @contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No progress bars while weights load: a certificate's own progress is what a user wants to see."""
+def quiet_build() -> Iterator[None]:
+    """While a model is built: no progress bars of the library, and no draw from the global random generator."""
     logging = require("transformers.utils.logging", "vlm")
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        yield
+        with torch.random.fork_rng(devices=[]):
+            yield
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds the files of a transformers tokenizer: one file, a BERT vocabulary, or a CLIP pair."""
+    present = {
+        name for name in ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt") if (folder / name).is_file()
+    }
+    return bool(present & {"tokenizer.json", "vocab.txt"}) or {"vocab.json", "merges.txt"} <= present
 
 
 def load_tokenizer(folder: Path, model: str) -> Any:
@@ -95,8 +104,7 @@ def load_tokenizer(folder: Path, model: str) -> Any:
     Raises:
         InputError: no tokenizer files, or unusable ones.
     """
-    has_bpe = (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()
-    if not has_bpe and not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
+    if not has_tokenizer(folder):
         missing = " and no ".join(name for name in ("vocab.json", "merges.txt") if not (folder / name).is_file())
         raise InputError(
             f"the model folder {folder} has no tokenizer: no tokenizer.json, no vocab.txt, and no {missing}; "
@@ -140,19 +148,19 @@ def load_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def fingerprint(configuration: Mapping[str, Any], module: nn.Module) -> str:
+def fingerprint(configuration: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
     """Hex SHA-256 over configuration and weights: names sorted, with dtype, shape and bytes; independent of the device.
 
-    Only parameters and persistent buffers count, so a library that stores its position indices differently, or a move
-    to another device, does not change a model's identity.
+    Position indices are left out: they are no weights, and versions of the libraries differ on whether to store them.
     """
     digest = hashlib.sha256(json.dumps(configuration, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(module.state_dict().items()):
-        if name.endswith("position_ids"):
+    for name, tensor in sorted(state.items()):
+        if name.endswith(("position_ids", "relative_position_index")):
             continue
         value = tensor.detach().cpu().contiguous()
         digest.update(f"\0{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
-        digest.update(value.view(-1).view(torch.uint8).numpy().data if value.numel() else b"")
+        if value.numel():
+            digest.update(value.view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -161,7 +169,31 @@ def vocabulary_digest(vocabulary: Mapping[str, int]) -> str:
     return hashlib.sha256(json.dumps(sorted(vocabulary.items())).encode()).hexdigest()
 
 
+def special_ids(tokenizer: Any, folder: Path, begin: str, end: str) -> tuple[int, int, int]:
+    """Ids of the begin, end and padding tokens of a transformers tokenizer.
+
+    Args:
+        tokenizer: the tokenizer.
+        folder: where it comes from, for the message.
+        begin, end: their names in transformers: ``"bos"`` and ``"eos"``, or ``"cls"`` and ``"sep"``.
+
+    Raises:
+        InputError: the tokenizer does not put exactly such a begin and end token around a text.
+    """
+    begin_id = getattr(tokenizer, f"{begin}_token_id", None)
+    end_id = getattr(tokenizer, f"{end}_token_id", None)
+    whole = list(tokenizer("a")["input_ids"])
+    content = list(tokenizer("a", add_special_tokens=False)["input_ids"])
+    if begin_id is None or end_id is None or whole != [begin_id, *content, end_id]:
+        raise InputError(
+            f"the tokenizer in {folder} does not put a {begin} and an {end} token around a text (it makes {whole} of "
+            f"'a'), as this text tower needs; use the tokenizer files published with the model"
+        )
+    pad_id = getattr(tokenizer, "pad_token_id", None)
+    return int(begin_id), int(end_id), int(end_id if pad_id is None else pad_id)
+
+
 def brief(error: BaseException) -> str:
-    """Another library's error as a fragment of one of our sentences."""
-    text = " ".join(str(error).split()) or "no further message"
-    return text if len(text) <= 200 else text[:200] + "..."
+    """The first sentence of another library's error, to quote inside one of ours."""
+    text = re.split(r"(?<=[.!?])\s|\n", str(error).strip())[0] or "no further message"
+    return text if len(text) <= 160 else text[:160] + "..."

@@ -16,9 +16,10 @@ from certimed.vlm.protocol import Tokens
 from certimed.vlm.sources import (
     brief,
     load_tokenizer,
-    quiet_transformers,
+    quiet_build,
     read_json,
     resolve_folder,
+    special_ids,
     vocabulary_digest,
 )
 
@@ -81,7 +82,8 @@ class TransformersCLIP(Adapter):
                 "vision": {key: getattr(vision, key) for key in (*_SHARED_KEYS, "patch_size")},
                 "special": (self.bos_id, self.eos_id),
                 "vocabulary": vocabulary_digest(tokenizer.get_vocab()),
-            }
+            },
+            self.model.state_dict(),
         )
 
     def image_features(self, x: Tensor) -> Tensor:
@@ -177,26 +179,10 @@ def _parse_preprocessing(config: dict[str, Any]) -> Preprocess:
     )
 
 
-def special_ids(tokenizer: Any, folder: Path, begin: str, end: str) -> tuple[int, int, int]:
-    """Ids of the begin, end and padding tokens of a transformers tokenizer.
-
-    Raises:
-        InputError: the tokenizer has no begin or end token.
-    """
-    begin_id = getattr(tokenizer, f"{begin}_token_id", None)
-    end_id = getattr(tokenizer, f"{end}_token_id", None)
-    if begin_id is None or end_id is None:
-        raise InputError(
-            f"the tokenizer in {folder} names no {begin} or no {end} token; add them to its tokenizer_config.json"
-        )
-    pad_id = getattr(tokenizer, "pad_token_id", None)
-    return int(begin_id), int(end_id), int(end_id if pad_id is None else pad_id)
-
-
 def _load_model(folder: Path) -> Any:
     transformers = require("transformers", "vlm")
     try:
-        with quiet_transformers():
+        with quiet_build():
             model, info = transformers.CLIPModel.from_pretrained(
                 str(folder), local_files_only=True, output_loading_info=True
             )
