@@ -1,5 +1,32 @@
 """Figures over many certificates: certified accuracy curves, Dice and IoU with their guarantees."""
 
-from certimed.metrics.classification import PUBLISHED_RADII, ClassificationSummary, summarise
+from certimed.metrics.classification import PUBLISHED_RADII, ClassificationSummary, per_class_rows, summarise
+from certimed.metrics.intervals import INTERVAL_NAMES, MeanInterval, mean_interval
+from certimed.metrics.segmentation import (
+    EMPTY_NAMES,
+    MaskCounts,
+    MaskScores,
+    MaskSummary,
+    count_pixels,
+    mask_scores,
+    overlap_scores,
+    summarise_masks,
+)
 
-__all__ = ["PUBLISHED_RADII", "ClassificationSummary", "summarise"]
+__all__ = [
+    "EMPTY_NAMES",
+    "INTERVAL_NAMES",
+    "PUBLISHED_RADII",
+    "ClassificationSummary",
+    "MaskCounts",
+    "MaskScores",
+    "MaskSummary",
+    "MeanInterval",
+    "count_pixels",
+    "mask_scores",
+    "mean_interval",
+    "overlap_scores",
+    "per_class_rows",
+    "summarise",
+    "summarise_masks",
+]

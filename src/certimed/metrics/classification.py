@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from certimed.certificates import TOO_FEW_SAMPLES, UNSTABLE, ClassCertificate
 from certimed.errors import InputError
@@ -18,7 +19,8 @@ class ClassificationSummary:
     """What a set of certificates amounts to. All shares are fractions of ``images``.
 
     Attributes:
-        images: certificates summarised; failed images are not among them and are to be reported beside it.
+        images: the number all shares are divided by: certificates, and failed images where they were given.
+        failed: images that could not be read or certified; they count as not certified and as wrong.
         radii: L2 radii, in the certificates' units.
         certified_accuracy: share correct and certified with radius > r, for each r (Cohen et al. 2019); at r = 0 this
             is the share correct and not abstained. For unlabelled images None.
@@ -45,6 +47,23 @@ class ClassificationSummary:
     unstable: float
     mean_radius: float
     confidence: float
+    failed: int = 0
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """The certified accuracy curve as rows of a table, one a radius; None where there were no labels."""
+        return [
+            {
+                "radius": radius,
+                "certified_accuracy": None if self.certified_accuracy is None else self.certified_accuracy[i],
+                "low": None if self.intervals is None else self.intervals[i][0],
+                "high": None if self.intervals is None else self.intervals[i][1],
+                "lower": None if self.accuracy_lower is None else self.accuracy_lower[i],
+                "certified_share": self.certified_share[i],
+                "images": self.images,
+                "confidence": self.confidence,
+            }
+            for i, radius in enumerate(self.radii)
+        ]
 
 
 def summarise(
@@ -54,6 +73,7 @@ def summarise(
     *,
     radii: Sequence[float] = PUBLISHED_RADII,
     confidence: float = 0.95,
+    failed: int = 0,
 ) -> ClassificationSummary:
     """Summarise certificates of one method at one sigma.
 
@@ -63,16 +83,20 @@ def summarise(
         clean: base model's class on each clean image, or None.
         radii: where to read the certified accuracy curve.
         confidence: of the intervals over images.
+        failed: images without a certificate to count as not certified and, where there are labels, as wrong. The
+            published protocol divides by all test images; 0 leaves failures out.
 
     Raises:
-        InputError: no certificates, or lists of different lengths.
+        InputError: no certificates, a negative ``failed``, or lists of different lengths.
     """
-    total = len(certificates)
-    if total == 0:
+    if failed < 0:
+        raise InputError(f"failed={failed} is negative; pass the number of failed images")
+    total = len(certificates) + failed
+    if not certificates:
         raise InputError("no certificate to summarise: every image failed or the data set is empty")
     for name, given in (("labels", labels), ("clean", clean)):
-        if given is not None and len(given) != total:
-            raise InputError(f"{len(given)} {name} do not fit {total} certificates")
+        if given is not None and len(given) != len(certificates):
+            raise InputError(f"{len(given)} {name} do not fit {len(certificates)} certificates")
     proved = [[not c.abstained and c.radius > r for c in certificates] for r in radii]
     right = None if labels is None else [c.prediction == y for c, y in zip(certificates, labels, strict=True)]
     hits = None if right is None else [sum(p and ok for p, ok in zip(row, right, strict=True)) for row in proved]
@@ -97,7 +121,53 @@ def summarise(
         unstable=sum(c.abstention == UNSTABLE for c in certificates) / total,
         mean_radius=sum(counted) / total,
         confidence=confidence,
+        failed=failed,
     )
+
+
+def per_class_rows(
+    certificates: Sequence[ClassCertificate],
+    labels: Sequence[int],
+    class_names: Sequence[str] | None = None,
+    *,
+    radii: Sequence[float] = PUBLISHED_RADII,
+    confidence: float = 0.95,
+) -> list[dict[str, Any]]:
+    """The summary of each true class as one flat row: which classes hold under noise, and which do not.
+
+    Args:
+        certificates: one an image.
+        labels: true classes in the same order.
+        class_names: names of the classes; default their numbers.
+        radii: one column ``"certified at r"`` each, shares of the class's images.
+        confidence: of the interval at the first radius.
+
+    Raises:
+        InputError: no certificates, lengths that differ, a label without a name.
+    """
+    if len(labels) != len(certificates):
+        raise InputError(f"{len(labels)} labels do not fit {len(certificates)} certificates")
+    rows = []
+    for label in sorted(set(labels)):
+        if class_names is not None and not 0 <= label < len(class_names):
+            raise InputError(f"label {label} has no name among the {len(class_names)} class names")
+        chosen = [c for c, y in zip(certificates, labels, strict=True) if y == label]
+        found = summarise(chosen, [label] * len(chosen), radii=radii, confidence=confidence)
+        curve, intervals = found.certified_accuracy or (), found.intervals or ()
+        rows.append(
+            {
+                "class": str(label) if class_names is None else class_names[label],
+                "images": found.images,
+                **{f"certified at {r:g}": share for r, share in zip(found.radii, curve, strict=True)},
+                "low": intervals[0][0] if intervals else None,
+                "high": intervals[0][1] if intervals else None,
+                "noisy_accuracy": found.noisy_accuracy,
+                "mean_radius": found.mean_radius,
+                "too_few_samples": found.too_few_samples,
+                "unstable": found.unstable,
+            }
+        )
+    return rows
 
 
 def _interval(hits: int, total: int, confidence: float) -> tuple[float, float]:
