@@ -55,6 +55,7 @@ class PromptedClassifier(nn.Module):
         self.vlm = vlm
         features = functional.normalize(text_features.detach().to(vlm.device), dim=-1)
         self.register_buffer("text_features", features, persistent=False)
+        self.eval()  # a new module is born in training mode, which certification refuses
 
     def logits(self, image_features: Tensor) -> Tensor:
         """Scores from image features (cached ones, say): float ``(B, D)``, not normalised -> ``(B, K)``."""
