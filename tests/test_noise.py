@@ -34,9 +34,12 @@ def test_threads_do_not_change_noise():
         single = NoiseStream(KEY, (3, 64, 64)).draw(100)
         torch.set_num_threads(2)
         double = NoiseStream(KEY, (3, 64, 64)).draw(100)
+        with torch.inference_mode():
+            inside = NoiseStream(KEY, (3, 64, 64)).draw(100)
     finally:
         torch.set_num_threads(before)
     assert torch.equal(single, double)
+    assert torch.equal(single, inside)
 
 
 def test_global_generator_is_untouched():

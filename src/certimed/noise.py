@@ -138,7 +138,9 @@ class NoiseStream:
 
 def _filler(piece: Tensor, generator: torch.Generator) -> Callable[[], None]:
     def fill() -> None:
-        for sample in piece:
-            sample.normal_(generator=generator)
+        # Inference mode belongs to a thread: a helper thread has to enter it to write to an inference tensor.
+        with torch.inference_mode(piece.is_inference()):
+            for sample in piece:
+                sample.normal_(generator=generator)
 
     return fill
