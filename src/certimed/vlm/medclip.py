@@ -17,9 +17,9 @@ from certimed.vlm.protocol import Tokens
 from certimed.vlm.sources import (
     brief,
     has_tokenizer,
+    load_pretrained,
     load_state,
     load_tokenizer,
-    quiet_build,
     read_json,
     resolve_folder,
     special_ids,
@@ -73,7 +73,10 @@ class MedCLIP(Adapter):
             self.vision_model: Any = _resnet(_inner(vision), folder)
             self.embedding_dim = int(self.vision_model.fc.out_features)
         else:
-            self.vision_model = _from_state(transformers.SwinModel, swin, _inner(vision), folder)
+            # The library maps the tensor names of its older versions, which the published file uses.
+            self.vision_model = load_pretrained(
+                transformers.SwinModel, None, folder / WEIGHTS, config=swin, state_dict=_inner(vision)
+            )
             self.vision_projection = _linear(vision["projection_head.weight"])
             self.embedding_dim = self.vision_projection.out_features
         if self.text_projection.out_features != self.embedding_dim:
@@ -214,30 +217,11 @@ def _bert(transformers: Any, bert_folder: Path, tensors: dict[str, Tensor], fold
             f"{bert_folder / 'config.json'} describes a model of type {config['model_type']!r}, but MedCLIP's text "
             f"tower is a BERT; use the config.json of {BERT}"
         )
-    model = _from_state(transformers.BertModel, transformers.BertConfig.from_dict(config), tensors, folder)
+    settings = transformers.BertConfig.from_dict(config)
+    model = load_pretrained(transformers.BertModel, None, folder / WEIGHTS, config=settings, state_dict=tensors)
     # Plain attention keeps forward-mode and second derivatives available to prompt learning.
     model.config._attn_implementation = "eager"
     return model
-
-
-def _from_state(family: Any, config: Any, tensors: dict[str, Tensor], folder: Path) -> Any:
-    """A transformers model from a published state dict; the library itself maps names of older versions."""
-    try:
-        with quiet_build():
-            model, info = family.from_pretrained(None, config=config, state_dict=tensors, output_loading_info=True)
-    # transformers raises RuntimeError, ValueError or TypeError, depending on what does not fit.
-    except Exception as error:
-        raise ModelError(
-            f"the {family.__name__} weights in {folder / WEIGHTS} do not fit its configuration ({brief(error)}); use "
-            "the configuration published with them"
-        ) from error
-    missing = sorted({name for name, _ in model.named_parameters()}.intersection(info["missing_keys"]))
-    if missing or info["mismatched_keys"]:
-        raise ModelError(
-            f"{folder / WEIGHTS} lacks {len(missing)} tensors of its {family.__name__} or has them in another size "
-            f"({(missing or sorted(info['mismatched_keys']))[0]}); use the configuration published with these weights"
-        )
-    return model.float()
 
 
 def _resnet(tensors: dict[str, Tensor], folder: Path) -> Any:

@@ -78,16 +78,55 @@ def read_json(path: Path, purpose: str) -> dict[str, Any]:
 
 @contextmanager
 def quiet_build() -> Iterator[None]:
-    """While a model is built: no progress bars of the library, and no draw from the global random generator."""
+    """While a model is built: no bars and reports of the library, and no draw from the global random generator."""
     logging = require("transformers.utils.logging", "vlm")
-    shown = logging.is_progress_bar_enabled()
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         with torch.random.fork_rng(devices=[]):
             yield
     finally:
-        if shown:
+        logging.set_verbosity(level)
+        if bars:
             logging.enable_progress_bar()
+
+
+def load_pretrained(family: Any, source: str | None, place: Path, **options: Any) -> Any:
+    """A transformers model with every weight in place: what the library only warns of is refused here.
+
+    Args:
+        family: the model class, e.g. ``transformers.CLIPModel``.
+        source: local folder, or None when ``options`` bring ``config`` and ``state_dict``.
+        place: where the weights come from, for the messages.
+        options: passed to ``from_pretrained``.
+
+    Raises:
+        ModelError: weights are missing, of another size, damaged, or would run code.
+    """
+    try:
+        with quiet_build():
+            model, info = family.from_pretrained(
+                source, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True, **options
+            )
+    # transformers raises OSError, ValueError, RuntimeError, and the errors of torch.load and safetensors.
+    except Exception as error:
+        raise ModelError(
+            f"the {family.__name__} weights in {place} cannot be loaded ({type(error).__name__}: {brief(error)}); "
+            "download the model again, with weights as safetensors or as a plain state dict"
+        ) from error
+    for name, stored, wanted in sorted(info["mismatched_keys"]):
+        raise ModelError(
+            f"the weights in {place} do not fit their configuration: {name} is {tuple(stored)} in the file and "
+            f"{tuple(wanted)} by the configuration; use the configuration published with these weights"
+        )
+    missing = sorted({name for name, _ in model.named_parameters()}.intersection(info["missing_keys"]))
+    if missing:
+        raise ModelError(
+            f"the weights in {place} lack {len(missing)} tensors that a {family.__name__} of this configuration needs, "
+            f"{missing[0]} among them; use the configuration published with these weights"
+        )
+    return model.float()
 
 
 def has_tokenizer(folder: Path) -> bool:

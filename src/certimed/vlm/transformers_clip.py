@@ -9,14 +9,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from certimed.errors import InputError, ModelError, require
+from certimed.errors import InputError, require
 from certimed.vlm.adapter import Adapter
 from certimed.vlm.preprocessing import Preprocess
 from certimed.vlm.protocol import Tokens
 from certimed.vlm.sources import (
     brief,
+    load_pretrained,
     load_tokenizer,
-    quiet_build,
     read_json,
     resolve_folder,
     special_ids,
@@ -174,31 +174,19 @@ def _parse_preprocessing(config: dict[str, Any]) -> Preprocess:
         std=tuple(float(value) for value in std),
         resize=resize if config.get("do_resize", True) else "none",
         edge=int(edge or 0),
-        interpolation=_FILTERS[int(config.get("resample", 3))],
+        interpolation=_filter(config.get("resample", 3)),
         channels=len(mean),
     )
 
 
+def _filter(number: Any) -> Literal["bilinear", "bicubic"]:
+    if number not in _FILTERS:
+        raise ValueError(f"resample {number} is neither bilinear (2) nor bicubic (3)")
+    return _FILTERS[number]
+
+
 def _load_model(folder: Path) -> Any:
-    transformers = require("transformers", "vlm")
-    try:
-        with quiet_build():
-            model, info = transformers.CLIPModel.from_pretrained(
-                str(folder), local_files_only=True, output_loading_info=True
-            )
-    # transformers raises OSError, ValueError, RuntimeError, and the errors of torch.load and safetensors.
-    except Exception as error:
-        raise ModelError(
-            f"the CLIP weights in {folder} cannot be loaded ({type(error).__name__}: {brief(error)}); download the "
-            "model again, with weights as model.safetensors or a plain pytorch_model.bin"
-        ) from error
-    names = {name for name, _ in model.named_parameters()}
-    missing = sorted(names.intersection(info["missing_keys"]))
-    if missing:
-        raise ModelError(
-            f"the weights in {folder} lack {len(missing)} tensors that its config.json asks for, {missing[0]} among "
-            "them; the two files do not belong together"
-        )
+    model = load_pretrained(require("transformers", "vlm").CLIPModel, str(folder), folder)
     # Plain attention in the small text tower keeps forward-mode and second derivatives available to prompt learning.
     model.text_model.config._attn_implementation = "eager"
-    return model.float()
+    return model
