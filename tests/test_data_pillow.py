@@ -147,11 +147,13 @@ def test_32_bit_integers_need_a_window(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read.pixels[0], [[0, 0.5], [1, 1]])
 
 
+@pytest.mark.parametrize("ending", ["png", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
+def test_exif_orientation(tmp_path: Path, orientation: int, ending: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(GREY).save(tmp_path / "a.png", exif=exif)
+    packed = {"compression": "tiff_lzw"} if ending == "tif" else {}
+    Image.fromarray(GREY).save(tmp_path / f"a.{ending}", exif=exif, **packed)
     undo = [
         lambda a: a,
         lambda a: a[:, ::-1],
@@ -162,7 +164,7 @@ def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
         lambda a: a[::-1, ::-1].T,
         np.rot90,
     ]
-    read = read_image(tmp_path / "a.png")
+    read = read_image(tmp_path / f"a.{ending}")
     np.testing.assert_array_equal(np.rint(read.pixels[0] * 255), undo[orientation - 1](GREY))
     assert ("EXIF" in read.intensity) == (orientation > 1)
 
@@ -170,6 +172,34 @@ def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
 def test_broken_exif_is_ignored_and_said(tmp_path: Path) -> None:
     Image.fromarray(GREY).save(tmp_path / "a.png", exif=b"Exif\x00\x00garbage that is no TIFF")
     assert read_image(tmp_path / "a.png").pixels.shape == (1, 2, 3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_uncompressed_turned_tiff_is_right_or_refused(tmp_path: Path, orientation: int) -> None:
+    """Pillow shuffles the pixels of those on their side."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(GREY).save(tmp_path / "raw.tif", exif=exif)
+    Image.fromarray(GREY).save(tmp_path / "lzw.tif", exif=exif, compression="tiff_lzw")
+    try:
+        pixels = read_image(tmp_path / "raw.tif").pixels
+    except ImageError as error:
+        assert orientation >= 5
+        assert "save it upright or compressed" in str(error)
+    else:
+        np.testing.assert_array_equal(pixels, read_image(tmp_path / "lzw.tif").pixels)
+
+
+def test_orientation_of_16_bit_grey_jpeg_and_out_of_range(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(DEEP).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png").pixels[0] * 65535, np.rot90(DEEP, -1))
+    Image.new("RGB", (16, 8), (10, 20, 30)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg").pixels.shape == (3, 16, 8)
+    exif[0x0112] = 99
+    Image.fromarray(GREY).save(tmp_path / "b.png", exif=exif)
+    np.testing.assert_array_equal(np.rint(read_image(tmp_path / "b.png").pixels[0] * 255), GREY)
 
 
 @pytest.mark.parametrize("ending", ["gif", "png", "tif", "webp"])

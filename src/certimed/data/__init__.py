@@ -1,15 +1,24 @@
 """The data room: medical image files and folders in, :class:`MedicalImage` objects out."""
 
 from certimed.data.dataset import Dataset, Item
-from certimed.data.images import MedicalImage, ReadOptions
+from certimed.data.hashing import content_hash, identity, overlap
+from certimed.data.images import DEFAULT_READ, MedicalImage, ReadOptions
 from certimed.data.opening import open_dataset
-from certimed.data.reading import read_image
+from certimed.data.reading import IMAGE_SUFFIXES, read_image
+from certimed.data.selection import class_balanced, few_shot_indices
 
 __all__ = [
+    "DEFAULT_READ",
+    "IMAGE_SUFFIXES",
     "Dataset",
     "Item",
     "MedicalImage",
     "ReadOptions",
+    "class_balanced",
+    "content_hash",
+    "few_shot_indices",
+    "identity",
     "open_dataset",
+    "overlap",
     "read_image",
 ]

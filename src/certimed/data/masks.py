@@ -22,7 +22,8 @@ def read_mask(
     """Read one mask file (PNG, TIFF, BMP, GIF, JPEG or NIfTI).
 
     Values are class ids; a mask of nothing but 0 and 255 is read as classes 0 and 1. A palette's indices are class
-    ids. A JPEG is lossy, so only a binary one is accepted, cut at 128. A NIfTI mask is sliced as its image is.
+    ids. A JPEG is lossy, so only a binary one is accepted, cut at 128. A NIfTI mask is sliced as its
+    image is; a mask of one frame serves every frame of its image.
 
     Args:
         path: the mask's file.
@@ -72,8 +73,9 @@ def class_ids(values: NDArray[np.generic], num_classes: int | None) -> tuple[NDA
 
 def _stored_values(path: Path, options: ReadOptions) -> tuple[NDArray[np.generic], bool]:
     """The mask's numbers as stored, and whether the file is lossy."""
-    image, _ = open_frame(path, options)
-    lossy = path.read_bytes()[:3] == b"\xff\xd8\xff" if path.is_file() else False
+    image, _ = open_frame(path, options, still_is_every_frame=True)
+    with path.open("rb") as stream:
+        lossy = stream.read(3) == b"\xff\xd8\xff"
     if image.mode in {"1", "L", "P", "I", "F"} or image.mode.startswith("I;16"):
         return np.asarray(image), lossy
     if image.mode in {"LA", "PA"}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,17 @@ _COLOUR_NOTES = {
     "YCbCr": "YCbCr converted to RGB",
 }
 _WHITE_IS_ZERO = 0
-_TAG_BITS, _TAG_PHOTOMETRIC = 258, 262
+_QUARTER_TURNS = (5, 6, 7, 8)
+_TAG_BITS, _TAG_PHOTOMETRIC, _TAG_ORIENTATION = 258, 262, 274
 
 
-def open_frame(path: Path, options: ReadOptions) -> tuple[Image.Image, str]:
+def open_frame(path: Path, options: ReadOptions, *, still_is_every_frame: bool = False) -> tuple[Image.Image, str]:
     """Decode one frame, upright by its EXIF orientation.
+
+    Args:
+        path: the file.
+        options: the frame and ``max_pixels``.
+        still_is_every_frame: a file of one frame is that frame whatever ``options.frame`` says (for masks).
 
     Returns:
         The decoded image in the mode Pillow gives it, and a note on the frame and orientation ("" if plain).
@@ -42,22 +49,34 @@ def open_frame(path: Path, options: ReadOptions) -> tuple[Image.Image, str]:
         check_size(check.height, check.width, options)
         if check.format == "PNG":
             check.verify()  # decoding alone skips the checksums of the pixel data
-    image = Image.open(path, formats=FORMATS)
     notes = []
-    frames = int(getattr(image, "n_frames", 1))
-    if options.frame >= frames:
-        image.close()
-        raise UnreadableError(f"frame {options.frame} was asked for and it has {frames} (counted from 0)")
-    if frames > 1:
-        image.seek(options.frame)
-        check_size(image.height, image.width, options)
-        notes.append(f"frame {options.frame} of {frames}")
-    image.info["certimed_raw"] = _raw_modes(image)
-    image.info["certimed_tiff"] = _tiff_tags(image)
-    image.load()
-    upright, note = _upright(image)
-    upright.info.update({key: image.info[key] for key in ("certimed_raw", "certimed_tiff")})
-    return upright, "; ".join([*notes, note] if note else notes)
+    with Image.open(path, formats=FORMATS) as image:
+        frames = int(getattr(image, "n_frames", 1))
+        frame = 0 if frames == 1 and still_is_every_frame else options.frame
+        if frame >= frames:
+            raise UnreadableError(f"frame {frame} was asked for and it has {frames} (counted from 0)")
+        if frames > 1:
+            image.seek(frame)
+            check_size(image.height, image.width, options)
+            notes.append(f"frame {frame} of {frames}")
+        stored = {"certimed_raw": _raw_modes(image), "certimed_tiff": _tiff_tags(image)}
+        orientation = _orientation(image)
+        if image.format == "TIFF" and orientation in _QUARTER_TURNS and _codec(image) == "raw":
+            # Pillow (13.0 at least) swaps the sides before it fills in the rows: the pixels come out shuffled.
+            raise UnreadableError(
+                "it is an uncompressed TIFF turned by its orientation tag, which Pillow decodes wrongly; save it "
+                "upright or compressed"
+            )
+        image.load()
+        upright = image
+        if orientation is None:
+            notes.append("unreadable EXIF block ignored")
+        elif orientation != 1:
+            # Pillow turns some formats while decoding; the tag is then gone and this is a plain copy.
+            upright = ImageOps.exif_transpose(image)
+            notes.append("turned upright by its EXIF orientation")
+        upright.info.update(stored)
+    return upright, "; ".join(notes)
 
 
 def read_pillow(path: Path, options: ReadOptions) -> tuple[NDArray[np.float32], str]:
@@ -139,6 +158,10 @@ def _raw_modes(image: Image.Image) -> str:
     return " ".join(str(tile[3]) for tile in getattr(image, "tile", [])[:1])
 
 
+def _codec(image: Image.Image) -> str:
+    return " ".join(str(tile[0]) for tile in getattr(image, "tile", [])[:1])
+
+
 def _reduced(image: Image.Image) -> list[str]:
     return ["reduced from 16 to 8 bits a channel on reading"] if ";16" in image.info.get("certimed_raw", "") else []
 
@@ -159,10 +182,13 @@ def _tiff_tags(image: Image.Image) -> dict[int, int]:
     return found
 
 
-def _upright(image: Image.Image) -> tuple[Image.Image, str]:
+def _orientation(image: Image.Image) -> int | None:
+    """EXIF orientation from 1 to 8 (1 is upright, also when absent or out of range); None when EXIF is broken.
+
+    A broken EXIF block says nothing about the pixels; viewers show such images as stored, and so do we.
+    """
     try:
-        turned = ImageOps.exif_transpose(image)
-    except (SyntaxError, ValueError, TypeError, KeyError, OSError):
-        # A broken EXIF block says nothing about the pixels; viewers show such images as stored.
-        return image, "unreadable EXIF block ignored"
-    return turned, "turned upright by its EXIF orientation" if image.getexif().get(0x0112, 1) not in (1, None) else ""
+        value = image.getexif().get(_TAG_ORIENTATION, 1)
+    except (SyntaxError, ValueError, TypeError, KeyError, OSError, struct.error):
+        return None
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1

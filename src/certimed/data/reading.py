@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from certimed.data.images import DEFAULT_READ, MedicalImage, ReadOptions
 from certimed.data.intensity import UnreadableError
 from certimed.data.pillow import read_pillow
-from certimed.errors import CertimedError, ImageError
+from certimed.errors import ImageError, InputError, MissingExtraError
 
 PILLOW_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".gif", ".webp")
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -77,12 +77,17 @@ def reading(name: str) -> Iterator[None]:
         logging.disable(logging.CRITICAL)
         try:
             yield
-        except CertimedError:
+        except (ImageError, MissingExtraError):
             raise
+        except InputError as error:
+            raise ImageError(f"{name} cannot be read: {error}") from None
         except UnreadableError as error:
             raise ImageError(f"{name} cannot be read: {error}") from None
         except Image.DecompressionBombError:
-            raise ImageError(f"{name} cannot be read: its header says more pixels than Pillow accepts") from None
+            limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+            raise ImageError(f"{name} cannot be read: its header says more pixels than {limit}") from None
+        except UnidentifiedImageError:
+            raise ImageError(f"{name} cannot be read: its image header is broken or cut off") from None
         except MemoryError:
             raise ImageError(f"{name} cannot be read: it asks for more memory than there is") from None
         except FileNotFoundError:
