@@ -123,11 +123,13 @@ class EmbeddingCache:
         *,
         batch_size: int | None = None,
         start: int = 0,
+        keep: bool = True,
     ) -> Iterator[Tensor]:
         """Embeddings of samples ``start .. start + n - 1``, float32 ``(b, D)`` on the image's device, in order.
 
         Counts from them equal the uncached ones exactly for the same ``batch_size``; with another batch size the noise
-        is still the same, but a matrix product of another size may round differently.
+        is still the same, but a matrix product of another size may round differently. With ``keep=False`` nothing is
+        stored; what is already there is used.
 
         Raises:
             ModelError: the encoder returned values that are not finite (or too large for half precision).
@@ -144,9 +146,10 @@ class EmbeddingCache:
         with torch.no_grad():
             for batch in noisy_batches(image, sigma, key, n, batch_size=size, start=start):
                 embedded = self._rounded(encoder(batch))
-                if fresh is None:
+                if fresh is None and keep:
                     fresh = self._allocate(name, (n, embedded.shape[1]))
-                fresh[begin : begin + len(embedded)] = embedded.to("cpu", self.dtype)
+                if fresh is not None:
+                    fresh[begin : begin + len(embedded)] = embedded.to("cpu", self.dtype)
                 begin += len(embedded)
                 yield embedded
         if fresh is not None:

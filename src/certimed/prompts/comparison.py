@@ -1,0 +1,218 @@
+"""Several prompt methods certified on the same noise, for little more than the price of one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from certimed.certificates import ClassCertificate
+from certimed.classification import certificate_from_counts, check_samples
+from certimed.embeddings import EmbeddingCache, ImageEncoder
+from certimed.errors import InputError, ModelError
+from certimed.noise import item_id as content_id
+from certimed.prompts.methods import Head, Method, Subject
+from certimed.sampling import Progress, as_image, check_scores, check_sigma
+from certimed.vlm.protocol import VisionLanguageModel
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """One method on one image.
+
+    Attributes:
+        certificate: what was proved; its counts give the noisy accuracy.
+        clean_prediction: class of the image without noise, with the same (tuned) prompt.
+        selection: counts of the selection samples.
+        tuning_seconds: spent before counting, for this image alone: tuning and, for the first method that needs them,
+            embedding its copies.
+    """
+
+    certificate: ClassCertificate
+    clean_prediction: int
+    selection: tuple[int, ...]
+    tuning_seconds: float
+
+
+class PromptComparison:
+    """Certifies an image with several prompt methods; noisy copies are embedded once for all of them.
+
+    Each certificate holds on its own at its own alpha. Reporting only the best of m methods is a choice made on the
+    estimation noise; :meth:`certify_best` pays for it.
+
+    Args:
+        vlm: the frozen model.
+        methods: see :func:`certimed.prompts.prompt_methods`.
+        sigma: noise level in [0, 1] units.
+        denoiser: module ``x -> x`` made for this sigma; needed by methods on the stream "denoised": the same noise,
+            then the denoiser, then the encoder (denoised smoothing, Salman et al., NeurIPS 2020).
+        denoiser_id: its identity, for the record.
+        cache: embeddings are kept here for further comparisons until ``cache.forget(item)``. Without one they are
+            kept while an image is being certified only.
+
+    Raises:
+        InputError: no methods, repeated names, class counts that differ, or a missing denoiser.
+    """
+
+    def __init__(
+        self,
+        vlm: VisionLanguageModel,
+        methods: Sequence[Method],
+        sigma: float,
+        *,
+        denoiser: nn.Module | None = None,
+        denoiser_id: str | None = None,
+        cache: EmbeddingCache | None = None,
+    ) -> None:
+        names = [method.name for method in methods]
+        if not names or len(set(names)) != len(names):
+            raise InputError(f"methods are named {names}; give at least one, each with a name of its own")
+        classes = {method.num_classes for method in methods}
+        if len(classes) != 1:
+            raise InputError(
+                f"the methods have different numbers of classes ({sorted(classes)}); compare one class list"
+            )
+        if denoiser is None and any(method.stream == "denoised" for method in methods):
+            raise InputError("method 'denoised' needs a denoiser; pass one made for this sigma as denoiser")
+        self.vlm = vlm
+        self.methods = tuple(methods)
+        self.num_classes = classes.pop()
+        self.sigma = check_sigma(sigma)
+        self.encoders = {"plain": ImageEncoder(vlm)}
+        if denoiser is not None:
+            self.encoders["denoised"] = ImageEncoder(vlm, denoiser, denoiser_id=denoiser_id)
+        self.cache = cache
+
+    def __repr__(self) -> str:
+        names = ", ".join(method.name for method in self.methods)
+        return f"PromptComparison({self.vlm.name}, methods={names}, sigma={self.sigma:g})"
+
+    def certify(self, image: Tensor | NDArray[np.floating], **settings: object) -> dict[str, ClassCertificate]:
+        """The certificates of :meth:`run` alone, by method name; arguments as there."""
+        results = self.run(image, **settings)  # type: ignore[arg-type]
+        return {name: result.certificate for name, result in results.items()}
+
+    def run(
+        self,
+        image: Tensor | NDArray[np.floating],
+        *,
+        n0: int = 100,
+        n: int = 10_000,
+        alpha: float = 1e-3,
+        seed: int = 0,
+        item_id: str | None = None,
+        batch_size: int | None = None,
+        bound: str = "one-sided",
+        intensity: str | None = None,
+        progress: Progress | None = None,
+    ) -> dict[str, MethodResult]:
+        """Certify one image with every method; arguments as in ``SmoothedClassifier.certify``.
+
+        A method with fixed text features gets exactly the counts ``SmoothedClassifier`` gives it for the same seed,
+        item and batch size.
+
+        Returns:
+            by method name, in order.
+
+        Raises:
+            InputError: an impossible argument. ModelError: a model or method broke its contract.
+        """
+        check_samples(n0=n0, n=n, alpha=alpha)
+        tensor = as_image(image, self.vlm.device)
+        item = item_id if item_id is not None else content_id(tensor)
+        cache = self.cache if self.cache is not None else EmbeddingCache()
+        subject = Subject(tensor, item, seed, self.sigma, batch_size, cache, self.encoders, keep=self.cache is not None)
+        heads, seconds = self._heads(subject)
+        clean = self._clean(subject, heads)
+        selection = self._count(subject, heads, "selection", n0, progress)
+        estimation = self._count(subject, heads, "estimation", n, progress)
+        results = {}
+        for method in self.methods:
+            certificate = certificate_from_counts(
+                selection[method.name],
+                estimation[method.name],
+                item=item,
+                alpha=alpha,
+                sigma=self.sigma,
+                seed=seed,
+                shape=tuple(tensor.shape),
+                bound=bound,
+                device=str(tensor.device),
+                dtype=_precision(cache),
+                model_id=method.model_id(subject),
+                intensity=intensity,
+                scope=method.scope,
+                notes=method.notes,
+            )
+            chosen = tuple(int(count) for count in selection[method.name])
+            results[method.name] = MethodResult(certificate, clean[method.name], chosen, seconds[method.name])
+        return results
+
+    def certify_best(
+        self, image: Tensor | NDArray[np.floating], *, alpha: float = 1e-3, **settings: object
+    ) -> tuple[str, ClassCertificate]:
+        """The method with the largest radius, and its certificate.
+
+        Guarantee: each of the m methods is bounded at alpha/m (Bonferroni), so all m certificates hold together with
+        probability at least 1 - alpha, and so does the one chosen after seeing them. The certificate carries the total
+        alpha and a note.
+        """
+        count = len(self.methods)
+        found = self.certify(image, alpha=alpha / count, **settings)
+        name = max(found, key=lambda candidate: found[candidate].radius)
+        note = (
+            f"Chosen as the largest radius of {count} methods ({', '.join(found)}): each was bounded at alpha/{count} "
+            f"= {alpha / count:.6g} (Bonferroni), alpha {alpha:g} being the total."
+        )
+        return name, replace(found[name], alpha=float(alpha), notes=(*found[name].notes, note))
+
+    def _heads(self, subject: Subject) -> tuple[dict[str, Head], dict[str, float]]:
+        heads, seconds = {}, {}
+        for method in self.methods:
+            begin = time.perf_counter()
+            heads[method.name] = method.head(subject)
+            seconds[method.name] = time.perf_counter() - begin
+        return heads, seconds
+
+    def _clean(self, subject: Subject, heads: Mapping[str, Head]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        views: dict[str, Tensor] = {}
+        with torch.no_grad():
+            for method in self.methods:
+                if method.stream not in views:
+                    views[method.stream] = method.clean_view(subject)
+                found[method.name] = int(heads[method.name](views[method.stream]).argmax(dim=1))
+        return found
+
+    def _count(
+        self, subject: Subject, heads: Mapping[str, Head], phase: str, n: int, progress: Progress | None
+    ) -> dict[str, Counts]:
+        streams: dict[str, list[Method]] = {}
+        for method in self.methods:
+            streams.setdefault(method.stream, []).append(method)
+        device = subject.image.device
+        counts = {m.name: torch.zeros(self.num_classes, dtype=torch.int64, device=device) for m in self.methods}
+        finite = torch.ones((), dtype=torch.bool, device=device)
+        with torch.no_grad():
+            for sharing in streams.values():
+                for views in sharing[0].views(subject, phase, n):
+                    for method in sharing:
+                        scores = check_scores(heads[method.name](views), (len(views), self.num_classes))
+                        counts[method.name] += torch.bincount(scores.argmax(dim=1), minlength=self.num_classes)
+                        finite &= torch.isfinite(scores).all()
+                    if progress is not None:
+                        progress(len(views))
+        if not bool(finite):
+            raise ModelError("a prompt method returned scores that are not finite; no class can be counted")
+        return {name: count.cpu().numpy() for name, count in counts.items()}
+
+
+def _precision(cache: EmbeddingCache) -> str:
+    return "float32" if cache.dtype == torch.float32 else "float32, embeddings rounded to float16"
