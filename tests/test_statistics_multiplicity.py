@@ -238,14 +238,17 @@ def test_alpha_split_never_exceeds_alpha() -> None:
             alpha_split(0.001, wrong)
 
 
-@pytest.mark.parametrize(("n", "pixels", "alpha"), [(100, 262_144, 0.001), (7, 4, 0.9), (10, 4, 0.9)])
+@pytest.mark.parametrize(
+    ("n", "pixels", "alpha"), [(100, 262_144, 0.001), (7, 4, 0.9), (2, 1, 0.4), (5, 1, 0.6), (10, 1, 0.9)]
+)
 def test_radius_map_is_the_bound_of_each_count(n: int, pixels: int, alpha: float) -> None:
-    counts = np.array([[n, n - 1], [n // 2, 0]], dtype=np.uint16)
-    expected = radius_from_lower(clopper_pearson_lower(counts, n, alpha / pixels), 0.5)
-    np.testing.assert_array_equal(radius_map_bonferroni(counts, n, alpha, pixels, 0.5), expected)
-    every = np.arange(n + 1)[:pixels]
-    everything = radius_from_lower(clopper_pearson_lower(every, n, alpha / pixels), 0.5)
-    np.testing.assert_array_equal(radius_map_bonferroni(every, n, alpha, pixels, 0.5), everything)
+    for k in range(n + 1):
+        expected = radius_from_lower(clopper_pearson_lower(k, n, alpha / pixels), 0.5)
+        assert radius_map_bonferroni(np.array([k], dtype=np.uint16), n, alpha, pixels, 0.5) == expected
+    image = np.array([[n, n - 1], [n // 2, 0]], dtype=np.uint8)
+    level = alpha / max(pixels, image.size)
+    whole = radius_map_bonferroni(image, n, alpha, max(pixels, image.size), 0.5)
+    np.testing.assert_array_equal(whole, radius_from_lower(clopper_pearson_lower(image, n, level), 0.5))
 
 
 def test_radius_map_agrees_with_the_bonferroni_threshold() -> None:
