@@ -301,6 +301,20 @@ class TestMasks:
         with pytest.raises(InputError, match="no mask in"):
             open_dataset(tmp_path)
 
+    def test_masks_inside_the_folder_of_images_are_no_images(self, tmp_path: Path) -> None:
+        self.pair(tmp_path, "a", np.array([[0, 255]], np.uint8))
+        (tmp_path / "masks").rename(tmp_path / "images" / "truth")
+        dataset = open_dataset(tmp_path / "images", masks=tmp_path / "images" / "truth")
+        assert (dataset.ids, dataset.ignored) == (("a.png",), 0)
+        np.testing.assert_array_equal(dataset.load(0).mask, [[0, 1]])
+
+    def test_labels_csv_beside_images_and_masks(self, tmp_path: Path) -> None:
+        self.pair(tmp_path, "a", np.array([[0, 255]], np.uint8))
+        (tmp_path / "labels.csv").write_text("image,label\na,naevus\n")
+        dataset = open_dataset(tmp_path)
+        assert (dataset.ids, dataset.labels, dataset.class_names) == (("a.png",), (0,), ("naevus",))
+        assert dataset.has_masks
+
     def test_labels_and_masks_together(self, tmp_path: Path) -> None:
         self.pair(tmp_path, "a", np.array([[0, 255]], np.uint8))
         (tmp_path / "t.csv").write_text("image,label\na,naevus\n")

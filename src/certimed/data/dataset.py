@@ -9,7 +9,7 @@ from typing import Protocol
 
 from certimed.data.images import MedicalImage, ReadOptions
 from certimed.data.masks import read_mask
-from certimed.data.reading import read_pixels
+from certimed.data.reading import printable, read_pixels
 from certimed.errors import ImageError, InputError
 
 
@@ -59,11 +59,11 @@ class FileStore:
         path = _file(item)
         pixels, intensity = read_pixels(path, options, item.id)
         if not self.has_masks:
-            return MedicalImage(item.id, pixels, item.label, intensity, path.as_posix(), group=item.group)
+            return MedicalImage(item.id, pixels, item.label, intensity, printable(path), group=item.group)
         if item.mask is None:
             raise ImageError(f"{item.id} cannot be used: no mask of the same name was found")
         mask, reading = read_mask(item.mask, options, name=item.id, num_classes=self.mask_classes)
-        return MedicalImage(item.id, pixels, item.label, intensity, path.as_posix(), mask, item.group, reading)
+        return MedicalImage(item.id, pixels, item.label, intensity, printable(path), mask, item.group, reading)
 
     def contents(self, item: Item) -> Iterable[bytes]:
         """The bytes of the image file, then of the mask file, a megabyte at a time."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from certimed.data.classes import ClassList, names_in_data, same_name
 from certimed.data.dataset import Dataset, FileStore, Item
 from certimed.data.images import ReadOptions
-from certimed.data.reading import IMAGE_SUFFIXES, has_image_suffix, stem
+from certimed.data.reading import IMAGE_SUFFIXES, has_image_suffix, printable, stem
 from certimed.data.tables import read_table
 from certimed.errors import InputError
 
@@ -32,8 +32,8 @@ class Listing:
     others: int
 
 
-def list_images(root: Path) -> Listing:
-    """All image files below ``root``, in an order that does not depend on the file system.
+def list_images(root: Path, *, skip: Path | None = None) -> Listing:
+    """All image files below ``root`` (but not below ``skip``), in an order that does not depend on the file system.
 
     Hidden files and folders are skipped; links to files are followed, links to folders are not (they can loop).
     A file with no ending or a numeric one is an image when it starts as DICOM files do.
@@ -41,7 +41,7 @@ def list_images(root: Path) -> Listing:
     images: dict[str, Path] = {}
     others = 0
     for folder, subfolders, files in os.walk(root):
-        subfolders[:] = sorted(name for name in subfolders if not _hidden(name))
+        subfolders[:] = sorted(name for name in subfolders if not _hidden(name) and Path(folder, name) != skip)
         for name in files:
             if _hidden(name):
                 continue
@@ -63,20 +63,18 @@ def open_folder(
     masks: Path | None,
 ) -> Dataset:
     """Open a folder; see :func:`certimed.data.open_dataset` for the layouts."""
-    base = root
     chosen = ClassList.parse(classes) if classes is not None else None
     if labels is None and (root / TABLE).is_file():
         labels = root / TABLE
-    if labels is not None:
-        found = _from_table(root, labels, chosen, split, options)
-        return found if masks is None else _with_masks(found, masks, root, chosen)
-    if split is not None:
-        base = _split_folder(root, split)
+    base = root if labels is not None or split is None else _split_folder(root, split)
     if masks is None and (base / "images").is_dir() and (base / "masks").is_dir():
         base, masks = base / "images", base / "masks"
-    listing = list_images(base)
+    listing = list_images(base, skip=masks)
     if not listing.images:
         raise InputError(f"{base} holds no image ({', '.join(IMAGE_SUFFIXES)}); {listing.others} other files in it")
+    if labels is not None:
+        found = _from_table(listing, labels, chosen, split, options)
+        return found if masks is None else _with_masks(found, masks, base, chosen)
     if masks is not None:
         plain = _dataset(listing, base, [Item(name, path) for name, path in listing.images.items()], None, options)
         return _with_masks(plain, masks, base, chosen)
@@ -113,9 +111,11 @@ def _from_subfolders(listing: Listing, chosen: ClassList | None, options: ReadOp
     return _dataset(listing, listing.root, items, chosen.names, options)
 
 
-def _from_table(root: Path, table: Path, chosen: ClassList | None, split: str | None, options: ReadOptions) -> Dataset:
+def _from_table(
+    listing: Listing, table: Path, chosen: ClassList | None, split: str | None, options: ReadOptions
+) -> Dataset:
+    root = listing.root
     rows = read_table(table, split=split)
-    listing = list_images(root)
     stems: dict[str, list[str]] = {}
     for name in listing.images:
         stems.setdefault(stem(name), []).append(name)
@@ -166,10 +166,9 @@ def _with_masks(images: Dataset, folder: Path, root: Path, chosen: ClassList | N
         items.append(replace(item, mask=found[0] if found else None))
     if not used:
         raise InputError(f"no mask in {folder} has the name of an image in {root}")
-    inside = folder.is_relative_to(root)
     labelled = images.is_labelled
     names = images.class_names if labelled else (chosen.names if chosen else None)
-    ignored = images.ignored - (len(listing.images) if inside and labelled else 0) + len(listing.images) - used
+    ignored = images.ignored + listing.others + len(listing.images) - used
     store = FileStore(has_masks=True, mask_classes=None if labelled or names is None else len(names))
     return replace(images, items=tuple(items), class_names=names, ignored=ignored, store=store, has_masks=True)
 
@@ -206,5 +205,4 @@ def _is_bare_dicom(path: Path) -> bool:
 
 def _id(path: Path, root: Path) -> str:
     """Relative, forward slashes, one Unicode form on every system, and always encodable as UTF-8."""
-    text = path.relative_to(root).as_posix()
-    return unicodedata.normalize("NFC", os.fsencode(text).decode("utf-8", "backslashreplace"))
+    return unicodedata.normalize("NFC", printable(path.relative_to(root)))

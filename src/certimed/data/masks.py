@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from certimed.data.images import ReadOptions
 from certimed.data.intensity import UnreadableError
 from certimed.data.pillow import open_frame
-from certimed.data.reading import file_kind, reading
+from certimed.data.reading import file_kind, printable, reading
 
 _JPEG_ON = 224
 _JPEG_THRESHOLD = 128
@@ -37,7 +37,7 @@ def read_mask(
     Raises:
         ImageError: unreadable, a colour mask, values that are no class ids, an id of no class.
     """
-    with reading(f"the mask {path.name} of {name}"):
+    with reading(f"the mask {printable(Path(path.name))} of {name}"):
         if file_kind(path) == "nifti":
             from certimed.data.nifti import read_nifti_values
 

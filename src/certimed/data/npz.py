@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import lzma
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from certimed.errors import InputError
 
 _GROUPS = ("group", "patient", "sequence")
 _MAX_BYTES = 8 << 30
+_BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, ValueError, OSError, EOFError, RuntimeError)
+"""What reading a damaged zip of arrays raises (RuntimeError: an encrypted or unknown member)."""
 
 
 @dataclass(frozen=True)
@@ -124,22 +127,29 @@ def read_headers(path: Path) -> dict[str, Header]:
     Raises:
         InputError: not a zip of npy arrays.
     """
-    headers = {}
     try:
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                if not info.filename.endswith(".npy"):
-                    continue
-                with archive.open(info) as stream:
-                    version = npy.read_magic(stream)
-                    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-                    shape, _, dtype = read(stream)
-                size = int(np.prod(shape, dtype=object)) * dtype.itemsize
-                if size > info.file_size and not dtype.hasobject:
-                    raise ValueError(f"the array {info.filename} is shorter than its header says")
-                headers[info.filename[: -len(".npy")]] = Header(shape, dtype)
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+        stamp = path.stat()
+        return dict(_headers(path, stamp.st_mtime_ns, stamp.st_size))
+    except _BROKEN as error:
         raise InputError(f"{path} cannot be read as an npz file: {' '.join(str(error).split())}") from None
+
+
+@lru_cache(maxsize=16)
+def _headers(path: Path, _changed: int, _size: int) -> dict[str, Header]:
+    """Kept, because finding a header can mean unpacking the first megabyte of each array."""
+    headers = {}
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if not info.filename.endswith(".npy"):
+                continue
+            with archive.open(info) as stream:
+                version = npy.read_magic(stream)
+                read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+                shape, _, dtype = read(stream)
+            size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+            if size > info.file_size and not dtype.hasobject:
+                raise ValueError(f"the array {info.filename} is shorter than its header says")
+            headers[info.filename[: -len(".npy")]] = Header(shape, dtype)
     return headers
 
 
@@ -162,7 +172,7 @@ def read_array(path: Path, name: str) -> NDArray[Any]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return np.asarray(arrays[name])
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, zlib.error) as error:
+    except _BROKEN as error:
         raise InputError(f"the array {name} of {path} is broken: {' '.join(str(error).split())}") from None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from certimed.data.classes import ClassList
 from certimed.data.dataset import Dataset, FileStore, Item
 from certimed.data.folders import open_folder
 from certimed.data.images import DEFAULT_READ, ReadOptions
@@ -78,5 +79,5 @@ def open_dataset(
     for name, value in (("labels", labels), ("split", split), ("masks", masks)):
         if value is not None:
             raise InputError(f"{name}={str(value)!r} is of no use for the single image {path}; open its folder")
-    names = None if classes is None else tuple(entry.partition("=")[2].strip() or entry for entry in classes)
+    names = None if classes is None else ClassList.parse(classes).names
     return Dataset((Item(path.name, path),), names, path.as_posix(), 0, options, FileStore())

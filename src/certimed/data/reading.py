@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import os
 import threading
 import warnings
 import zlib
@@ -44,9 +45,9 @@ def read_image(path: str | Path, options: ReadOptions = DEFAULT_READ, *, name: s
         MissingExtraError: DICOM or NIfTI without the ``medical`` extra.
     """
     path = Path(path)
-    name = name or path.name
+    name = name or printable(Path(path.name))
     pixels, intensity = read_pixels(path, options, name)
-    return MedicalImage(name, pixels, None, intensity, path.as_posix())
+    return MedicalImage(name, pixels, None, intensity, printable(path))
 
 
 def read_pixels(path: Path, options: ReadOptions, name: str) -> tuple[NDArray[np.float32], str]:
@@ -137,6 +138,11 @@ def is_nifti(head: bytes) -> bool:
 def has_image_suffix(name: str) -> bool:
     """Whether a file of this name is taken for an image in a folder."""
     return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def printable(path: Path) -> str:
+    """The path with forward slashes; bytes of the name that are no UTF-8 are written as ``\\xNN``."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
 def stem(name: str) -> str:
