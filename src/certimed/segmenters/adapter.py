@@ -1,0 +1,190 @@
+"""Any segmentation network as a model for certification: normalisation, padding, windows and output meaning inside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from certimed.errors import InputError, ModelError, require
+
+OUTPUT_NAMES = ("logits", "probabilities", "binary logit", "binary probability")
+"""What a network returns; it is stated by its file or by the caller, never guessed from values."""
+
+_BINARY_THRESHOLDS = {"binary logit": 0.0, "binary probability": 0.5}
+
+
+@dataclass(frozen=True)
+class SlidingWindow:
+    """How a large image is cut into overlapping windows (MONAI's sliding_window_inference).
+
+    Attributes:
+        size: window size, one number an axis or one for all.
+        overlap: share of a window shared with its neighbour, 0 <= overlap < 1.
+        mode: blending, ``"constant"`` or ``"gaussian"``.
+        batch: windows a forward pass.
+
+    Raises:
+        InputError: a size below 1, an overlap out of range, an unknown mode.
+    """
+
+    size: int | tuple[int, ...]
+    overlap: float = 0.25
+    mode: str = "gaussian"
+    batch: int = 4
+
+    def __post_init__(self) -> None:
+        sizes = (self.size,) if isinstance(self.size, int) else self.size
+        if not sizes or min(sizes) < 1 or self.batch < 1:
+            raise InputError(f"window size {self.size} and batch {self.batch} must be positive")
+        if not 0 <= self.overlap < 1 or self.mode not in ("constant", "gaussian"):
+            raise InputError(
+                f"window overlap={self.overlap} must satisfy 0 <= overlap < 1, and mode={self.mode!r} must be "
+                "'constant' or 'gaussian'"
+            )
+
+
+class SegmentationModel(nn.Module):
+    """A frozen network as a model for certification: float32 ``(B, C, *space)`` in [0, 1] -> ``(B, K, *space)``.
+
+    The class of a pixel is the index of its highest score. Everything between the certified space and the scores
+    happens here, so it is part of what is certified: one grey channel is repeated for a colour network, values are
+    normalised by ``(x - mean) / std``, edges are padded by replication to a multiple of ``multiple_of`` and cropped
+    away again (or the image is cut into windows). One binary channel ``s`` becomes the two scores ``(threshold, s)``.
+
+    Args:
+        network: returns a tensor ``(B, channels, *space)`` of the size of its input.
+        num_classes: K, the background counted; 2 for the binary outputs.
+        output: one of :data:`OUTPUT_NAMES`.
+        in_channels: channels the network takes.
+        mean, std: one value, or one a channel, in [0, 1] units.
+        multiple_of: sizes the network needs are multiples of this.
+        window: cut images into windows instead of padding them.
+        name: what to call the model in messages and reports.
+        model_id: identity for certificates, e.g. a hash of configuration and weights.
+
+    Raises:
+        InputError: an unknown output, a number of classes that does not fit it, or mean and std that do not fit.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        num_classes: int,
+        output: str,
+        in_channels: int = 1,
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
+        multiple_of: int = 1,
+        window: SlidingWindow | None = None,
+        name: str = "network",
+        model_id: str | None = None,
+    ) -> None:
+        super().__init__()
+        check_output(output)
+        if num_classes < 2 or (output in _BINARY_THRESHOLDS and num_classes != 2):
+            raise InputError(
+                f"num_classes={num_classes} does not fit output={output!r}; count the background: 2 for a "
+                "binary output, 2 or more otherwise"
+            )
+        if multiple_of < 1 or in_channels < 1:
+            raise InputError(f"multiple_of={multiple_of} and in_channels={in_channels} must be positive")
+        self.network = network.eval().requires_grad_(False)
+        self.num_classes = num_classes
+        self.output = output
+        self.in_channels = in_channels
+        self.multiple_of = multiple_of
+        self.window = window
+        self.name = name
+        self.model_id = model_id
+        self.register_buffer("mean", channel_values("mean", mean, in_channels), persistent=False)
+        self.register_buffer("std", channel_values("std", std, in_channels), persistent=False)
+        if bool((self.std <= 0).any()):
+            raise InputError(f"std={std} must be positive")
+        self.eval()
+
+    def extra_repr(self) -> str:
+        """Settings shown by ``repr``."""
+        return f"name={self.name!r}, num_classes={self.num_classes}, output={self.output!r}, window={self.window}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores ``(B, num_classes, *space)`` of images ``(B, C, *space)``.
+
+        Raises:
+            ModelError: channels that do not fit, or a network output of another shape than promised.
+        """
+        if x.shape[1] == 1 and self.in_channels > 1:
+            x = x.expand(-1, self.in_channels, *[-1] * (x.ndim - 2))
+        if x.shape[1] != self.in_channels:
+            raise ModelError(
+                f"{self.name} takes {self.in_channels} channels, but the image has {x.shape[1]}; convert the image"
+            )
+        axes = [1] * (x.ndim - 2)
+        x = (x - self.mean.view(1, -1, *axes)) / self.std.view(1, -1, *axes)
+        scores = self._windowed(x) if self.window is not None else self._padded(x)
+        channels = 1 if self.output in _BINARY_THRESHOLDS else self.num_classes
+        wanted = (x.shape[0], channels, *x.shape[2:])
+        if tuple(scores.shape) != wanted:
+            raise ModelError(
+                f"{self.name} returned {tuple(scores.shape)} where output={self.output!r} with {self.num_classes} "
+                f"classes means {wanted}; state the output and the number of classes of this network"
+            )
+        if self.output in _BINARY_THRESHOLDS:
+            scores = torch.cat([torch.full_like(scores, _BINARY_THRESHOLDS[self.output]), scores], dim=1)
+        return scores
+
+    def _run(self, x: Tensor) -> Tensor:
+        scores = self.network(x)
+        if not isinstance(scores, Tensor) or scores.shape[2:] != x.shape[2:]:
+            got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            raise ModelError(
+                f"{self.name} returned {got} for an input {tuple(x.shape)}; it must return one tensor of the same size"
+            )
+        return scores
+
+    def _padded(self, x: Tensor) -> Tensor:
+        missing = [-size % self.multiple_of for size in x.shape[2:]]
+        if not any(missing):
+            return self._run(x)
+        before = [pad // 2 for pad in missing]
+        # functional.pad counts axes from the last one.
+        pads = [value for pad, start in zip(reversed(missing), reversed(before)) for value in (start, pad - start)]
+        scores = self._run(functional.pad(x, pads, mode="replicate"))
+        for axis, (start, size) in enumerate(zip(before, x.shape[2:]), start=2):
+            scores = scores.narrow(axis, start, size)
+        return scores
+
+    def _windowed(self, x: Tensor) -> Tensor:
+        window = self.window
+        assert window is not None
+        scores: Tensor = require("monai.inferers", "segment").sliding_window_inference(
+            x, window.size, window.batch, self._run, overlap=window.overlap, mode=window.mode
+        )
+        return scores
+
+
+def from_module(network: nn.Module, *, num_classes: int, output: str, **settings: object) -> SegmentationModel:
+    """Any ``nn.Module`` as a segmenter; ``settings`` are those of :class:`SegmentationModel`."""
+    return SegmentationModel(network, num_classes=num_classes, output=output, **settings)  # type: ignore[arg-type]
+
+
+def check_output(output: str) -> str:
+    """Return the name, or raise InputError if it is none of :data:`OUTPUT_NAMES`."""
+    if output not in OUTPUT_NAMES:
+        raise InputError(f"output={output!r} is unknown; state one of {', '.join(map(repr, OUTPUT_NAMES))}")
+    return output
+
+
+def channel_values(name: str, values: float | Sequence[float], channels: int) -> Tensor:
+    """One float32 value a channel; raises InputError if their number does not fit."""
+    tensor = torch.as_tensor(values, dtype=torch.float32).flatten()
+    if tensor.numel() not in (1, channels):
+        raise InputError(f"{name} has {tensor.numel()} values for {channels} channels; give one, or one a channel")
+    return tensor.expand(channels).clone()

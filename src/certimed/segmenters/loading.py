@@ -1,0 +1,126 @@
+"""Segmenters by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from certimed.errors import InputError
+from certimed.segmenters.adapter import SegmentationModel
+from certimed.segmenters.monai import monai_bundle
+from certimed.segmenters.small_unet import ARCHITECTURE, load_small_unet
+from certimed.segmenters.smp import smp_checkpoint, smp_folder
+from certimed.segmenters.transformers import transformers_segmenter
+from certimed.vlm.sources import fingerprint
+
+SPECS = "smp:ARCH:ENCODER:CHECKPOINT, smp:FOLDER, monai:BUNDLE, hf:FOLDER_OR_ID, unet:FOLDER or a folder of these kinds"
+
+
+def load_segmenter(
+    spec: str | Path | nn.Module,
+    device: torch.device | str = "cpu",
+    *,
+    num_classes: int | None = None,
+    output: str | None = None,
+    **settings: Any,
+) -> SegmentationModel:
+    """Load a segmentation network as a model for certification, frozen and in eval mode.
+
+    Args:
+        spec: one of
+
+            * ``smp:ARCH:ENCODER:CHECKPOINT``, e.g. ``smp:Unet:resnet34:weights.safetensors`` (``output`` required);
+            * ``smp:FOLDER``: written by ``save_pretrained``;
+            * ``monai:FOLDER``: a MONAI bundle (``output`` required);
+            * ``hf:FOLDER_OR_ID``: a semantic segmentation model of transformers;
+            * ``unet:FOLDER``: certimed's own small U-Net;
+            * a bare folder, recognised by its files;
+            * any ``nn.Module`` (``num_classes`` and ``output`` required).
+        device: where the model runs.
+        num_classes: classes, background counted; required for a module, checked otherwise.
+        output: what the network returns, one of :data:`~certimed.segmenters.OUTPUT_NAMES`.
+        settings: further settings of :class:`SegmentationModel`: ``mean``, ``std``, ``window``, ``multiple_of``,
+            ``in_channels`` and ``name`` (the last two for modules).
+
+    Raises:
+        InputError: the spec is not understood, a file is missing, or a required statement is.
+        ModelError: weights that do not fit. MissingExtraError: the library is not installed.
+    """
+    if isinstance(spec, nn.Module):
+        if num_classes is None:
+            raise InputError("num_classes is missing; state the number of classes of the module, background counted")
+        model = SegmentationModel(spec, num_classes=num_classes, output=_required(output, "a module"), **settings)
+    else:
+        model = _from_spec(str(spec), output, settings)
+    if num_classes is not None and model.num_classes != num_classes:
+        raise InputError(f"num_classes={num_classes}, but {spec} has {model.num_classes}; leave num_classes out")
+    return model.to(device)
+
+
+def _from_spec(spec: str, output: str | None, settings: dict[str, Any]) -> SegmentationModel:
+    kind, colon, rest = spec.partition(":")
+    if not colon or kind not in ("smp", "monai", "hf", "unet"):
+        kind, rest = _recognise(spec), spec
+    if kind == "smp":
+        parts = rest.split(":", 2)
+        if len(parts) == 3 and not Path(rest).is_dir():
+            return smp_checkpoint(*parts, output=_required(output, "a checkpoint"), **settings)
+        return smp_folder(rest, output=output, **settings)
+    if kind == "monai":
+        return monai_bundle(rest, output=_required(output, "a MONAI bundle"), **settings)
+    if kind == "hf":
+        return transformers_segmenter(rest, output=output, **settings)
+    return small_unet(rest, output=output, **settings)
+
+
+def small_unet(folder: str | Path, *, output: str | None = None, **settings: Any) -> SegmentationModel:
+    """certimed's own small U-Net from its folder; it returns logits and takes values in [0, 1] as they are."""
+    if output not in (None, "logits"):
+        raise InputError(f"output={output!r}: the small U-Net returns logits; leave it out")
+    network = load_small_unet(Path(folder).expanduser())
+    shape = {"channels": network.channels, "classes": network.classes, "widths": list(network.widths)}
+    return SegmentationModel(
+        network,
+        num_classes=network.classes,
+        output="logits",
+        in_channels=network.channels,
+        multiple_of=2 ** (len(network.widths) - 1),
+        name=ARCHITECTURE,
+        model_id=fingerprint({"architecture": ARCHITECTURE, **shape}, network.state_dict()),
+        **settings,
+    )
+
+
+def _required(output: str | None, what: str) -> str:
+    if output is None:
+        raise InputError(
+            f"output is missing: {what} does not say what its network returns; state 'logits', 'probabilities', "
+            "'binary logit' or 'binary probability'"
+        )
+    return output
+
+
+def _recognise(spec: str) -> str:
+    folder = Path(spec).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"{spec!r} is neither a folder nor a known name; use {SPECS}")
+    if any((folder / "configs" / name).is_file() for name in ("inference.json", "evaluate.json", "train.json")):
+        return "monai"
+    config: Any = None
+    if (folder / "config.json").is_file():
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{folder / 'config.json'} is not valid JSON ({error}); restore the file") from error
+    if isinstance(config, dict):
+        if "_model_class" in config:
+            return "smp"
+        if config.get("architecture") == ARCHITECTURE:
+            return "unet"
+        if "architectures" in config or "model_type" in config:
+            return "hf"
+    raise InputError(f"the folder {spec} holds no segmenter that is recognised; use {SPECS}")
