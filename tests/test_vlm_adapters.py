@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 from vlm_families import FAMILIES, TEXTS, Family, Reference, write_medclip, write_transformers_clip
 
+import certimed.vlm
 from certimed.errors import InputError, ModelError
 from certimed.vlm import PromptedClassifier, Tokens, VisionLanguageModel, ZeroShotClassifier, load
 
@@ -211,6 +213,42 @@ def test_medclip_with_a_resnet(tmp_path: Path) -> None:
 def test_medclip_logit_scale_is_clamped_as_published(tmp_path: Path) -> None:
     write_medclip(tmp_path)
     assert load(f"medclip:{tmp_path}").logit_scale == pytest.approx(float(np.exp(4.6052)), rel=1e-6)
+
+
+def test_weights_as_a_plain_state_dict_are_the_same_model(tmp_path: Path) -> None:
+    """PLIP publishes pytorch_model.bin, and the old end-of-text id 2 in its configuration."""
+    from safetensors.torch import load_file
+
+    reference = write_transformers_clip(tmp_path)
+    before = load(str(tmp_path)).identity
+    torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["text_config"]["eos_token_id"] = 2
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    vlm = load(str(tmp_path))
+    assert vlm.identity == before
+    with torch.no_grad():
+        assert torch.allclose(vlm.encode_texts(TEXTS), reference.texts(TEXTS), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_lower_and_higher_precision_weights(tmp_path: Path, dtype: torch.dtype) -> None:
+    write_transformers_clip(tmp_path)
+    vlm = load(str(tmp_path))
+    x = torch.rand(2, *vlm.input_shape)
+    with torch.no_grad():
+        expected = vlm.encode_image(x)
+        features = vlm.to(dtype).encode_image(x)
+        assert features.dtype == dtype and vlm.encode_texts(TEXTS).dtype == dtype
+    assert torch.nn.functional.cosine_similarity(features.float(), expected).min() > 0.995
+
+
+def test_the_embedded_demo_loads_through_the_same_adapter() -> None:
+    if not (Path(certimed.vlm.__file__).parents[1] / "assets" / "demo_clip").is_dir():
+        pytest.skip("the demo model is not built")
+    vlm = load("demo")
+    assert vlm.name == "demo" and vlm.encode_image(torch.rand(1, *vlm.input_shape)).shape == (1, vlm.embedding_dim)
 
 
 @pytest.mark.parametrize(

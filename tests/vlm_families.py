@@ -174,7 +174,8 @@ def write_biomedclip(folder: Path) -> Reference:
 
     size = write_bert_tokenizer(folder)
     BertConfig(**_bert_sizes(size)).save_pretrained(folder)
-    vision = {"image_size": 32, "layers": 2, "width": 32, "head_width": 8, "patch_size": 8}
+    timm = {"timm_model_name": "test_vit", "timm_model_pretrained": False, "timm_pool": "", "timm_proj": "linear"}
+    vision = {"image_size": 32, **timm}
     text = {
         "hf_model_name": "organisation/bert",
         "hf_tokenizer_name": "organisation/bert",

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from certimed.vlm.preprocessing import Preprocess
 from certimed.vlm.protocol import Tokens, VisionLanguageModel
@@ -49,8 +50,10 @@ class Adapter(VisionLanguageModel):
         return self.image_features(self.preprocessing.normalise(x).to(self.dtype))
 
     def encode_text(self, embeddings: Tensor, tokens: Tokens) -> Tensor:
-        """See the protocol."""
-        return self.text_features(embeddings.to(self.dtype), tokens)
+        """See the protocol; forward-mode and second derivatives exist too."""
+        # Of PyTorch's attention kernels only the plain one has them, and texts are short.
+        with sdpa_kernel(SDPBackend.MATH):
+            return self.text_features(embeddings.to(self.dtype), tokens)
 
     @property
     def dtype(self) -> torch.dtype:

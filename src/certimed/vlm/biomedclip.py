@@ -40,8 +40,6 @@ class BertOpenClip(OpenClipAdapter):
         self._encode, special, vocabulary = hub_tokenizer(text_config, folder, ("cls", "sep"))
         self.bos_id, self.eos_id, self.pad_id = special
         tower: Any = self.model.text.transformer
-        # Plain attention keeps forward-mode and second derivatives available to prompt learning.
-        tower.config._attn_implementation = "eager"
         rows, self.token_dim = tower.get_input_embeddings().weight.shape
         if max(vocabulary.values()) >= rows:
             raise InputError(

@@ -218,10 +218,7 @@ def _bert(transformers: Any, bert_folder: Path, tensors: dict[str, Tensor], fold
             f"tower is a BERT; use the config.json of {BERT}"
         )
     settings = transformers.BertConfig.from_dict(config)
-    model = load_pretrained(transformers.BertModel, None, folder / WEIGHTS, config=settings, state_dict=tensors)
-    # Plain attention keeps forward-mode and second derivatives available to prompt learning.
-    model.config._attn_implementation = "eager"
-    return model
+    return load_pretrained(transformers.BertModel, None, folder / WEIGHTS, config=settings, state_dict=tensors)
 
 
 def _resnet(tensors: dict[str, Tensor], folder: Path) -> Any:

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from certimed.errors import InputError, ModelError, require
 from certimed.vlm.adapter import Adapter
@@ -117,9 +116,7 @@ class OpenClip(OpenClipAdapter):
         """Positions, causal transformer, final norm, the end-of-text token, projection."""
         tower, length = self._tower, embeddings.shape[1]
         x = embeddings + tower.positional_embedding[:length]
-        # Plain attention keeps forward-mode and second derivatives available to prompt learning.
-        with sdpa_kernel(SDPBackend.MATH):
-            x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
+        x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
         features: Tensor = tower.ln_final(x)[torch.arange(len(x), device=x.device), tokens.last]
         projection = tower.text_projection
         if projection is not None:

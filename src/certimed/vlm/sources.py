@@ -115,10 +115,13 @@ def load_pretrained(family: Any, source: str | None, place: Path, **options: Any
             f"the {family.__name__} weights in {place} cannot be loaded ({type(error).__name__}: {brief(error)}); "
             "download the model again, with weights as safetensors or as a plain state dict"
         ) from error
-    for name, stored, wanted in sorted(info["mismatched_keys"]):
+    # Entries are names, or tuples that begin with one, depending on the version.
+    mismatched = sorted(entry if isinstance(entry, str) else entry[0] for entry in info["mismatched_keys"])
+    if mismatched:
+        wanted = tuple(model.get_parameter(mismatched[0]).shape)
         raise ModelError(
-            f"the weights in {place} do not fit their configuration: {name} is {tuple(stored)} in the file and "
-            f"{tuple(wanted)} by the configuration; use the configuration published with these weights"
+            f"the weights in {place} do not fit their configuration: {mismatched[0]} has another size than {wanted}, "
+            "which is asked for; use the configuration published with these weights"
         )
     missing = sorted({name for name, _ in model.named_parameters()}.intersection(info["missing_keys"]))
     if missing:

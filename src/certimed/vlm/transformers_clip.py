@@ -56,7 +56,7 @@ class TransformersCLIP(Adapter):
             )
         super().__init__(name, read_preprocessing(folder))
         tokenizer = load_tokenizer(folder, name)
-        self.model: Any = _load_model(folder)
+        self.model: Any = load_pretrained(require("transformers", "vlm").CLIPModel, str(folder), folder)
         self._tokenizer = tokenizer
         text, vision = self.model.config.text_config, self.model.config.vision_config
         expected = (vision.num_channels, vision.image_size, vision.image_size)
@@ -183,10 +183,3 @@ def _filter(number: Any) -> Literal["bilinear", "bicubic"]:
     if number not in _FILTERS:
         raise ValueError(f"resample {number} is neither bilinear (2) nor bicubic (3)")
     return _FILTERS[number]
-
-
-def _load_model(folder: Path) -> Any:
-    model = load_pretrained(require("transformers", "vlm").CLIPModel, str(folder), folder)
-    # Plain attention in the small text tower keeps forward-mode and second derivatives available to prompt learning.
-    model.text_model.config._attn_implementation = "eager"
-    return model
