@@ -140,7 +140,7 @@ BROKEN: list[tuple[str, Callable[[Path], None], type[CertimedError], str]] = [
         "medclip",
         edit("bert/config.json", lambda c: c.update(hidden_size=64)),
         ModelError,
-        r"another size than the \(64",
+        r"another size than \(64",
     ),
     ("medclip", edit("bert/config.json", lambda c: c.update(model_type="gpt2")), InputError, "'gpt2'"),
 ]
