@@ -232,15 +232,14 @@ def test_weights_as_a_plain_state_dict_are_the_same_model(tmp_path: Path) -> Non
         assert torch.allclose(vlm.encode_texts(TEXTS), reference.texts(TEXTS), atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_lower_and_higher_precision_weights(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_bfloat16_weights(tmp_path: Path) -> None:
     write_transformers_clip(tmp_path)
     vlm = load(str(tmp_path))
     x = torch.rand(2, *vlm.input_shape)
     with torch.no_grad():
         expected = vlm.encode_image(x)
-        features = vlm.to(dtype).encode_image(x)
-        assert features.dtype == dtype and vlm.encode_texts(TEXTS).dtype == dtype
+        features = vlm.to(torch.bfloat16).encode_image(x)
+        assert features.dtype == vlm.encode_texts(TEXTS).dtype == torch.bfloat16
     assert torch.nn.functional.cosine_similarity(features.float(), expected).min() > 0.995
 
 
