@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from certimed import __version__
-from certimed.cli import certify, demo, plan
+from certimed.cli import certify, demo, plan, tune
 
 app = typer.Typer(
     name="certimed",
@@ -19,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(help=demo.HELP)(demo.demo)
+app.command(help=tune.HELP)(tune.tune)
 app.command(help=certify.HELP)(certify.certify)
 app.command(help=plan.HELP)(plan.plan)
 

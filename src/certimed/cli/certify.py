@@ -16,6 +16,8 @@ HELP = """Certify a model on your own images and write a run folder.
 
   certimed certify --model hf:vinid/plip --data slides/ --template "An H&E image patch of {}." --out runs/plip
 
+  certimed certify --model hf:vinid/plip --data slides/ --prompts none,prompt.safetensors,zero-shot --out runs/learnt
+
   certimed certify --model demo --data scan.nii.gz --axis axial --sigma 0.5 --n 1000 --out runs/scan
 
   certimed certify --model FOLDER --data images/ --labels labels.csv --classes "covid,normal" --sigma 0.1 --out runs/x
@@ -29,6 +31,11 @@ def certify(
     task: Annotated[str, typer.Option(help="classify.")] = "classify",
     classes: opt.Classes = None,
     template: opt.Template = None,
+    prompts: opt.Prompts = "none",
+    initial_context: opt.InitialContext = None,
+    copies: opt.Copies = 100,
+    tuning_steps: opt.TuningSteps = 1,
+    tuning_lr: opt.TuningRate = 5e-3,
     sigma: opt.Sigma = 0.25,
     n0: opt.SelectionSamples = 100,
     n: opt.Samples = 10_000,
@@ -48,6 +55,7 @@ def certify(
     """See :data:`HELP`."""
     with one_sentence_errors():
         from certimed.cli import classify, inputs
+        from certimed.cli.prompting import parse_prompts
 
         inputs.one_of("--task", task, ("classify",))
         settings = classify.Settings(
@@ -57,8 +65,11 @@ def certify(
         job = classify.prepare(
             model=inputs.needed("--model", model, "hf:vinid/plip"),
             data=inputs.needed("--data", data, "images/"),
-            classes=classes,
+            classes=inputs.class_entries(classes),
             templates=template,
+            prompting=parse_prompts(
+                prompts, initial_context=initial_context, copies=copies, steps=tuning_steps, lr=tuning_lr
+            ),
             labels=labels,
             split=split,
             reading=reading,

@@ -12,19 +12,21 @@ import torch
 
 from certimed import __version__
 from certimed.certificates import ClassCertificate, collect_provenance
-from certimed.classification import SmoothedClassifier, check_samples
+from certimed.classification import check_samples
 from certimed.cli import inputs
 from certimed.cli.console import advance, err, out, printable, sample_progress
+from certimed.cli.prompting import Prompting
 from certimed.cli.tables import print_accuracy
 from certimed.data import Dataset, MedicalImage, ReadOptions, class_balanced, identity, open_dataset
-from certimed.errors import InputError
+from certimed.errors import ImageError, InputError
+from certimed.noise import item_id as content_id
+from certimed.prompts import PromptComparison
 from certimed.runs import FAILED, ClassRecord, RunFolder, certify_dataset
 from certimed.sampling import check_sigma
 from certimed.statistics import BOUND_NAMES
-from certimed.vlm import VisionLanguageModel, ZeroShotClassifier, load
+from certimed.vlm import VisionLanguageModel, load
 
-PLAIN = "none"
-"""Method name of plain zero-shot smoothing: no learnt prompt."""
+DEFAULT_TEMPLATE = "an image of {}."
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Job:
-    """A loaded model, its class prompts and a data set."""
+    """A loaded model, its classes and prompts, and a data set."""
 
     vlm: VisionLanguageModel
-    classifier: ZeroShotClassifier
     class_names: tuple[str, ...]
     templates: tuple[str, ...]
+    prompting: Prompting
     dataset: Dataset
 
 
@@ -62,8 +64,9 @@ def prepare(
     *,
     model: str,
     data: Path,
-    classes: str | None,
+    classes: Sequence[str] | None,
     templates: Sequence[str] | None,
+    prompting: Prompting,
     labels: Path | None,
     split: str | None,
     reading: ReadOptions,
@@ -71,23 +74,23 @@ def prepare(
     seed: int,
     device: str,
 ) -> Job:
-    """Check the data, then load the model and encode its class prompts once."""
-    dataset = open_dataset(data, classes=inputs.class_entries(classes), labels=labels, split=split, options=reading)
-    names = class_names(dataset, inputs.class_entries(classes))
+    """Check the data, then load the model."""
+    dataset = open_dataset(data, classes=classes, labels=labels, split=split, options=reading)
+    names = class_names(dataset, classes, prompting)
     if limit is not None and limit < len(dataset):
         dataset = class_balanced(dataset, limit, seed) if dataset.is_labelled else dataset.subset(range(limit))
-    vlm = load(model, device)
-    texts = tuple(templates) if templates else ("{}",)
-    return Job(vlm, ZeroShotClassifier(vlm, names, texts), names, texts, dataset)
+    return Job(load(model, device), names, tuple(templates) if templates else (DEFAULT_TEMPLATE,), prompting, dataset)
 
 
-def class_names(dataset: Dataset, entries: Sequence[str] | None) -> tuple[str, ...]:
-    """Names that go into the captions: the data set's, or for unlabelled images those of ``--classes``."""
+def class_names(dataset: Dataset, entries: Sequence[str] | None, prompting: Prompting) -> tuple[str, ...]:
+    """Names that go into the captions: the data set's; for unlabelled images ``--classes`` or the tuned prompt's."""
     if dataset.class_names is not None:
         return dataset.class_names
-    if entries is None:
-        raise InputError("the data set names no classes; give them with --classes, e.g. --classes 'covid,normal'")
-    return tuple(entry.partition("=")[2].strip() or entry for entry in entries)
+    if entries is not None:
+        return tuple(entry.partition("=")[2].strip() or entry for entry in entries)
+    if prompting.class_names is not None:
+        return prompting.class_names
+    raise InputError("the data set names no classes; give them with --classes, e.g. --classes 'covid,normal'")
 
 
 def run(job: Job, settings: Settings, folder: Path, *, quiet: bool = False) -> int:
@@ -106,28 +109,30 @@ def run(job: Job, settings: Settings, folder: Path, *, quiet: bool = False) -> i
 
 def certify(job: Job, settings: Settings, target: RunFolder) -> list[ClassRecord]:
     """Certify every image of the job with a progress bar."""
-    smoothed = SmoothedClassifier(job.classifier, len(job.class_names), settings.sigma, model_id=job.vlm.identity)
+    methods = job.prompting.methods(job.vlm, job.class_names, job.templates, settings.sigma)
+    comparison = PromptComparison(job.vlm, methods, settings.sigma)
+    streams = len({method.stream for method in methods})
     records = []
-    with sample_progress(len(job.dataset), settings.n0 + settings.n) as (bar, task):
+    with sample_progress(len(job.dataset), streams * (settings.n0 + settings.n)) as (bar, task):
 
         def certifier(image: MedicalImage) -> tuple[dict[str, int], dict[str, ClassCertificate]]:
-            return _certify_image(job, smoothed, settings, image, lambda done: advance(bar, task, done))
+            return _certify_image(job, comparison, settings, image, lambda done: advance(bar, task, done))
 
         for record in certify_dataset(job.dataset, certifier, target, announce=_announcer(bar, task)):
             if record.status == FAILED:
                 err.print(f"[red]failed[/] {printable(record.item)}: {printable(record.reason or '')}", highlight=False)
-                advance(bar, task, settings.n0 + settings.n)
+                advance(bar, task, streams * (settings.n0 + settings.n))
             records.append(record)
     return records
 
 
 def _certify_image(
-    job: Job, smoothed: SmoothedClassifier, settings: Settings, image: MedicalImage, progress: Callable[[int], None]
+    job: Job, comparison: PromptComparison, settings: Settings, image: MedicalImage, progress: Callable[[int], None]
 ) -> tuple[dict[str, int], dict[str, ClassCertificate]]:
     x = job.vlm.preprocess(torch.from_numpy(image.pixels).to(job.vlm.device))
-    with torch.inference_mode():
-        clean = int(job.classifier(x.unsqueeze(0)).argmax())
-    certificate = smoothed.certify(
+    if content_id(x) in job.prompting.tuned_on:
+        raise ImageError(f"{image.id} was used to tune the prompt; a test image must not be")
+    results = comparison.run(
         x,
         n0=settings.n0,
         n=settings.n,
@@ -139,7 +144,8 @@ def _certify_image(
         intensity=image.intensity,
         progress=progress,
     )
-    return {PLAIN: clean}, {PLAIN: certificate}
+    clean = {name: result.clean_prediction for name, result in results.items()}
+    return clean, {name: result.certificate for name, result in results.items()}
 
 
 def _announcer(bar: object, task: int) -> Callable[[str], None]:
@@ -160,6 +166,7 @@ def manifest(job: Job, settings: Settings) -> dict[str, object]:
         "model": {"name": job.vlm.name, "identity": job.vlm.identity, "input_shape": list(job.vlm.input_shape)},
         "classes": list(job.class_names),
         "templates": list(job.templates),
+        "prompts": job.prompting.record(),
         "data": {
             "source": job.dataset.source,
             "identity": identity(job.dataset),
@@ -175,5 +182,5 @@ def report(job: Job, settings: Settings, records: Sequence[ClassRecord], target:
     """Print the table of the run and where its files are."""
     failed = sum(record.status == FAILED for record in records)
     if failed < len(records):
-        print_accuracy({(settings.sigma, PLAIN): records})
+        print_accuracy({(settings.sigma, name): records for name in job.prompting.names})
     out.print(f"{len(records) - failed} certified, {failed} failed; written to {printable(str(target.path))}")

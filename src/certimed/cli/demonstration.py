@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from certimed.assets import asset, demo_prompts
-from certimed.cli import classify
+from certimed.cli import classify, tuning
 from certimed.cli.console import out, printable
+from certimed.cli.prompting import Prompting
 from certimed.cli.tables import print_accuracy
-from certimed.data import DEFAULT_READ
+from certimed.data import DEFAULT_READ, open_dataset
 from certimed.errors import InputError
-from certimed.runs import RunFolder
+from certimed.runs import ClassRecord, RunFolder
 
-SIGMAS = (0.1, 0.25, 0.5, 1.0)
+SIGMAS = (0.25, 0.5, 1.0)
+METHODS = ("none", "few-shot", "zero-shot", "both", "pool")
 
 
 def classification(folder: Path, *, images: int, n: int, seed: int) -> None:
-    """Certify held-out slices at several noise levels, print the table, say where everything is."""
+    """Tune prompts, certify held-out slices at several noise levels, print the table, say where everything is."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not empty; choose another --out, nothing was overwritten")
     prompts = demo_prompts()
+    entries = [f"{slug}={words}" for slug, words in prompts["classes"].items()]
     job = classify.prepare(
         model="demo",
         data=asset("demo_images"),
-        classes=",".join(f"{folder}={words}" for folder, words in prompts["classes"].items()),
+        classes=entries,
         templates=prompts["templates"],
+        prompting=Prompting(METHODS, initial_context=prompts["initial_context"]),
         labels=None,
         split=None,
         reading=DEFAULT_READ,
@@ -33,19 +39,48 @@ def classification(folder: Path, *, images: int, n: int, seed: int) -> None:
         device="cpu",
     )
     out.print(
-        f"Certifying {len(job.dataset)} held-out slices of the MNI152 brain template ({len(job.class_names)} classes) "
-        f"with a small CLIP trained without noise; {n:,} noisy copies an image, alpha 0.001.",
+        f"{len(job.dataset)} held-out slices of the MNI152 brain template, {len(job.class_names)} classes, a small "
+        f"CLIP trained without noise; {n:,} noisy copies an image, alpha 0.001.",
         highlight=False,
     )
+    job = _with_tuned_prompts(job, entries, folder, seed)
     runs = {}
     for sigma in SIGMAS:
         settings = classify.Settings(sigma, n0=100, n=n, alpha=1e-3, bound="one-sided", seed=seed, batch_size=None)
         target = RunFolder.create(folder / f"sigma-{sigma:g}", classify.manifest(job, settings))
-        runs[sigma, classify.PLAIN] = classify.certify(job, settings, target)
-    print_accuracy(runs)
-    example = max(
-        (record.certificates[classify.PLAIN] for records in runs.values() for record in records if record.certificates),
-        key=lambda certificate: certificate.radius,
+        runs[sigma] = classify.certify(job, settings, target)
+    print_accuracy({(sigma, method): records for sigma, records in runs.items() for method in METHODS})
+    out.print(f"The largest radius, in words. {printable(_example(runs).statement(), 1000)}", highlight=False)
+    out.print(
+        f"Everything is in {printable(str(folder))}: run.json and certificates.jsonl for each sigma, and the prompts."
     )
-    out.print(f"The largest radius, in words. {printable(example.statement(), 1000)}", highlight=False)
-    out.print(f"Everything is in {printable(str(folder))}: run.json and certificates.jsonl for each sigma.")
+
+
+def _with_tuned_prompts(job: classify.Job, entries: list[str], folder: Path, seed: int) -> classify.Job:
+    """Learn a few-shot and a pool prompt on the tuning slices, which share no slab with the test slices."""
+    slices = open_dataset(asset("demo_tuning_images"), classes=entries)
+    how = tuning.Tuning(
+        sigmas=(0.0, *SIGMAS),
+        shots=16,
+        epochs=50,
+        recipe="default",
+        context=job.prompting.initial_context or 5,
+        per_class=False,
+        position="end",
+        held_out=0,
+        early_stop=None,
+        seed=seed,
+        batch_size=None,
+    )
+    few_shot = tuning.learn_few_shot(job.vlm, slices, job.class_names, how)
+    pool = tuning.learn_pool(job.vlm, slices, job.class_names, how)
+    folder.mkdir(parents=True, exist_ok=True)
+    few_shot.save(folder / "few-shot.safetensors")
+    pool.save(folder / "pool.safetensors")
+    return replace(job, prompting=replace(job.prompting, few_shot=few_shot, pool=pool))
+
+
+def _example(runs: dict[float, list[ClassRecord]]) -> Any:
+    """The certificate with the largest radius among those whose scope is the whole pipeline."""
+    every = (cert for records in runs.values() for record in records for cert in record.certificates.values())
+    return max((cert for cert in every if cert.scope == "end-to-end"), key=lambda cert: cert.radius)

@@ -64,6 +64,24 @@ def class_entries(text: str | None) -> list[str] | None:
     return entries
 
 
+def numbers(option: str, text: str) -> tuple[float, ...]:
+    """Numbers separated by commas."""
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"{option} {text} is no list of numbers; write e.g. {option} 0.1,0.25,0.5") from error
+    return values
+
+
+def new_file(option: str, path: Path) -> Path:
+    """A path that can be written and does not exist yet."""
+    if path.exists():
+        raise InputError(f"{option} {path} exists; choose another name, nothing was overwritten")
+    if not path.parent.is_dir():
+        raise InputError(f"{option} {path}: there is no folder {path.parent}; make it first")
+    return path
+
+
 def exit_for_failures(failed: int) -> None:
     """Exit with code 3 if any image failed."""
     if failed:

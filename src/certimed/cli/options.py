@@ -48,6 +48,21 @@ Template = Annotated[
     list[str] | None,
     typer.Option(help="Caption with {} where the class name goes; repeat for several, which are averaged."),
 ]
+_PROMPTS = "Prompts"
+Prompts = Annotated[
+    str,
+    typer.Option(
+        help="Prompt methods and prompt files, separated by commas: none, zero-shot, both, per-sample, split, FILE.",
+        rich_help_panel=_PROMPTS,
+    ),
+]
+InitialContext = Annotated[
+    str | None,
+    typer.Option(help="Words a context starts from; default: the template's, before {}.", rich_help_panel=_PROMPTS),
+]
+Copies = Annotated[int, typer.Option(min=1, help="Noisy copies for per-image tuning.", rich_help_panel=_PROMPTS)]
+TuningSteps = Annotated[int, typer.Option(min=1, help="Steps of per-image tuning.", rich_help_panel=_PROMPTS)]
+TuningRate = Annotated[float, typer.Option(help="Learning rate of per-image tuning.", rich_help_panel=_PROMPTS)]
 Sigma = Annotated[
     float, typer.Option(help="Noise standard deviation in [0, 1] intensity units.", rich_help_panel=_NOISE)
 ]

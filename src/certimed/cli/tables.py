@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from certimed.cli.console import out
@@ -40,13 +41,16 @@ def print_accuracy(
 def _accuracy_table(
     summaries: Mapping[tuple[float, str], ClassificationSummary], radii: Sequence[float], labelled: bool
 ) -> Table:
-    largest = max((r for s in summaries.values() for r, share in zip(s.radii, s.certified_share) if share), default=0.0)
-    shown = [r for r in radii if r <= largest] or [radii[0]]
-    table = Table()
+    shown = _informative(summaries.values(), radii)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for heading in ("sigma", "prompt", "clean", "noisy", *(f"r={r:g}" for r in shown), "few", "unstable"):
         table.add_column(heading, justify="left" if heading == "prompt" else "right", no_wrap=True)
+    previous = None
     for (sigma, method), summary in summaries.items():
         curve = summary.certified_accuracy if labelled else summary.certified_share
+        if previous not in (None, sigma):
+            table.add_section()
+        previous = sigma
         table.add_row(
             f"{sigma:g}",
             method,
@@ -59,6 +63,15 @@ def _accuracy_table(
     return table
 
 
+def _informative(summaries: Iterable[ClassificationSummary], radii: Sequence[float]) -> list[float]:
+    """Radii up to the largest one at which anything is certified, thinned to what fits a terminal."""
+    largest = max((r for s in summaries for r, share in zip(s.radii, s.certified_share) if share), default=0.0)
+    shown = [r for r in radii if r <= largest] or [radii[0]]
+    step = -(-len(shown) // _MOST_RADII)
+    return shown[::step]
+
+
+_MOST_RADII = 6
 _LEGEND = (
     "r: L2 in [0, 1] units of the model input. clean, noisy: base model without and with one draw of noise (not "
     "certified). few, unstable: abstained for want of samples, or because noise changes the answer."
