@@ -1,0 +1,43 @@
+"""Budgets: how many estimation samples an image gets, with the same guarantee as a fixed number.
+
+    budget = parse_budget("grid")                                # or Grid(), Fixed(10_000), Betting(0.25), ...
+    session = budget.start(selection, alpha, sigma)              # counts of the n0 selection samples
+    while more := session.next(counts):                          # cumulative estimation counts, zeros at first
+        counts = counts + draw(more)
+    outcome = session.finish(counts)                             # outcome.bound, outcome.reason
+
+Every budget's guarantee: with probability at least 1 - alpha over the estimation noise, a bound that does not abstain
+is right: the smoothed prediction is the selected class in the whole open ball of its radius. When to stop is free:
+giving up only abstains.
+"""
+
+from certimed.budgets.kinds import (
+    PUBLISHED_RADII,
+    Betting,
+    Budget,
+    Fixed,
+    Grid,
+    Looks,
+    Precision,
+    budget_from_dict,
+    parse_budget,
+)
+from certimed.budgets.pixels import PixelLooks, PixelOutcome, PixelSession
+from certimed.budgets.session import Outcome, Session
+
+__all__ = [
+    "PUBLISHED_RADII",
+    "Betting",
+    "Budget",
+    "Fixed",
+    "Grid",
+    "Looks",
+    "Outcome",
+    "PixelLooks",
+    "PixelOutcome",
+    "PixelSession",
+    "Precision",
+    "Session",
+    "budget_from_dict",
+    "parse_budget",
+]

@@ -1,0 +1,390 @@
+"""The budgets themselves: small frozen objects, the same on the command line, in Python and in a manifest."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from certimed.budgets.evidence import BettingEvidence, Counts, Evidence, LadderEvidence, SplitEvidence
+from certimed.budgets.session import AllSamples, CloseEnough, Question, Session, WhichRadius
+from certimed.errors import InputError
+from certimed.statistics import BOUND_NAMES, ClassBound, alpha_split
+from certimed.statistics.sequential import look_sizes
+
+PUBLISHED_RADII = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5)
+"""Radii at which the PromptSmooth protocol reports certified accuracy, in [0, 1] units."""
+
+PUBLISHED_N = 10_000
+
+
+@dataclass(frozen=True)
+class Budget(ABC):
+    """How many estimation samples an image gets. ``str(budget)`` is the command line's spelling of it."""
+
+    kind: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def cap(self) -> int:
+        """Most estimation samples one image can cost."""
+
+    @abstractmethod
+    def evidence(self, top: int, alpha: float, sigma: float, bound: str) -> Evidence:
+        """Looks and claims for one image; raises InputError where the budget cannot serve the bound."""
+
+    @abstractmethod
+    def question(self, top: int, alpha: float, sigma: float, bound: str) -> Question:
+        """When to stop."""
+
+    def start(self, selection: ArrayLike, alpha: float, sigma: float, bound: str = "one-sided") -> Session:
+        """Begin one image.
+
+        Args:
+            selection: counts of the n0 selection samples, integers (K,), which choose the class and nothing else.
+            alpha: failure probability of the whole image, all looks together.
+            sigma: noise standard deviation, in the units of the radii.
+            bound: ``"one-sided"``, ``"two-sided"`` or ``"best"``.
+
+        Raises:
+            InputError: an argument out of range, or a bound or radius the budget cannot serve.
+        """
+        counts = np.asarray(selection)
+        if counts.ndim != 1 or counts.size < 2 or counts.dtype.kind not in "iu":
+            raise InputError(f"selection must be integer counts of at least 2 classes, but is {selection!r:.80}")
+        _check_setting(alpha, sigma, bound)
+        top = int(counts.argmax())
+        evidence = self.evidence(top, alpha, sigma, bound)
+        return Session(evidence, self.question(top, alpha, sigma, bound), counts.size, bound)
+
+    def bound_at(self, counts: ArrayLike, top: int, alpha: float, sigma: float, bound: str = "one-sided") -> ClassBound:
+        """What cumulative counts prove at one of this budget's looks: checks an outcome's ``proved_at``.
+
+        Raises:
+            InputError: the counts sum to no look of this budget; an argument out of range.
+        """
+        _check_setting(alpha, sigma, bound)
+        array: Counts = np.asarray(counts, dtype=np.int64)
+        evidence = self.evidence(top, alpha, sigma, bound)
+        if (n := int(array.sum())) not in evidence.looks:
+            raise InputError(f"counts sum to {n}, which is no look of budget {self}")
+        return evidence.bound(evidence.looks.index(n), array)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, for manifests and certificates."""
+        return {"kind": self.kind, **{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}}
+
+
+@dataclass(frozen=True)
+class Fixed(Budget):
+    """Exactly n samples: the published protocol.
+
+    Guarantee: Clopper-Pearson at level alpha (Cohen et al. 2019, CERTIFY); two-sided and best likewise.
+    """
+
+    n: int = PUBLISHED_N
+    kind: ClassVar[str] = "fixed"
+
+    def __post_init__(self) -> None:
+        _check_cap(self.n)
+
+    def __str__(self) -> str:
+        return f"fixed:{self.n}"
+
+    @property
+    def cap(self) -> int:
+        return self.n
+
+    def evidence(self, top: int, alpha: float, sigma: float, bound: str) -> Evidence:
+        return SplitEvidence((self.n,), (alpha,), top, sigma, bound)
+
+    def question(self, top: int, alpha: float, sigma: float, bound: str) -> Question:
+        return AllSamples()
+
+
+@dataclass(frozen=True)
+class Looks(Budget):
+    """Clopper-Pearson at preset looks, alpha split over them; stops when the place among the reported radii is known.
+
+    Guarantee: look i fails with probability at most its share of alpha, all looks together with at most alpha (union
+    bound), so any rule may decide when to stop and the best look may be reported. Any of the three bounds. Half of
+    alpha goes to the last look, the rest equally to the others.
+
+    Args:
+        sizes: increasing sample sizes; the last one is the cap.
+        radii: reported radii, see :class:`Grid`.
+    """
+
+    sizes: tuple[int, ...] = (100, 1_000, PUBLISHED_N)
+    radii: tuple[float, ...] = PUBLISHED_RADII
+    kind: ClassVar[str] = "looks"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", tuple(self.sizes))
+        object.__setattr__(self, "radii", _checked_radii(self.radii))
+        for size in self.sizes:
+            _check_cap(size)
+        if not self.sizes or any(a >= b for a, b in pairwise(self.sizes)):
+            raise InputError(f"looks must be increasing sample sizes, e.g. 100,1000,10000, but are {self.sizes}")
+
+    def __str__(self) -> str:
+        return "looks:" + ",".join(map(str, self.sizes)) + _radii_suffix(self.radii)
+
+    @property
+    def cap(self) -> int:
+        return self.sizes[-1]
+
+    def evidence(self, top: int, alpha: float, sigma: float, bound: str) -> Evidence:
+        return SplitEvidence(self.sizes, look_shares(len(self.sizes), alpha), top, sigma, bound)
+
+    def question(self, top: int, alpha: float, sigma: float, bound: str) -> Question:
+        return WhichRadius(self.radii)
+
+
+@dataclass(frozen=True)
+class Grid(Budget):
+    """Stops when the place of the radius among the reported radii is known; the default.
+
+    Guarantee: one-sided, every claim at every look is right with probability at least 1 - alpha: exact sequential
+    thresholds against p <= Phi(r / sigma), the same alpha serving all radii because the hypotheses are nested
+    (:func:`certimed.statistics.sequential.sequential_table`). Other bounds: alpha split over the looks as in
+    :class:`Looks`. Stopping is free: a session gives up on the next radius when that would need more samples than are
+    left, or very likely would, and then reports the radius it has proved.
+
+    Args:
+        radii: reported radii, increasing, at least 0, in the units of sigma.
+        n: cap.
+    """
+
+    radii: tuple[float, ...] = PUBLISHED_RADII
+    n: int = PUBLISHED_N
+    kind: ClassVar[str] = "grid"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "radii", _checked_radii(self.radii))
+        _check_cap(self.n)
+
+    def __str__(self) -> str:
+        radii = "" if self.radii == PUBLISHED_RADII else ":" + _join(self.radii)
+        return f"grid{radii}@{self.n}"
+
+    @property
+    def cap(self) -> int:
+        return self.n
+
+    def evidence(self, top: int, alpha: float, sigma: float, bound: str) -> Evidence:
+        return _adaptive(self.n, 1.0, top, alpha, sigma, bound, self.radii)
+
+    def question(self, top: int, alpha: float, sigma: float, bound: str) -> Question:
+        return WhichRadius(self.radii)
+
+
+@dataclass(frozen=True)
+class Betting(Budget):
+    """Decides "robust at this radius or not"; looks often, since a bettor's wealth may be looked at any time.
+
+    Guarantee: the claim is wrong with probability at most alpha: Ville's inequality for the wealth of the KT bettor at
+    alpha / 2 (Voracek, NeurIPS 2024), and at the cap the count against what that test leaves of alpha, computed exactly
+    (:class:`certimed.budgets.evidence.BettingEvidence`). One-sided only. The radius of a certificate is ``radius``
+    (plus a hair) or nothing.
+
+    Args:
+        radius: L2, at least 0, in the units of sigma.
+        n: cap.
+    """
+
+    radius: float
+    n: int = PUBLISHED_N
+    kind: ClassVar[str] = "betting"
+
+    def __post_init__(self) -> None:
+        _checked_radii((self.radius,))
+        _check_cap(self.n)
+
+    def __str__(self) -> str:
+        return (
+            f"betting:{self.radius:g}@{self.n}"
+            if self.radius == float(f"{self.radius:g}")
+            else (f"betting:{self.radius!r}@{self.n}")
+        )
+
+    @property
+    def cap(self) -> int:
+        return self.n
+
+    def evidence(self, top: int, alpha: float, sigma: float, bound: str) -> Evidence:
+        if bound != "one-sided":
+            raise InputError(f"budget betting bets on the top class alone; use bound='one-sided' instead of {bound!r}")
+        return BettingEvidence(look_sizes(self.n, 32, 1.125), top, sigma, alpha, self.radius)
+
+    def question(self, top: int, alpha: float, sigma: float, bound: str) -> Question:
+        return WhichRadius((self.radius,))
+
+
+@dataclass(frozen=True)
+class Precision(Budget):
+    """Stops when the radius is within a fraction, or an absolute loss, of what all n samples are expected to prove.
+
+    Guarantee: as :class:`Grid`, with failure probability spent earlier (it grows with the square root of n_i / n). How
+    much radius is lost is a forecast from the counts, not part of the guarantee.
+
+    Args:
+        fraction: of the expected radius, 0 < fraction < 1.
+        absolute: loss that is always accepted, in the units of sigma; None: ``fraction * sigma``.
+        n: cap.
+    """
+
+    fraction: float = 0.05
+    absolute: float | None = None
+    n: int = PUBLISHED_N
+    kind: ClassVar[str] = "precision"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction < 1:
+            raise InputError(f"fraction={self.fraction} must lie between 0 and 1; use e.g. 0.05 for 5 %")
+        if self.absolute is not None and not (math.isfinite(self.absolute) and self.absolute >= 0):
+            raise InputError(f"absolute={self.absolute} must be a radius of at least 0")
+        _check_cap(self.n)
+
+    def __str__(self) -> str:
+        absolute = "" if self.absolute is None else f",{self.absolute!r}"
+        return f"precision:{self.fraction!r}{absolute}@{self.n}"
+
+    @property
+    def cap(self) -> int:
+        return self.n
+
+    def evidence(self, top: int, alpha: float, sigma: float, bound: str) -> Evidence:
+        return _adaptive(self.n, 0.5, top, alpha, sigma, bound, (0.0,))
+
+    def question(self, top: int, alpha: float, sigma: float, bound: str) -> Question:
+        absolute = self.fraction * sigma if self.absolute is None else self.absolute
+        return CloseEnough(self.fraction, absolute, top, alpha, sigma, bound)
+
+
+KINDS: tuple[type[Budget], ...] = (Fixed, Looks, Grid, Betting, Precision)
+
+
+def look_shares(looks: int, alpha: float) -> tuple[float, ...]:
+    """Shares of alpha: half for the last look, the rest equally for the others; together at most alpha."""
+    if looks == 1:
+        return (alpha,)
+    return tuple(float(share) for share in alpha_split(alpha, [1.0] * (looks - 1) + [looks - 1.0]))
+
+
+def parse_budget(text: str) -> Budget:
+    """A budget from its command-line spelling.
+
+    ``10000`` or ``fixed:10000``; ``looks:100,1000,10000``, ``looks:100,1000/0,0.5`` (reported radii after the slash);
+    ``grid``, ``grid:0,0.25,0.5``; ``betting:0.25``; ``precision:5%``, ``precision:0.05,0.01`` (fraction, absolute
+    loss). ``@N`` at the end sets the cap: ``betting:0.25@20000``.
+
+    Raises:
+        InputError: anything else.
+
+    >>> parse_budget("betting:0.25"), str(parse_budget("precision:5%"))
+    (Betting(radius=0.25, n=10000), 'precision:0.05@10000')
+    """
+    name, _, rest = text.strip().partition(":") if ":" in text else text.strip().partition("@")
+    if ":" not in text and rest:
+        rest = f"@{rest}"
+    if name.isdigit() and not rest:
+        return Fixed(int(name))
+    body, _, cap = rest.partition("@")
+    parsers: dict[str, Callable[[str, dict[str, Any]], Budget]] = {
+        "fixed": lambda body, n: Fixed(**({"n": int(body)} if body else {}), **n),
+        "looks": _parse_looks,
+        "grid": lambda body, n: Grid(_numbers(body) if body else PUBLISHED_RADII, **n),
+        "betting": lambda body, n: Betting(float(body), **n),
+        "precision": _parse_precision,
+    }
+    try:
+        return parsers[name](body, {"n": int(cap)} if cap else {})
+    except (KeyError, ValueError, TypeError):
+        raise InputError(
+            f"budget {text!r} is not understood; use e.g. 10000, grid, grid:0,0.25,0.5@10000, betting:0.25, "
+            "precision:5% or looks:100,1000,10000"
+        ) from None
+
+
+def budget_from_dict(data: object) -> Budget:
+    """Inverse of :meth:`Budget.to_dict`.
+
+    Raises:
+        InputError: not a mapping, an unknown kind, missing or unknown fields, values out of range.
+    """
+    fields = dict(data) if isinstance(data, dict) else {}
+    kinds = {kind.kind: kind for kind in KINDS}
+    kind = kinds.get(fields.pop("kind", None))
+    if kind is None:
+        raise InputError(f"a budget must be a JSON object whose kind is one of {', '.join(kinds)}, not {data!r:.80}")
+    try:
+        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+    except TypeError:
+        raise InputError(f"budget {kind.kind!r} has missing, unknown or wrongly typed fields: {data!r:.120}") from None
+
+
+def _parse_looks(body: str, n: dict[str, Any]) -> Budget:
+    sizes, slash, radii = body.partition("/")
+    if n:
+        raise ValueError
+    looks = tuple(int(size) for size in sizes.split(",")) if sizes else Looks().sizes
+    return Looks(looks, _numbers(radii)) if slash else Looks(looks)
+
+
+def _parse_precision(body: str, n: dict[str, Any]) -> Budget:
+    first, _, absolute = body.partition(",")
+    values: dict[str, Any] = {"absolute": float(absolute)} if absolute else {}
+    if first:
+        values["fraction"] = float(first[:-1]) / 100 if first.endswith("%") else float(first)
+    return Precision(**values, **n)
+
+
+def _adaptive(
+    cap: int, power: float, top: int, alpha: float, sigma: float, bound: str, radii: Sequence[float]
+) -> Evidence:
+    looks = look_sizes(cap)
+    if bound == "one-sided":
+        return LadderEvidence(looks, power, top, sigma, alpha, radii)
+    return SplitEvidence(looks, look_shares(len(looks), alpha), top, sigma, bound)
+
+
+def _check_setting(alpha: float, sigma: float, bound: str) -> None:
+    if not 0 < alpha < 1:
+        raise InputError(f"alpha={alpha} is no failure probability; use a value between 0 and 1, e.g. 0.001")
+    if not (math.isfinite(sigma) and sigma > 0):
+        raise InputError(f"sigma={sigma} is no noise level; use a positive number")
+    if bound not in BOUND_NAMES:
+        raise InputError(f"bound must be one of {', '.join(BOUND_NAMES)}, but is {bound!r}")
+
+
+def _check_cap(n: int) -> None:
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= 10**6:
+        raise InputError(f"n={n!r} must be a whole number of samples from 1 to 1000000")
+
+
+def _checked_radii(radii: Sequence[float]) -> tuple[float, ...]:
+    values = tuple(float(radius) for radius in radii)
+    if not values or any(not (math.isfinite(r) and r >= 0) for r in values):
+        raise InputError(f"radii must be finite numbers of at least 0, at least one, but are {radii!r:.80}")
+    if any(a >= b for a, b in pairwise(values)):
+        raise InputError(f"radii must increase, but are {radii!r:.80}")
+    return values
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+def _join(radii: Sequence[float]) -> str:
+    return ",".join(repr(radius) for radius in radii)
+
+
+def _radii_suffix(radii: tuple[float, ...]) -> str:
+    return "" if radii == PUBLISHED_RADII else "/" + _join(radii)

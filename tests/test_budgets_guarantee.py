@@ -1,0 +1,129 @@
+"""The error of whole sessions, exactly: every path of counts is played through the real budget and weighted.
+
+For each true probability the chance of ever reporting a radius above the true one is summed over all paths, so a wrong
+stopping rule, a wrong share of alpha or a wrong threshold shows, whichever of them it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from certimed.budgets import Betting, Budget, Fixed, Grid, Looks, Precision, Session, kinds
+
+ALPHA = 0.1
+SIGMA = 1.0
+SMALL = (8, 16, 28, 40)
+
+
+@pytest.fixture(autouse=True)
+def small_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default looks start at 64; these make several looks enumerable."""
+
+    def sizes(cap: int, first: int = 8, ratio: float = 1.25, multiple: int = 8) -> tuple[int, ...]:
+        return (*(size for size in SMALL if size < cap), cap)
+
+    monkeypatch.setattr(kinds, "look_sizes", sizes)
+
+
+def paths(start: Callable[[], Session], classes: int = 2) -> Iterator[tuple[list[np.ndarray], float]]:
+    """Every way the samples can come, batch by batch, with the radius reported at its end."""
+
+    def play(batches: list[np.ndarray]) -> tuple[Session, np.ndarray, int]:
+        session, counts = start(), np.zeros(classes, dtype=np.int64)
+        session.next(counts)
+        for batch in batches:
+            counts = counts + batch
+            more = session.next(counts)
+        return session, counts, more if batches else session.next(counts)
+
+    stack: list[list[np.ndarray]] = [[]]
+    while stack:
+        batches = stack.pop()
+        session, counts, more = play(batches)
+        if more == 0:
+            bound = session.finish(counts).bound
+            assert bound.abstained == (bound.radius == 0.0)
+            yield batches, bound.radius
+        else:
+            stack += [[*batches, batch] for batch in all_counts(more, classes)]
+
+
+def all_counts(n: int, classes: int) -> Iterator[np.ndarray]:
+    if classes == 1:
+        yield np.array([n])
+        return
+    for first in range(n + 1):
+        for rest in all_counts(n - first, classes - 1):
+            yield np.array([first, *rest])
+
+
+BUDGETS: list[Budget] = [
+    Fixed(24),
+    Looks((8, 16, 28), radii=(0.0, 0.5, 1.0)),
+    Looks((8, 16, 28, 40), radii=(0.3,)),
+    Grid((0.0, 0.3, 0.7), n=40),
+    Grid((0.5,), n=28),
+    Betting(0.3, n=40),
+    Betting(0.0, n=28),
+    Precision(0.05, 0.0, n=28),
+    Precision(0.3, 0.2, n=40),
+]
+
+
+@pytest.mark.parametrize("budget", BUDGETS, ids=str)
+def test_a_radius_above_the_true_one_is_reported_with_probability_at_most_alpha(budget: Budget) -> None:
+    outcomes = list(paths(lambda: budget.start(np.array([9, 1]), ALPHA, SIGMA)))
+    length = max(len(batches) for batches, _ in outcomes)
+    hits = np.zeros((len(outcomes), length), dtype=np.int64)
+    sizes = np.zeros_like(hits)
+    for row, (batches, _) in enumerate(outcomes):
+        hits[row, : len(batches)] = [batch[0] for batch in batches]
+        sizes[row, : len(batches)] = [batch.sum() for batch in batches]
+    radii = np.array([radius for _, radius in outcomes])
+    assert radii.max() > 0
+    worst = 0.0
+    # The worst cases are true probabilities just at a claimed radius; the rest of the grid is for surprises.
+    claims = special.ndtr(np.unique(radii[radii > 0]) * (1 - 1e-9))
+    for p in np.unique([0.2, 0.4, 0.5, *claims[:: max(len(claims) // 40, 1)], *np.linspace(0.5, 0.99, 20)]):
+        weight = np.prod(stats.binom.pmf(hits, sizes, p), axis=1)
+        assert weight.sum() == pytest.approx(1.0)
+        true_radius = max(SIGMA * float(special.ndtri(p)), 0.0)
+        worst = max(worst, float(weight[radii > true_radius].sum()))
+    assert 0.01 * ALPHA < worst <= ALPHA
+
+
+@pytest.mark.parametrize("bound", ["two-sided", "best"])
+@pytest.mark.parametrize("budget", [Looks((8, 14), radii=(0.0, 0.4)), Grid((0.0, 0.4), n=14)], ids=str)
+def test_two_sided_claims_on_three_classes(budget: Budget, bound: str) -> None:
+    outcomes = list(paths(lambda: budget.start(np.array([9, 1, 0]), ALPHA, SIGMA, bound), classes=3))
+    assert max(radius for _, radius in outcomes) > 0
+    for p in ([0.34, 0.33, 0.33], [0.4, 0.4, 0.2], [0.5, 0.5, 0.0], [0.7, 0.3, 0.0], [0.6, 0.2, 0.2], [0.2, 0.7, 0.1]):
+        true_radius = max(SIGMA / 2 * float(special.ndtri(p[0]) - special.ndtri(max(p[1:]))), 0.0)
+        wrong = sum(
+            np.prod([stats.multinomial.pmf(batch, int(batch.sum()), p) for batch in batches])
+            for batches, radius in outcomes
+            if radius > true_radius
+        )
+        assert wrong <= ALPHA
+
+
+def test_stopping_at_will_is_covered_too() -> None:
+    """A caller who stops as soon as anything is proved gains nothing: all looks are paid for."""
+    budget = Grid((0.0, 0.3, 0.7), n=40)
+    p = 0.5
+    running, wrong = {0: 1.0}, 0.0
+    evidence = budget.evidence(0, ALPHA, SIGMA, "one-sided")
+    for look, (size, before) in enumerate(zip(evidence.looks, (0, *evidence.looks))):
+        step = stats.binom.pmf(np.arange(size - before + 1), size - before, p)
+        following: dict[int, float] = {}
+        for count, mass in running.items():
+            for more, chance in enumerate(step):
+                following[count + more] = following.get(count + more, 0.0) + mass * chance
+        proved = {k for k in following if not evidence.bound(look, np.array([k, size - k])).abstained}
+        wrong += sum(following.pop(k) for k in proved)
+        running = following
+    assert 0.3 * ALPHA < wrong <= ALPHA
