@@ -1,7 +1,40 @@
-"""Run folders: the record of a certification run on disk."""
+"""Run folders: the record of a certification run on disk, its shards, and its export."""
 
-from certimed.runs.classification import Certifier, certify_dataset
+from certimed.runs.classification import (
+    Certifier,
+    ClassificationWork,
+    certify_dataset,
+    certify_one,
+    certify_with,
+    remaining,
+)
 from certimed.runs.folder import RunFolder
+from certimed.runs.manifest import data_section
+from certimed.runs.mask_records import MaskRecord
+from certimed.runs.merging import merge
 from certimed.runs.records import CERTIFIED, FAILED, ClassRecord
+from certimed.runs.segmentation import DENOISED, PLAIN, MaskCertifier, MaskSettings, certify_masks
+from certimed.runs.sharding import Shard, shard
 
-__all__ = ["CERTIFIED", "FAILED", "Certifier", "ClassRecord", "RunFolder", "certify_dataset"]
+__all__ = [
+    "CERTIFIED",
+    "DENOISED",
+    "FAILED",
+    "PLAIN",
+    "Certifier",
+    "ClassRecord",
+    "ClassificationWork",
+    "MaskCertifier",
+    "MaskRecord",
+    "MaskSettings",
+    "RunFolder",
+    "Shard",
+    "certify_dataset",
+    "certify_masks",
+    "certify_one",
+    "certify_with",
+    "data_section",
+    "merge",
+    "remaining",
+    "shard",
+]

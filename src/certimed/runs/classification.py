@@ -9,6 +9,7 @@ from typing import Protocol
 from certimed.certificates import ClassCertificate
 from certimed.data import Dataset, MedicalImage
 from certimed.errors import ImageError, ModelError
+from certimed.executors import Executor, Lost, Work
 from certimed.runs.folder import RunFolder
 from certimed.runs.records import CERTIFIED, FAILED, ClassRecord
 
@@ -20,28 +21,92 @@ class Certifier(Protocol):
         """Clean predictions and certificates by method name."""
 
 
+def remaining(dataset: Dataset, folder: RunFolder, *, retry_failed: bool = False) -> list[int]:
+    """Positions of the images that still need work, in the order of the data set.
+
+    Args:
+        dataset: the data set of this folder (of its shard, if it holds one).
+        folder: the run.
+        retry_failed: take images that failed before as unfinished.
+    """
+    done = folder.finished(retry_failed=retry_failed)
+    return [index for index, item in enumerate(dataset.ids) if item not in done]
+
+
 def certify_dataset(
-    dataset: Dataset, certifier: Certifier, folder: RunFolder, *, announce: Callable[[str], None] | None = None
+    dataset: Dataset,
+    certifier: Certifier,
+    folder: RunFolder,
+    *,
+    retry_failed: bool = False,
+    announce: Callable[[str], None] | None = None,
 ) -> Iterator[ClassRecord]:
-    """Certify every image of a data set, appending a record to the folder before the next image starts.
+    """Certify the unfinished images of a data set, appending a record to the folder before the next image starts.
 
     An image that cannot be read, or on which the model breaks its contract, becomes a failed record with the reason.
 
     Args:
+        retry_failed: do images that failed before again.
         announce: called with the id of each image before work on it begins.
 
     Yields:
-        the records, as they are written.
+        the new records, as they are written.
     """
-    for index, item in enumerate(dataset.ids):
+    for index in remaining(dataset, folder, retry_failed=retry_failed):
         if announce is not None:
-            announce(item)
-        record = _certify_one(dataset, index, item, certifier)
+            announce(dataset.items[index].id)
+        record = certify_one(dataset, index, certifier)
         folder.append(record)
         yield record
 
 
-def _certify_one(dataset: Dataset, index: int, item: str, certifier: Certifier) -> ClassRecord:
+def certify_with(
+    executor: Executor,
+    work: Work[str, ClassRecord],
+    dataset: Dataset,
+    folder: RunFolder,
+    *,
+    retry_failed: bool = False,
+) -> Iterator[ClassRecord]:
+    """As :func:`certify_dataset`, the images computed by an executor's workers and written here, as they come.
+
+    Args:
+        executor: see :mod:`certimed.executors`.
+        work: started once in every worker; turns an item's id into its record, see :class:`ClassificationWork`.
+        dataset: used for its ids only.
+
+    Yields:
+        the new records in the order of completion. An image that ended its worker every time is a failed record.
+    """
+    items = [dataset.items[index].id for index in remaining(dataset, folder, retry_failed=retry_failed)]
+    for item, result in executor.run(work, items):
+        record = ClassRecord(item, FAILED, reason=result.reason) if isinstance(result, Lost) else result
+        folder.append(record)
+        yield record
+
+
+class ClassificationWork:
+    """What a worker does: build data set and certifier once, then certify items by id.
+
+    Args:
+        make: an importable function (not a lambda) that returns the data set and its certifier.
+        arguments: its keyword arguments; they travel to the worker, so plain values, not loaded models.
+    """
+
+    def __init__(self, make: Callable[..., tuple[Dataset, Certifier]], **arguments: object) -> None:
+        self.make = make
+        self.arguments = arguments
+
+    def start(self) -> Callable[[str], ClassRecord]:
+        """Load everything; returns the function that certifies one item."""
+        dataset, certifier = self.make(**self.arguments)
+        position = {item: index for index, item in enumerate(dataset.ids)}
+        return lambda item: certify_one(dataset, position[item], certifier)
+
+
+def certify_one(dataset: Dataset, index: int, certifier: Certifier) -> ClassRecord:
+    """The record of one image; errors of the image or the model become a failed record."""
+    item = dataset.items[index].id
     begin = time.perf_counter()
     try:
         image = dataset.load(index)

@@ -9,6 +9,7 @@ from typing import Any
 from certimed.certificates import ClassCertificate
 from certimed.certificates.fields import Fields
 from certimed.errors import InputError
+from certimed.integrity import strict_json
 
 SCHEMA = "certimed/record/1"
 CERTIFIED = "certified"
@@ -24,7 +25,8 @@ class ClassRecord:
         status: ``"certified"`` (certificates were issued, abstentions included) or ``"failed"`` (no certificate).
         label: true class index, or None for unlabelled images.
         reason: why the image failed, else None.
-        seconds: wall time spent on the image.
+        seconds: wall time spent on the image. It differs from run to run, so it is no part of the line, nor of
+            equality: run folders keep it in ``timing.jsonl``.
         clean: class index each method's base model gives to the clean image.
         certificates: one certificate a method.
     """
@@ -33,12 +35,12 @@ class ClassRecord:
     status: str
     label: int | None = None
     reason: str | None = None
-    seconds: float = 0.0
+    seconds: float = field(default=0.0, compare=False)
     clean: dict[str, int] = field(default_factory=dict)
     certificates: dict[str, ClassCertificate] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """One line of JSON."""
+        """One line of JSON, without ``seconds`` and not yet sealed."""
         return json.dumps(
             {
                 "schema": SCHEMA,
@@ -46,7 +48,6 @@ class ClassRecord:
                 "status": self.status,
                 "label": self.label,
                 "reason": self.reason,
-                "seconds": self.seconds,
                 "clean": self.clean,
                 "certificates": {name: cert.to_dict() for name, cert in self.certificates.items()},
             },
@@ -54,9 +55,9 @@ class ClassRecord:
         )
 
     @classmethod
-    def from_json(cls, text: str) -> ClassRecord:
-        """Inverse of :meth:`to_json`; raises InputError naming the field that is wrong."""
-        fields = Fields.parse(text, "record")
+    def from_json(cls, text: str, seconds: float = 0.0) -> ClassRecord:
+        """Inverse of :meth:`to_json`, sealed or not; raises InputError naming the field that is wrong."""
+        fields = Fields(strict_json(text, "the record"), "record")
         fields.expect("schema", SCHEMA)
         status = fields.string("status")
         if status not in (CERTIFIED, FAILED):
@@ -66,7 +67,7 @@ class ClassRecord:
             status=status,
             label=None if fields.get("label") is None else fields.integer("label"),
             reason=fields.optional_string("reason"),
-            seconds=fields.number("seconds"),
+            seconds=seconds,
             clean=_class_indices(fields.mapping("clean")),
             certificates={k: ClassCertificate.from_dict(v) for k, v in fields.mapping("certificates").items()},
         )

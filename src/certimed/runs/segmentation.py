@@ -1,0 +1,179 @@
+"""Certify the masks of a data set image by image into a run folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from certimed.certificates import MaskCertificate
+from certimed.data import Dataset, MedicalImage
+from certimed.errors import ImageError, InputError, ModelError
+from certimed.metrics import MaskScores, mask_scores
+from certimed.noise import NoiseKey
+from certimed.runs.folder import RunFolder
+from certimed.runs.mask_records import MaskRecord
+from certimed.runs.records import CERTIFIED, FAILED
+from certimed.sampling import Progress, noisy_batches
+from certimed.segmentation import SmoothedSegmenter, winning_class
+
+PLAIN = "plain"
+DENOISED = "denoised"
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """Settings of a segmentation run; see :meth:`certimed.segmentation.SmoothedSegmenter.certify`.
+
+    Attributes:
+        size: ``(height, width)`` images are resized to in float, or None for their own size.
+        empty: convention for classes absent from truth and prediction.
+    """
+
+    sigma: float
+    n0: int = 10
+    n: int = 100
+    tau: float = 0.75
+    alpha: float = 1e-3
+    correction: str = "holm"
+    k_fwer: int = 1
+    seed: int = 0
+    batch_size: int | None = None
+    size: tuple[int, int] | None = None
+    empty: str = "one"
+
+
+class MaskCertifier:
+    """Certifies one image with every method: the segmenter alone, or behind a denoiser, on the same noise.
+
+    Args:
+        methods: by name, modules ``(B, C, H, W)`` in [0, 1] -> scores ``(B, K, H, W)``, in eval mode.
+        segmenter: the network without a denoiser, for the clean image's Dice.
+        channels: what images are made: 1 grey (colour is averaged), 3 colour (grey stays one channel, which the
+            network repeats), or None to leave them.
+        model_ids: identity of each method's model.
+    """
+
+    def __init__(
+        self,
+        methods: Mapping[str, nn.Module],
+        segmenter: nn.Module,
+        num_classes: int,
+        settings: MaskSettings,
+        *,
+        channels: int | None = None,
+        model_ids: Mapping[str, str] | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        ids = model_ids or {}
+        self.smoothed = {
+            name: SmoothedSegmenter(model, num_classes, settings.sigma, model_id=ids.get(name))
+            for name, model in methods.items()
+        }
+        self.segmenter = segmenter
+        self.settings = settings
+        self.channels = channels
+        self.progress = progress
+
+    def __call__(self, image: MedicalImage) -> tuple[dict[str, MaskCertificate], dict[str, MaskScores]]:
+        """Certificates, and scores where the image has a mask, by method.
+
+        Raises:
+            ImageError: the image or its mask does not fit. ModelError: a model broke its contract.
+        """
+        s = self.settings
+        pixels, truth = prepare(image, self.channels, s.size)
+        certificates = {
+            name: smoothed.certify(
+                pixels,
+                n0=s.n0,
+                n=s.n,
+                tau=s.tau,
+                alpha=s.alpha,
+                correction=s.correction,
+                k_fwer=s.k_fwer,
+                seed=s.seed,
+                item_id=image.id,
+                batch_size=s.batch_size,
+                intensity=image.intensity,
+                progress=self.progress,
+            )
+            for name, smoothed in self.smoothed.items()
+        }
+        if truth is None:
+            return certificates, {}
+        clean = self._mask(self.segmenter, pixels.unsqueeze(0))
+        noisy = next(noisy_batches(pixels, s.sigma, NoiseKey(s.seed, image.id, "evaluation"), 1))
+        scores = {}
+        for name, certificate in certificates.items():
+            plain = {"clean": clean, "noisy": self._mask(self.smoothed[name].model, noisy)}
+            try:
+                scores[name] = mask_scores(certificate, truth, plain=plain, empty=s.empty)
+            except InputError as error:
+                raise ImageError(f"{image.id} cannot be scored: {error}") from error
+        return certificates, scores
+
+    @staticmethod
+    def _mask(model: Callable[[Tensor], Tensor], x: Tensor) -> NDArray[np.uint8]:
+        with torch.inference_mode():
+            return np.asarray(winning_class(model(x))[0].cpu().numpy())
+
+
+def prepare(
+    image: MedicalImage, channels: int | None, size: tuple[int, int] | None
+) -> tuple[Tensor, NDArray[np.int64] | None]:
+    """Image and truth in the certified space: float, linear, never through 8 bits.
+
+    Colour becomes grey by the mean of its channels where the network takes one channel; resizing is bilinear with
+    antialiasing for images and nearest for masks.
+    """
+    pixels = torch.from_numpy(image.pixels)
+    if channels == 1 and pixels.shape[0] > 1:
+        pixels = pixels.mean(dim=0, keepdim=True)
+    truth = image.mask
+    if size is not None and tuple(pixels.shape[1:]) != tuple(size):
+        pixels = functional.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0]
+        if truth is not None:
+            nearest = functional.interpolate(torch.from_numpy(truth)[None, None].double(), size, mode="nearest-exact")
+            truth = nearest[0, 0].long().numpy()
+    return pixels, truth
+
+
+def certify_masks(
+    dataset: Dataset,
+    certifier: MaskCertifier,
+    folder: RunFolder,
+    *,
+    retry_failed: bool = False,
+    announce: Callable[[str], None] | None = None,
+) -> Iterator[MaskRecord]:
+    """Certify the unfinished images of a data set; each is on disk, arrays first, before the next one starts.
+
+    An image that cannot be read, or on which a model breaks its contract, becomes a failed record with the reason.
+    """
+    done = folder.finished(retry_failed=retry_failed)
+    for index, item in enumerate(dataset.ids):
+        if item in done:
+            continue
+        if announce is not None:
+            announce(item)
+        record = _certify_one(dataset, index, certifier)
+        record.write_arrays(folder.path)
+        folder.append(record)
+        yield record
+
+
+def _certify_one(dataset: Dataset, index: int, certifier: MaskCertifier) -> MaskRecord:
+    begin = time.perf_counter()
+    item, group = dataset.ids[index], dataset.groups[index]
+    try:
+        certificates, scores = certifier(dataset.load(index))
+    except (ImageError, ModelError) as error:
+        return MaskRecord(item, FAILED, group, str(error), time.perf_counter() - begin)
+    return MaskRecord(item, CERTIFIED, group, None, time.perf_counter() - begin, certificates, scores)
