@@ -20,7 +20,7 @@ HELP = """Certify a model on your own images and write a run folder.
 
   certimed certify --model demo --data scan.nii.gz --axis axial --sigma 0.5 --n 1000 --out runs/scan
 
-  certimed certify --model FOLDER --data images/ --labels labels.csv --classes "covid,normal" --sigma 0.1 --out runs/x
+  certimed certify --task segment --model smp:FOLDER --denoiser ddpm/ --data xray/ --sigma 0.25 --out runs/lungs
 """
 
 
@@ -28,7 +28,7 @@ def certify(
     model: opt.Model = None,
     data: opt.Data = None,
     out: Annotated[Path | None, typer.Option(help="New run folder to write.")] = None,
-    task: Annotated[str, typer.Option(help="classify.")] = "classify",
+    task: Annotated[str, typer.Option(help="classify or segment.")] = "classify",
     classes: opt.Classes = None,
     template: opt.Template = None,
     prompts: opt.Prompts = "none",
@@ -37,11 +37,20 @@ def certify(
     tuning_steps: opt.TuningSteps = 1,
     tuning_lr: opt.TuningRate = 5e-3,
     sigma: opt.Sigma = 0.25,
-    n0: opt.SelectionSamples = 100,
-    n: opt.Samples = 10_000,
+    n0: opt.SelectionSamples = None,
+    n: opt.Samples = None,
     alpha: opt.Alpha = 1e-3,
     bound: opt.Bound = "one-sided",
     seed: opt.Seed = 0,
+    masks: opt.Masks = None,
+    denoiser: opt.Denoiser = None,
+    methods: opt.Methods = None,
+    tau: opt.Tau = 0.75,
+    correction: opt.Correction = "holm",
+    size: opt.Size = None,
+    empty: opt.Empty = "one",
+    output: opt.Output = None,
+    pictures: opt.Pictures = 0,
     limit: opt.Limit = None,
     labels: opt.Labels = None,
     split: opt.Split = None,
@@ -54,28 +63,65 @@ def certify(
 ) -> None:
     """See :data:`HELP`."""
     with one_sentence_errors():
-        from certimed.cli import classify, inputs
-        from certimed.cli.prompting import parse_prompts
+        from certimed.cli import inputs
 
-        inputs.one_of("--task", task, ("classify",))
-        settings = classify.Settings(
-            sigma=sigma, n0=n0, n=n, alpha=alpha, bound=bound, seed=seed, batch_size=batch_size
-        ).checked()
-        reading = inputs.read_options(window=window, frame=frame, axis=axis, slice_=slice_)
-        job = classify.prepare(
-            model=inputs.needed("--model", model, "hf:vinid/plip"),
-            data=inputs.needed("--data", data, "images/"),
+        inputs.one_of("--task", task, ("classify", "segment"))
+        source = inputs.Source(
+            path=inputs.needed("--data", data, "images/"),
             classes=inputs.class_entries(classes),
-            templates=template,
-            prompting=parse_prompts(
-                prompts, initial_context=initial_context, copies=copies, steps=tuning_steps, lr=tuning_lr
-            ),
             labels=labels,
             split=split,
-            reading=reading,
-            limit=limit,
-            seed=seed,
-            device=device,
+            reading=inputs.read_options(window=window, frame=frame, axis=axis, slice_=slice_),
+            masks=masks,
         )
-        failed = classify.run(job, settings, inputs.needed("--out", out, "runs/first"))
+        spec = inputs.needed("--model", model, "hf:vinid/plip")
+        target = inputs.needed("--out", out, "runs/first")
+        if task == "classify":
+            from certimed.cli import classify
+            from certimed.cli.prompting import parse_prompts
+
+            settings = classify.Settings(
+                sigma=sigma, n0=n0 or 100, n=n or 10_000, alpha=alpha, bound=bound, seed=seed, batch_size=batch_size
+            ).checked()
+            prompting = parse_prompts(
+                prompts, initial_context=initial_context, copies=copies, steps=tuning_steps, lr=tuning_lr
+            )
+            job = classify.prepare(
+                model=spec,
+                source=source,
+                templates=template,
+                prompting=prompting,
+                limit=limit,
+                seed=seed,
+                device=device,
+            )
+            failed = classify.run(job, settings, target)
+        else:
+            from certimed.cli import segment
+            from certimed.runs import MaskSettings
+
+            chosen = segment.checked(
+                MaskSettings(
+                    sigma=sigma,
+                    n0=n0 or 10,
+                    n=n or 100,
+                    tau=tau,
+                    alpha=alpha,
+                    correction=correction,
+                    seed=seed,
+                    batch_size=batch_size,
+                    size=inputs.size("--size", size),
+                    empty=empty,
+                )
+            )
+            masked = segment.prepare(
+                model=spec,
+                denoiser=denoiser,
+                methods=methods,
+                dataset=source.open(),
+                limit=limit,
+                device=device,
+                output=output,
+            )
+            failed = segment.run(masked, chosen, target, pictures=pictures)
     inputs.exit_for_failures(failed)

@@ -17,7 +17,7 @@ from certimed.cli import inputs
 from certimed.cli.console import advance, err, out, printable, sample_progress
 from certimed.cli.prompting import Prompting
 from certimed.cli.tables import print_accuracy
-from certimed.data import Dataset, MedicalImage, ReadOptions, class_balanced, identity, open_dataset
+from certimed.data import Dataset, MedicalImage, class_balanced, identity
 from certimed.errors import ImageError, InputError
 from certimed.noise import item_id as content_id
 from certimed.prompts import PromptComparison
@@ -63,20 +63,16 @@ class Job:
 def prepare(
     *,
     model: str,
-    data: Path,
-    classes: Sequence[str] | None,
+    source: inputs.Source,
     templates: Sequence[str] | None,
     prompting: Prompting,
-    labels: Path | None,
-    split: str | None,
-    reading: ReadOptions,
     limit: int | None,
     seed: int,
     device: str,
 ) -> Job:
     """Check the data, then load the model."""
-    dataset = open_dataset(data, classes=classes, labels=labels, split=split, options=reading)
-    names = class_names(dataset, classes, prompting)
+    dataset = source.open()
+    names = class_names(dataset, source.classes, prompting)
     if limit is not None and limit < len(dataset):
         dataset = class_balanced(dataset, limit, seed) if dataset.is_labelled else dataset.subset(range(limit))
     return Job(load(model, device), names, tuple(templates) if templates else (DEFAULT_TEMPLATE,), prompting, dataset)
@@ -99,8 +95,8 @@ def run(job: Job, settings: Settings, folder: Path, *, quiet: bool = False) -> i
     Returns:
         number of images that failed.
     """
-    target = RunFolder.create(folder, manifest(job, settings))
-    records = certify(job, settings, target)
+    with RunFolder.create(folder, manifest(job, settings)) as target:
+        records = certify(job, settings, target)
     failed = [record for record in records if record.status == FAILED]
     if not quiet:
         report(job, settings, records, target)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from certimed.assets import asset, demo_prompts
-from certimed.cli import classify, tuning
+from certimed.cli import classify, inputs, tuning
 from certimed.cli.console import out, printable
 from certimed.cli.prompting import Prompting
 from certimed.cli.tables import print_accuracy
-from certimed.data import DEFAULT_READ, open_dataset
+from certimed.data import open_dataset
 from certimed.errors import InputError
 from certimed.runs import ClassRecord, RunFolder
 
@@ -27,13 +27,9 @@ def classification(folder: Path, *, images: int, n: int, seed: int) -> None:
     entries = [f"{slug}={words}" for slug, words in prompts["classes"].items()]
     job = classify.prepare(
         model="demo",
-        data=asset("demo_images"),
-        classes=entries,
+        source=inputs.Source(asset("demo_images"), entries),
         templates=prompts["templates"],
         prompting=Prompting(METHODS, initial_context=prompts["initial_context"]),
-        labels=None,
-        split=None,
-        reading=DEFAULT_READ,
         limit=images,
         seed=seed,
         device="cpu",
@@ -47,8 +43,8 @@ def classification(folder: Path, *, images: int, n: int, seed: int) -> None:
     runs = {}
     for sigma in SIGMAS:
         settings = classify.Settings(sigma, n0=100, n=n, alpha=1e-3, bound="one-sided", seed=seed, batch_size=None)
-        target = RunFolder.create(folder / f"sigma-{sigma:g}", classify.manifest(job, settings))
-        runs[sigma] = classify.certify(job, settings, target)
+        with RunFolder.create(folder / f"sigma-{sigma:g}", classify.manifest(job, settings)) as target:
+            runs[sigma] = classify.certify(job, settings, target)
     print_accuracy({(sigma, method): records for sigma, records in runs.items() for method in METHODS})
     out.print(f"The largest radius, in words. {printable(_example(runs).statement(), 1000)}", highlight=False)
     out.print(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import typer
 
 from certimed.cli.console import EXIT_SOME_FAILED
-from certimed.data import ReadOptions
+from certimed.data import DEFAULT_READ, Dataset, ReadOptions, open_dataset
 from certimed.errors import InputError
 
 T = TypeVar("T")
@@ -80,6 +81,42 @@ def new_file(option: str, path: Path) -> Path:
     if not path.parent.is_dir():
         raise InputError(f"{option} {path}: there is no folder {path.parent}; make it first")
     return path
+
+
+def size(option: str, text: str | None) -> tuple[int, int] | None:
+    """``HEIGHTxWIDTH``, or None."""
+    if text is None:
+        return None
+    try:
+        height, width = (int(part) for part in text.lower().split("x"))
+    except ValueError as error:
+        raise InputError(f"{option} {text} is not HEIGHTxWIDTH; write e.g. {option} 512x512") from error
+    if height < 1 or width < 1:
+        raise InputError(f"{option} {text} has an empty side; write e.g. {option} 512x512")
+    return height, width
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which images, and how they are read; see :func:`certimed.data.open_dataset`."""
+
+    path: Path
+    classes: Sequence[str] | None = None
+    labels: Path | None = None
+    split: str | None = None
+    reading: ReadOptions = DEFAULT_READ
+    masks: Path | None = None
+
+    def open(self) -> Dataset:
+        """The data set; pixels are not read yet."""
+        return open_dataset(
+            self.path,
+            classes=self.classes,
+            labels=self.labels,
+            split=self.split,
+            options=self.reading,
+            masks=self.masks,
+        )
 
 
 def exit_for_failures(failed: int) -> None:

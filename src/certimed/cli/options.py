@@ -67,9 +67,41 @@ Sigma = Annotated[
     float, typer.Option(help="Noise standard deviation in [0, 1] intensity units.", rich_help_panel=_NOISE)
 ]
 SelectionSamples = Annotated[
-    int, typer.Option("--n0", help="Noisy copies that choose the class.", rich_help_panel=_NOISE)
+    int | None,
+    typer.Option("--n0", help="Noisy copies that choose the class; 100, or 10 a mask.", rich_help_panel=_NOISE),
 ]
-Samples = Annotated[int, typer.Option("--n", help="Noisy copies that bound its probability.", rich_help_panel=_NOISE)]
+Samples = Annotated[
+    int | None,
+    typer.Option("--n", help="Noisy copies that bound its probability; 10000, or 100 a mask.", rich_help_panel=_NOISE),
+]
+_MASKS = "Segmentation"
+Masks = Annotated[
+    Path | None, typer.Option(help="Folder of masks, if not masks/ beside images/.", rich_help_panel=_MASKS)
+]
+Denoiser = Annotated[
+    str | None,
+    typer.Option(help="Denoiser in front: a diffusers folder or id, guided-diffusion:FILE.pt.", rich_help_panel=_MASKS),
+]
+Methods = Annotated[
+    str | None,
+    typer.Option(help="plain, denoised or both; default: all that can be had.", rich_help_panel=_MASKS),
+]
+Tau = Annotated[float, typer.Option(help="Agreement to exceed; sets the radius.", rich_help_panel=_MASKS)]
+Correction = Annotated[str, typer.Option(help="holm or bonferroni.", rich_help_panel=_MASKS)]
+Size = Annotated[
+    str | None, typer.Option(help="Resize to HEIGHTxWIDTH first; default: native.", rich_help_panel=_MASKS)
+]
+Empty = Annotated[
+    str, typer.Option(help="Dice of a class absent from truth and answer: one, zero, skip.", rich_help_panel=_MASKS)
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        help="What the network returns, where its files do not say: logits, probabilities, 'binary logit'.",
+        rich_help_panel=_MASKS,
+    ),
+]
+Pictures = Annotated[int, typer.Option(min=0, help="Panels to draw of the first N images.", rich_help_panel=_MASKS)]
 Alpha = Annotated[float, typer.Option(help="Failure probability of each certificate.", rich_help_panel=_NOISE)]
 Bound = Annotated[str, typer.Option(help="one-sided, two-sided or best.", rich_help_panel=_NOISE)]
 Seed = Annotated[int, typer.Option(help="Seed of all noise.", rich_help_panel=_NOISE)]

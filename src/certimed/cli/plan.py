@@ -29,8 +29,8 @@ _SIZES = (100, 1_000, 10_000, 100_000)
 def plan(
     sigma: opt.Sigma = 0.25,
     alpha: opt.Alpha = 1e-3,
-    n0: opt.SelectionSamples = 100,
-    n: opt.Samples = 10_000,
+    n0: Annotated[int, typer.Option("--n0", help="Selection samples.")] = 100,
+    n: Annotated[int, typer.Option("--n", help="Estimation samples.")] = 10_000,
     radius: Annotated[float | None, typer.Option(help="Radius wanted: smallest n that can reach it.")] = None,
     tau: Annotated[float | None, typer.Option(help="Segmentation: agreement threshold wanted, e.g. 0.75.")] = None,
     pixels: Annotated[int, typer.Option(help="Segmentation: pixels of one image.")] = 512 * 512,

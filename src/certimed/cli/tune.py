@@ -68,13 +68,12 @@ def tune(
 
         inputs.one_of("--method", method, ("few-shot", "pool"))
         target = inputs.new_file("--out", inputs.needed("--out", out, "prompt.safetensors"))
-        source = tuning.Source(
+        source = inputs.Source(
             path=inputs.needed("--data", data, "train/"),
             classes=inputs.class_entries(classes),
             labels=labels,
             split=split,
             reading=inputs.read_options(window=window, frame=frame, axis=axis, slice_=slice_),
-            test=test,
         )
         how = tuning.Tuning(
             sigmas=inputs.numbers("--sigmas", sigmas),
@@ -89,4 +88,4 @@ def tune(
             seed=seed,
             batch_size=batch_size,
         )
-        tuning.run(inputs.needed("--model", model, "hf:vinid/plip"), source, how, method, device, target)
+        tuning.run(inputs.needed("--model", model, "hf:vinid/plip"), source, test, how, method, device, target)

@@ -10,39 +10,14 @@ import torch
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
+from certimed.cli import inputs
 from certimed.cli.classify import class_names
 from certimed.cli.console import err, out, printable
 from certimed.cli.prompting import Prompting, words_before_name
-from certimed.data import Dataset, ReadOptions, few_shot_indices, open_dataset, overlap
+from certimed.data import Dataset, few_shot_indices, open_dataset, overlap
 from certimed.errors import InputError
 from certimed.prompts import Prompt, TuningProgress, few_shot, pool
 from certimed.vlm import VisionLanguageModel, load
-
-
-@dataclass(frozen=True)
-class Source:
-    """Which images to learn from, and which not to."""
-
-    path: Path
-    classes: Sequence[str] | None
-    labels: Path | None
-    split: str | None
-    reading: ReadOptions
-    test: Path | None
-
-    def open(self) -> Dataset:
-        """The tuning images; refuses an overlap with the test images."""
-        dataset = open_dataset(
-            self.path, classes=self.classes, labels=self.labels, split=self.split, options=self.reading
-        )
-        if self.test is not None:
-            shared = overlap(dataset, open_dataset(self.test, options=self.reading))
-            if shared:
-                raise InputError(
-                    f"{len(shared)} images of {self.path} are also in the test images {self.test} (the first is "
-                    f"{shared[0][0]!r}); remove them from one"
-                )
-        return dataset
 
 
 @dataclass(frozen=True)
@@ -69,9 +44,13 @@ def context_start(text: str, templates: Sequence[str] | None) -> str | int:
     return int(text) if text.isdecimal() else text
 
 
-def run(model: str, source: Source, how: Tuning, method: str, device: str, target: Path) -> None:
-    """Tune, save, and say what was reached."""
+def run(
+    model: str, source: inputs.Source, test: Path | None, how: Tuning, method: str, device: str, target: Path
+) -> None:
+    """Tune, save, and say what was reached; refuses tuning images that are also test images."""
     dataset = source.open()
+    if test is not None:
+        _refuse_overlap(dataset, open_dataset(test, options=source.reading))
     names = class_names(dataset, source.classes, Prompting())
     vlm = load(model, device)
     prompt = learn_few_shot(vlm, dataset, names, how) if method == "few-shot" else learn_pool(vlm, dataset, names, how)
@@ -80,6 +59,15 @@ def run(model: str, source: Source, how: Tuning, method: str, device: str, targe
         levels = ", ".join(f"sigma {level}: {100 * share:.0f} %" for level, share in by_sigma.items())
         out.print(f"accuracy on {part} images: {levels}", highlight=False)
     out.print(f"prompt written to {printable(str(target))} ({target.stat().st_size:,} bytes)", highlight=False)
+
+
+def _refuse_overlap(tuning: Dataset, test: Dataset) -> None:
+    shared = overlap(tuning, test)
+    if shared:
+        raise InputError(
+            f"{len(shared)} images of {tuning.source} are also in the test images {test.source} (the first is "
+            f"{shared[0][0]!r}); remove them from one"
+        )
 
 
 def learn_few_shot(vlm: VisionLanguageModel, dataset: Dataset, names: Sequence[str], how: Tuning) -> Prompt:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certimed.certificates import MaskCertificate
+from certimed.certificates.fields import Fields
 from certimed.errors import InputError
 from certimed.metrics.intervals import MeanInterval, mean_interval
 from certimed.statistics import certified_accuracy_lower
@@ -126,6 +127,24 @@ class MaskScores:
         """Plain JSON types; NaN becomes null."""
         per_class = {name: [None if math.isnan(v) else v for v in row] for name, row in self.per_class.items()}
         return {"item": self.item, "empty": self.empty, "per_class": per_class, "whole": dict(self.whole)}
+
+    @classmethod
+    def from_dict(cls, data: object, alpha: float, tolerant: bool) -> MaskScores:
+        """Inverse of :meth:`to_dict`, given what the certificate knows; raises InputError naming what is wrong."""
+        fields = Fields(data, "mask scores")
+        per_class = fields.mapping("per_class")
+        for name, row in per_class.items():
+            if not isinstance(row, list) or not all(v is None or isinstance(v, int | float) for v in row):
+                raise InputError(f"scores {name!r:.40} must be a list of numbers or nulls")
+        numbers = Fields(fields.mapping("whole"), "mask scores of the whole image")
+        return cls(
+            item=fields.string("item"),
+            per_class={k: tuple(math.nan if v is None else float(v) for v in row) for k, row in per_class.items()},
+            whole={name: numbers.number(name) for name in fields.mapping("whole")},
+            empty=fields.string("empty"),
+            alpha=alpha,
+            tolerant=tolerant,
+        )
 
 
 def mask_scores(

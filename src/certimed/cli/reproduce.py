@@ -1,0 +1,119 @@
+"""``certimed reproduce``: the published protocols on their data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from certimed.cli import options as opt
+from certimed.cli.console import one_sentence_errors
+
+app = typer.Typer(
+    help="Run a published protocol on its data set and print its table.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+HELP = """Certified accuracy of medical vision-language models with learnt prompts (PromptSmooth, MICCAI 2024).
+
+Tunes on the training part, certifies 500 class-balanced test images at sigma 0.1, 0.25, 0.5 and 1, and writes the \
+table (methods by radii, with confidence intervals) as CSV and LaTeX. Started again with the same --out, it goes on \
+where it stopped. Folder layouts: docs/reproduce.md.
+
+[bold]Examples[/]
+
+  certimed reproduce promptsmooth --dataset kather --model plip --data-root data/kather --out runs/kather-plip
+
+  certimed reproduce promptsmooth --dataset kather --model plip --data-root data/kather --limit 20 --n 1000 \
+--sigma 0.25 --out runs/quick
+
+  certimed reproduce promptsmooth --dataset rsna18 --model medclip:weights/medclip-vit --data-root data/rsna \
+--sweep shots --out runs/shots
+"""
+_PROTOCOL = "Protocol"
+
+
+@app.command(help=HELP)
+def promptsmooth(
+    dataset: Annotated[
+        str | None, typer.Option(help="kather, pannuke, sicapv2, skincancer, covid19 or rsna18.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="plip, quiltnet, medclip, biomedclip, or any model as in certimed certify.")
+    ] = None,
+    data_root: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; new, or of this run stopped.")] = None,
+    sigma: Annotated[
+        str | None, typer.Option(help="Noise levels; published: 0.1,0.25,0.5,1.", rich_help_panel=_PROTOCOL)
+    ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            help="Methods out of none, few-shot, zero-shot, both, pool, per-sample, split; default: the first four.",
+            rich_help_panel=_PROTOCOL,
+        ),
+    ] = None,
+    n: Annotated[
+        int | None, typer.Option("--n", min=1, help="Noisy copies; published: 10 000.", rich_help_panel=_PROTOCOL)
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Test images; published: 500, in sweeps 100.", rich_help_panel=_PROTOCOL),
+    ] = None,
+    shots: Annotated[
+        int | None, typer.Option(min=1, help="Tuning images a class; published: 16.", rich_help_panel=_PROTOCOL)
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Of few-shot tuning; published: 50.", rich_help_panel=_PROTOCOL)
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="published (CoOp's optimiser) or default (better).", rich_help_panel=_PROTOCOL),
+    ] = None,
+    sweep: Annotated[
+        str | None, typer.Option(help="Ablation over shots, context, steps or copies.", rich_help_panel=_PROTOCOL)
+    ] = None,
+    values: Annotated[
+        str | None, typer.Option(help="Values of the sweep, separated by commas.", rich_help_panel=_PROTOCOL)
+    ] = None,
+    baseline_template: Annotated[
+        str,
+        typer.Option(
+            help="Template of method none: same (as learnt methods start from), published, or a text with {}.",
+            rich_help_panel=_PROTOCOL,
+        ),
+    ] = "same",
+    seed: Annotated[
+        int | None, typer.Option(help="Of subset, shots and noise; published: 3.", rich_help_panel=_PROTOCOL)
+    ] = None,
+    device: opt.Device = "cpu",
+    batch_size: opt.BatchSize = None,
+) -> None:
+    """See :data:`HELP`."""
+    with one_sentence_errors():
+        from certimed.cli import inputs, reproduction
+
+        failed = reproduction.run(
+            reproduction.plan(
+                dataset=inputs.needed("--dataset", dataset, "kather"),
+                model=inputs.needed("--model", model, "plip"),
+                data_root=inputs.needed("--data-root", data_root, "data/kather"),
+                out=inputs.needed("--out", out, "runs/kather-plip"),
+                sigmas=None if sigma is None else inputs.numbers("--sigma", sigma),
+                prompts=prompts,
+                sweep=sweep,
+                values=None if values is None else inputs.numbers("--values", values),
+                baseline_template=baseline_template,
+                device=device,
+                n=n,
+                limit=limit,
+                shots=shots,
+                epochs=epochs,
+                recipe=recipe,
+                seed=seed,
+                batch_size=batch_size,
+            )
+        )
+    inputs.exit_for_failures(failed)

@@ -1,0 +1,1 @@
+"""Pictures and tables for people: what was certified, made visible."""
