@@ -121,6 +121,7 @@ def certify(
                 dataset=source.open(),
                 limit=limit,
                 device=device,
+                class_names=source.classes,
                 output=output,
             )
             failed = segment.run(masked, chosen, target, pictures=pictures)

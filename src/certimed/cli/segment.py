@@ -86,6 +86,7 @@ def prepare(
     dataset: Dataset,
     limit: int | None,
     device: str,
+    class_names: Sequence[str] | None = None,
     num_classes: int | None = None,
     output: str | None = None,
 ) -> Job:
@@ -99,7 +100,7 @@ def prepare(
     if DENOISED in chosen:
         assert denoiser is not None
         front = load_denoiser(str(asset("demo_denoiser")) if denoiser == "demo" else denoiser, device)
-    names = dataset.class_names or tuple(f"class {index}" for index in range(segmenter.num_classes))
+    names = tuple(class_names or dataset.class_names or (f"class {i}" for i in range(segmenter.num_classes)))
     if len(names) != segmenter.num_classes:
         raise InputError(
             f"the data set has {len(names)} classes ({', '.join(names)}) and the network {segmenter.num_classes}; "
@@ -203,7 +204,7 @@ def manifest(job: Job, settings: MaskSettings) -> dict[str, object]:
 def print_masks(runs: Mapping[float, Sequence[MaskRecord]], job: Job, settings: MaskSettings) -> None:
     """Print one row for each (sigma, method): radius, Dice clean, noisy, published and guaranteed, share abstained."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for heading in ("sigma", "radius", "method", "clean", "noisy", "published", "guaranteed", "IoU", "% abst."):
+    for heading in ("sigma", "radius", "method", "clean", "noisy", "publ.", "guaranteed", "IoU", "abst."):
         table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
     scored = False
     for sigma, records in runs.items():
@@ -221,8 +222,8 @@ def print_masks(runs: Mapping[float, Sequence[MaskRecord]], job: Job, settings: 
 
 _LEGEND = (
     "radius: L2 in [0, 1] units. clean, noisy: Dice of the network without and with one draw of noise (not certified). "
-    "published: Dice over certified pixels, no bound under attack. guaranteed: lowest and highest Dice any attack "
-    "below the radius can reach. IoU: guaranteed."
+    "publ.: published Dice, over certified pixels, no bound under attack. guaranteed: lowest and highest Dice any "
+    "attack below the radius can reach. IoU: guaranteed. abst.: pixels abstained."
 )
 
 
@@ -231,7 +232,7 @@ def _row(records: Sequence[MaskRecord], method: str, job: Job) -> list[str]:
         return ["-"] * 6
     abstained = 1 - sum(record.certificates[method].share_certified for record in records) / len(records)
     if not all(method in record.scores for record in records):
-        return ["-"] * 5 + [f"{100 * abstained:.1f}"]
+        return ["-"] * 5 + [f"{100 * abstained:.0f} %"]
     summary = summarise(records, method, job.class_names)
 
     def mean(metric: str) -> str:
@@ -244,7 +245,7 @@ def _row(records: Sequence[MaskRecord], method: str, job: Job) -> list[str]:
         mean("certified Dice (published)"),
         f"{mean('guaranteed Dice')}-{mean('best-case Dice')}",
         mean("guaranteed IoU"),
-        f"{100 * abstained:.1f}",
+        f"{100 * abstained:.0f} %",
     ]
 
 

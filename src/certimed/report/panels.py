@@ -17,7 +17,8 @@ from certimed.noise import NoiseKey
 from certimed.sampling import noisy_batches
 
 # Okabe and Ito's palette: told apart by readers with any common form of colour blindness.
-CLASS_COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+CLASS_COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#CC79A7")
+_ABSTAINED = "#D55E00"
 
 
 def mask_panel(
@@ -71,11 +72,14 @@ def _show(axis: Any, title: str, picture: NDArray[Any]) -> None:
 
 
 def _certified(axis: Any, method: str, certificate: MaskCertificate, pixels: Tensor) -> None:
+    from matplotlib import rc_context
+
     abstained = ~certificate.certified
     picture = _coloured(np.where(abstained, 0, certificate.mask), pixels)
     _show(axis, f"{method}: certified, {100 * certificate.share_certified:.0f} %", picture)
-    axis.contourf(abstained, levels=[0.5, 1.5], colors="none", hatches=["//////"])
-    axis.contour(abstained, levels=[0.5], colors="#D55E00", linewidths=0.5)
+    with rc_context({"hatch.color": _ABSTAINED, "hatch.linewidth": 0.6}):
+        axis.contourf(abstained, levels=[0.5, 1.5], colors="none", hatches=["//////"])
+    axis.contour(abstained, levels=[0.5], colors=_ABSTAINED, linewidths=0.5)
 
 
 def _radius(figure: Any, axis: Any, certificate: MaskCertificate) -> None:
@@ -108,4 +112,4 @@ def _legend(class_names: Sequence[str]) -> list[Any]:
     from matplotlib.patches import Patch
 
     named = [Patch(color=_colour(i), label=name) for i, name in enumerate(class_names) if i]
-    return [*named, Patch(facecolor="white", edgecolor="#D55E00", hatch="//////", label="abstained")]
+    return [*named, Patch(facecolor="white", edgecolor=_ABSTAINED, hatch="//////", label="abstained")]
