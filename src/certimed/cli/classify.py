@@ -59,6 +59,12 @@ class Job:
     prompting: Prompting
     dataset: Dataset
 
+    def comparison(self, sigma: float) -> PromptComparison:
+        """The prompt methods at one noise level; refuses templates and prompts that do not fit the model."""
+        return PromptComparison(
+            self.vlm, self.prompting.methods(self.vlm, self.class_names, self.templates, sigma), sigma
+        )
+
 
 def prepare(
     *,
@@ -95,19 +101,18 @@ def run(job: Job, settings: Settings, folder: Path, *, quiet: bool = False) -> i
     Returns:
         number of images that failed.
     """
+    comparison = job.comparison(settings.sigma)
     with RunFolder.create(folder, manifest(job, settings)) as target:
-        records = certify(job, settings, target)
+        records = certify(job, comparison, settings, target)
     failed = [record for record in records if record.status == FAILED]
     if not quiet:
         report(job, settings, records, target)
     return len(failed)
 
 
-def certify(job: Job, settings: Settings, target: RunFolder) -> list[ClassRecord]:
+def certify(job: Job, comparison: PromptComparison, settings: Settings, target: RunFolder) -> list[ClassRecord]:
     """Certify every image of the job with a progress bar."""
-    methods = job.prompting.methods(job.vlm, job.class_names, job.templates, settings.sigma)
-    comparison = PromptComparison(job.vlm, methods, settings.sigma)
-    streams = len({method.stream for method in methods})
+    streams = len({method.stream for method in comparison.methods})
     records = []
     with sample_progress(len(job.dataset), streams * (settings.n0 + settings.n)) as (bar, task):
 

@@ -44,7 +44,7 @@ def classification(folder: Path, *, images: int, n: int, seed: int) -> None:
     for sigma in SIGMAS:
         settings = classify.Settings(sigma, n0=100, n=n, alpha=1e-3, bound="one-sided", seed=seed, batch_size=None)
         with RunFolder.create(folder / f"sigma-{sigma:g}", classify.manifest(job, settings)) as target:
-            runs[sigma] = classify.certify(job, settings, target)
+            runs[sigma] = classify.certify(job, job.comparison(sigma), settings, target)
     print_accuracy({(sigma, method): records for sigma, records in runs.items() for method in METHODS})
     out.print(f"The largest radius, in words. {printable(_example(runs).statement(), 1000)}", highlight=False)
     out.print(
