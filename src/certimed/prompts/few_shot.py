@@ -34,6 +34,8 @@ class Recipe:
         name: for the record.
         optimiser: ``"sgd"`` (momentum 0.9, weight decay 5e-4, as CoOp's) or ``"adamw"``.
         lr: peak learning rate; cosine decay over the epochs.
+        lr_in_spreads: whether ``lr`` is in units of the standard deviation of the model's token embeddings, which
+            differs widely between models (CLIP's is about 0.013).
         warmup_lr: constant rate of the first epoch, or None.
         copies: noisy copies of each image and sigma, all visited in every epoch; None: one fresh copy of each image
             an epoch, at a sigma drawn at random.
@@ -45,6 +47,7 @@ class Recipe:
     name: str
     optimiser: str
     lr: float
+    lr_in_spreads: bool = False
     warmup_lr: float | None = None
     copies: int | None = None
     batches: int | None = None
@@ -54,7 +57,7 @@ class Recipe:
 
 RECIPES = {
     "published": Recipe("published", "sgd", lr=0.002, warmup_lr=1e-5),
-    "default": Recipe("default", "adamw", lr=0.01, copies=10, batches=4, label_smoothing=0.05),
+    "default": Recipe("default", "adamw", lr=0.1, lr_in_spreads=True, copies=10, batches=4, label_smoothing=0.05),
 }
 """``published``: CoOp's settings, on which PromptSmooth builds (its own trainer was not released). ``default``: many
 cached copies of each image in few large steps of AdamW, so the gradient carries little noise of its own."""
@@ -182,6 +185,7 @@ class _Run:
         self.generator = generator
         self.held_out = held_out
         self.sigmas = sigmas
+        self.peak_rate = recipe.lr * (learner.spread if recipe.lr_in_spreads else 1.0)
         self.optimiser = _optimiser(recipe, learner)
 
     def fit(self, patience: int | None, progress: Report | None) -> list[dict[str, Any]]:
@@ -248,7 +252,7 @@ class _Run:
     def _set_rate(self, epoch: int, step: int, steps: int | None) -> None:
         # CoOp's schedule changes once an epoch; with few large steps an epoch it is followed step by step.
         position = epoch + (step / steps if steps else 0.0)
-        rate = self.recipe.lr * 0.5 * (1 + math.cos(math.pi * position / self.epochs))
+        rate = self.peak_rate * 0.5 * (1 + math.cos(math.pi * position / self.epochs))
         if epoch == 0 and self.recipe.warmup_lr is not None:
             rate = self.recipe.warmup_lr
         for group in self.optimiser.param_groups:

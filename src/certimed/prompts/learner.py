@@ -91,6 +91,11 @@ class PromptLearner(nn.Module):
         """Whether each class has a context of its own."""
         return self.context.ndim == 3
 
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the token embeddings of the prompts: the scale a context lives on."""
+        return float(self.base[self.tokens.mask].std())
+
     def text_features(self) -> Tensor:
         """Normalised text features, float32 ``(K, D)``, differentiable in :attr:`context`."""
         return self.features(self.context)
