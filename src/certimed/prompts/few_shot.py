@@ -57,7 +57,7 @@ class Recipe:
 
 RECIPES = {
     "published": Recipe("published", "sgd", lr=0.002, warmup_lr=1e-5),
-    "default": Recipe("default", "adamw", lr=0.1, lr_in_spreads=True, copies=10, batches=4, label_smoothing=0.05),
+    "default": Recipe("default", "adamw", lr=0.1, lr_in_spreads=True, copies=10, batches=4),
 }
 """``published``: CoOp's settings, on which PromptSmooth builds (its own trainer was not released). ``default``: many
 cached copies of each image in few large steps of AdamW, so the gradient carries little noise of its own."""
