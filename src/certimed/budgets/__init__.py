@@ -11,6 +11,7 @@ is right: the smoothed prediction is the selected class in the whole open ball o
 giving up only abstains.
 """
 
+from certimed.budgets.expectation import Expectation, expected, mean_over
 from certimed.budgets.kinds import (
     PUBLISHED_RADII,
     Betting,
@@ -29,6 +30,7 @@ __all__ = [
     "PUBLISHED_RADII",
     "Betting",
     "Budget",
+    "Expectation",
     "Fixed",
     "Grid",
     "Looks",
@@ -39,5 +41,7 @@ __all__ = [
     "Precision",
     "Session",
     "budget_from_dict",
+    "expected",
+    "mean_over",
     "parse_budget",
 ]

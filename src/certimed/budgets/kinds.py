@@ -155,7 +155,8 @@ class Grid(Budget):
     thresholds against p <= Phi(r / sigma), the same alpha serving all radii because the hypotheses are nested
     (:func:`certimed.statistics.sequential.sequential_table`). Other bounds: alpha split over the looks as in
     :class:`Looks`. Stopping is free: a session gives up on the next radius when that would need more samples than are
-    left, or very likely would, and then reports the radius it has proved.
+    left, or very likely would, and then reports the radius it has proved. Failure probability is spent as (n_i / n)^2,
+    which keeps nearly all the strength of a fixed budget at the cap.
 
     Args:
         radii: reported radii, increasing, at least 0, in the units of sigma.
@@ -179,7 +180,7 @@ class Grid(Budget):
         return self.n
 
     def evidence(self, top: int, alpha: float, sigma: float, bound: str) -> Evidence:
-        return _adaptive(self.n, 1.0, top, alpha, sigma, bound, self.radii)
+        return _adaptive(self.n, 2.0, top, alpha, sigma, bound, self.radii)
 
     def question(self, top: int, alpha: float, sigma: float, bound: str) -> Question:
         return WhichRadius(self.radii)

@@ -206,7 +206,7 @@ class _Walk:
         self.mass: FloatArray = np.ones(1)
 
     def advance(self, size: int) -> None:
-        low, step = _binomial_window(size - self.size, self.p)
+        low, step = binomial_window(size - self.size, self.p)
         self.mass = np.convolve(self.mass, step) if len(self.mass) else self.mass
         self.low += low
         self.size = size
@@ -220,7 +220,7 @@ class _Walk:
         self.low += start
 
 
-def _binomial_window(trials: int, p: float) -> tuple[int, FloatArray]:
+def binomial_window(trials: int, p: float) -> tuple[int, FloatArray]:
     """Lowest count and probabilities of Bin(trials, p) where they are not negligible."""
     reach = 9.0 * math.sqrt(trials * p * (1.0 - p)) + 50.0
     low = max(0, math.floor(trials * p - reach))
