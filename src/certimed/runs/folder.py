@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from certimed.errors import InputError
 from certimed.integrity import (
@@ -22,13 +22,16 @@ from certimed.integrity import (
 )
 from certimed.runs.lock import LOCK, FolderLock
 from certimed.runs.manifest import check_same_run
-from certimed.runs.records import CERTIFIED, FAILED, ClassRecord
+from certimed.runs.mask_records import MaskRecord
+from certimed.runs.records import CERTIFIED, FAILED, ClassRecord, Record
 from certimed.runs.sharding import Shard
 
 MANIFEST = "run.json"
 CERTIFICATES = "certificates.jsonl"
 TIMING = "timing.jsonl"
 _PART = ".part"
+
+R = TypeVar("R")
 
 
 class RunFolder:
@@ -149,7 +152,7 @@ class RunFolder:
         section = self.manifest.get("shard")
         return None if not isinstance(section, dict) else Shard(int(section["index"]), int(section["count"]))
 
-    def append(self, record: ClassRecord) -> None:
+    def append(self, record: Record) -> None:
         """Add one line and make it durable before returning.
 
         Raises:
@@ -211,16 +214,23 @@ class RunFolder:
         Raises:
             InputError: names the first broken line.
         """
-        current = {number for number, _ in self.status().values()}
+        return self._read(ClassRecord.from_json)
+
+    def mask_records(self) -> Iterator[MaskRecord]:
+        """As :meth:`records`, for a segmentation run; arrays are read from the folder."""
+        return self._read(lambda line, seconds: MaskRecord.from_json(line, self.path, seconds))
+
+    def _read(self, parse: Callable[[str, float], R]) -> Iterator[R]:
+        status = self.status()
+        current = {number: item for item, (number, _) in status.items()}
         seconds = self.timings()
         for number, line in self.lines():
             if number not in current:
                 continue
             try:
-                record = ClassRecord.from_json(line)
+                record = parse(line, seconds.get(current[number], 0.0))
             except InputError as error:
                 raise InputError(f"{self.path / CERTIFICATES} line {number}: {error}") from error
-            object.__setattr__(record, "seconds", seconds.get(record.item, 0.0))
             yield record
 
     def timings(self) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from certimed.certificates import ClassCertificate
 from certimed.certificates.fields import Fields
@@ -14,6 +14,21 @@ from certimed.integrity import strict_json
 SCHEMA = "certimed/record/1"
 CERTIFIED = "certified"
 FAILED = "failed"
+
+
+class Record(Protocol):
+    """What a run folder needs of a line's content, whatever the task."""
+
+    @property
+    def item(self) -> str:
+        """Id of the image."""
+
+    @property
+    def seconds(self) -> float:
+        """Wall time spent on it."""
+
+    def to_json(self) -> str:
+        """The line, not yet sealed."""
 
 
 @dataclass(frozen=True)

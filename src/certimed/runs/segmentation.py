@@ -163,13 +163,14 @@ def certify_masks(
             continue
         if announce is not None:
             announce(item)
-        record = _certify_one(dataset, index, certifier)
+        record = certify_mask(dataset, index, certifier)
         record.write_arrays(folder.path)
         folder.append(record)
         yield record
 
 
-def _certify_one(dataset: Dataset, index: int, certifier: MaskCertifier) -> MaskRecord:
+def certify_mask(dataset: Dataset, index: int, certifier: MaskCertifier) -> MaskRecord:
+    """The record of one image; errors of the image or a model become a failed record."""
     begin = time.perf_counter()
     item, group = dataset.ids[index], dataset.groups[index]
     try:

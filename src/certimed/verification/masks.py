@@ -1,0 +1,129 @@
+"""Is every pixel a mask certificate calls certified one that its agreement counts prove?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterator
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from certimed.verification.exact import context, number, quantile, upper_tail
+from certimed.verification.shapes import MASK_CERTIFICATE, certificate_faults, pixels_of
+
+_LAYERS = ("agreement", "certified", "mask")
+_TIE = Fraction(1, 10**11)  # p-values this close to their level may be decided either way, towards fewer pixels
+_RADIUS_SLACK = Fraction(1, 10**9)
+
+
+def mask_faults(data: Any, arrays: Path) -> Iterator[str]:
+    """Every false statement of a mask certificate, most basic first; none if it holds.
+
+    Checked: schema, the digest of the arrays, that they belong to the numbers, the family-wise test from the histogram
+    of agreement counts with exact p-values (Holm, Bonferroni, Lehmann-Romano), the certified pixels, their share, and
+    the radius ``sigma * Phi^-1(tau)``.
+
+    Args:
+        data: the certificate's JSON.
+        arrays: its npz file.
+    """
+    faults = list(certificate_faults(data, MASK_CERTIFICATE))
+    if faults:
+        yield from faults
+        return
+    if data["k_fwer"] != 1 and data["correction"] != "lehmann-romano":
+        yield f"k_fwer={data['k_fwer']} does not belong to correction {data['correction']!r}"
+        return
+    try:
+        layers = _read(arrays)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        yield f"its arrays {arrays.name} cannot be read ({error})"
+        return
+    yield from _array_faults(data, layers, arrays.name) or _proof_faults(data, layers)
+
+
+def _read(path: Path) -> dict[str, NDArray[Any]]:
+    with np.load(path, allow_pickle=False) as stored:
+        if sorted(stored.files) != sorted(_LAYERS):
+            raise ValueError(f"it holds {sorted(stored.files)}, not {list(_LAYERS)}")
+        return {name: stored[name] for name in _LAYERS}
+
+
+def _array_faults(data: dict[str, Any], layers: dict[str, NDArray[Any]], name: str) -> list[str]:
+    space = tuple(data["shape"][1:])
+    for layer, values in layers.items():
+        if values.shape != space:
+            return [f"{layer} in {name} has shape {values.shape}, not {space}"]
+        if values.dtype.kind != ("b" if layer == "certified" else "u"):
+            return [f"{layer} in {name} has dtype {values.dtype}"]
+    if _digest(layers) != data["arrays_sha256"]:
+        return [f"arrays_sha256 is not the digest of {name}"]
+    if int(layers["mask"].max()) >= data["num_classes"]:
+        return [f"mask holds class {int(layers['mask'].max())} of {data['num_classes']} classes"]
+    if int(layers["agreement"].max()) > data["n"]:
+        return [f"agreement holds {int(layers['agreement'].max())} of n={data['n']} samples"]
+    return []
+
+
+def _digest(layers: dict[str, NDArray[Any]]) -> str:
+    found = hashlib.sha256()
+    for name in ("agreement", "mask"):
+        found.update(json.dumps([name, list(layers[name].shape)]).encode())
+        found.update(np.ascontiguousarray(layers[name], dtype="<u4").tobytes())
+    return found.hexdigest()
+
+
+def _proof_faults(data: dict[str, Any], layers: dict[str, NDArray[Any]]) -> Iterator[str]:
+    pixels = pixels_of(data["shape"])
+    if data["k_fwer"] > pixels:
+        yield f"k_fwer={data['k_fwer']} exceeds the {pixels} pixels"
+        return
+    histogram = np.bincount(layers["agreement"].ravel(), minlength=data["n"] + 1).tolist()
+    strict, loose = _threshold(data, histogram, pixels, 1 - _TIE), _threshold(data, histogram, pixels, 1 + _TIE)
+    if data["threshold"] not in (strict, loose):
+        yield f"threshold={data['threshold']} is not the one {data['correction']} gives ({strict})"
+    shown = layers["certified"]
+    claimed = (
+        np.zeros(shown.shape, dtype=bool) if data["threshold"] is None else layers["agreement"] >= data["threshold"]
+    )
+    if not np.array_equal(shown, claimed):
+        yield f"{int(np.count_nonzero(shown != claimed))} pixels of 'certified' contradict agreement and threshold"
+    if data["share_certified"] != float(np.count_nonzero(claimed) / pixels):
+        yield f"share_certified={data['share_certified']!r} is not {int(np.count_nonzero(claimed))} of {pixels} pixels"
+    mp = context()
+    exact = number(Fraction(data["sigma"])) * (quantile(Fraction(data["tau"])) if data["tau"] > 0.5 else mp.mpf(0))
+    radius = number(Fraction(data["radius"]))
+    if radius > exact or radius < exact * (1 - number(_RADIUS_SLACK)):
+        yield f"radius={data['radius']!r} is not sigma * Phi^-1(tau) = {float(exact):.9g}"
+
+
+def _threshold(data: dict[str, Any], histogram: list[int], pixels: int, lean: Fraction) -> int | None:
+    n, alpha, tolerated = data["n"], Fraction(data["alpha"]) * lean, data["k_fwer"]
+    if data["correction"] == "bonferroni":
+        return _smallest_count(n, Fraction(data["tau"]), alpha / pixels)
+    # Step-down over the ordered p-values, one group of equal counts at a time: the first of a group has rank i.
+    threshold, rank = None, 1
+    for count in range(n, -1, -1):
+        if not histogram[count]:
+            continue
+        allowed = tolerated * alpha / (pixels if rank <= tolerated else pixels + tolerated - rank)
+        if not bool(upper_tail(count, n, Fraction(data["tau"])) <= number(allowed)):
+            break
+        threshold, rank = count, rank + histogram[count]
+    return threshold
+
+
+@lru_cache(maxsize=4096)
+def _smallest_count(n: int, tau: Fraction, level: Fraction) -> int | None:
+    target = number(level)
+    low, high = 0, n + 1  # P(>= low) is above the level, P(>= high) = 0 is not
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if upper_tail(middle, n, tau) <= target else (middle, high)
+    return high if high <= n else None
