@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from certimed import __version__
-from certimed.cli import certify, demo, plan, tune
+from certimed.cli import certify, demo, export, merge, plan, reproduce, tune, verify
+from certimed.cli.stopping import orderly_stop
 
 app = typer.Typer(
     name="certimed",
@@ -22,6 +23,10 @@ app.command(help=demo.HELP)(demo.demo)
 app.command(help=tune.HELP)(tune.tune)
 app.command(help=certify.HELP)(certify.certify)
 app.command(help=plan.HELP)(plan.plan)
+app.command(help=verify.HELP)(verify.verify)
+app.command(help=merge.HELP)(merge.merge)
+app.command(help=export.HELP)(export.export)
+app.add_typer(reproduce.app, name="reproduce")
 
 
 def _version(wanted: bool) -> None:
@@ -41,4 +46,5 @@ def _root(
 
 def main() -> None:
     """Entry point of the ``certimed`` script."""
-    app()
+    with orderly_stop():
+        app()
