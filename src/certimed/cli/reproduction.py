@@ -308,7 +308,7 @@ def _certify(work: Plan, job: classify.Job, sigma: float) -> list[ClassRecord]:
     about = classify.manifest(job, settings) | {"preset": json.loads(json.dumps(asdict(work.preset)))}
     known = (folder / MANIFEST).is_file()
     with RunFolder.resume(folder, about) if known else RunFolder.create(folder, about) as target:
-        classify.certify(job, job.comparison(settings.sigma), settings, target)
+        classify.certify(job, comparison, settings, target)
         return list(target.records())
 
 
