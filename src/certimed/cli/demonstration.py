@@ -43,7 +43,7 @@ def classification(folder: Path, *, images: int, n: int, seed: int) -> None:
     runs = {}
     for sigma in SIGMAS:
         settings = classify.Settings(sigma, n0=100, n=n, alpha=1e-3, bound="one-sided", seed=seed, batch_size=None)
-        with RunFolder.create(folder / f"sigma-{sigma:g}", classify.manifest(job, settings)) as target:
+        with RunFolder.create(folder / f"prompts-sigma-{sigma:g}", classify.manifest(job, settings)) as target:
             runs[sigma] = classify.certify(job, job.comparison(sigma), settings, target)
     print_accuracy({(sigma, method): records for sigma, records in runs.items() for method in METHODS})
     out.print(f"The largest radius, in words. {printable(_example(runs).statement(), 1000)}", highlight=False)
@@ -61,7 +61,7 @@ def _with_tuned_prompts(job: classify.Job, entries: list[str], folder: Path, see
         epochs=50,
         recipe="default",
         context=job.prompting.initial_context or 5,
-        per_class=False,
+        per_class=True,
         position="end",
         held_out=0,
         early_stop=None,

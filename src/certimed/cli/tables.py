@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from certimed.certificates import PROMPT_FROZEN
 from certimed.cli.console import out
 from certimed.metrics import PUBLISHED_RADII, ClassificationSummary, summarise
 from certimed.runs import CERTIFIED, ClassRecord
@@ -34,16 +35,20 @@ def print_accuracy(
     summaries = {key: summarise_records(records, key[1], radii) for key, records in runs.items()}
     labelled = all(summary.certified_accuracy is not None for summary in summaries.values())
     out.print("certified accuracy (%) at radius r:" if labelled else "images certified (%) at radius r, no labels:")
-    out.print(_accuracy_table(summaries, radii, labelled))
+    frozen = {key for key, records in runs.items() if _is_frozen(records, key[1])}
+    out.print(_accuracy_table(summaries, radii, labelled, frozen))
     out.print(_LEGEND, style="dim", highlight=False)
 
 
 def _accuracy_table(
-    summaries: Mapping[tuple[float, str], ClassificationSummary], radii: Sequence[float], labelled: bool
+    summaries: Mapping[tuple[float, str], ClassificationSummary],
+    radii: Sequence[float],
+    labelled: bool,
+    frozen: Set[tuple[float, str]],
 ) -> Table:
     shown = _informative(summaries.values(), radii)
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for heading in ("sigma", "prompt", "clean", "noisy", *(f"r={r:g}" for r in shown), "few", "unstable"):
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True)
+    for heading in ("sigma", "prompt", "clean", "noisy", *(f"r={r:g}" for r in shown), "few", "unst."):
         table.add_column(heading, justify="left" if heading == "prompt" else "right", no_wrap=True)
     previous = None
     for (sigma, method), summary in summaries.items():
@@ -53,7 +58,7 @@ def _accuracy_table(
         previous = sigma
         table.add_row(
             f"{sigma:g}",
-            method,
+            method + "*" * ((sigma, method) in frozen),
             _percent(summary.clean_accuracy),
             _percent(summary.noisy_accuracy),
             *(_percent(value) for value, r in zip(curve or (), summary.radii) if r in shown),
@@ -61,6 +66,10 @@ def _accuracy_table(
             _percent(summary.unstable),
         )
     return table
+
+
+def _is_frozen(records: Sequence[ClassRecord], method: str) -> bool:
+    return any(method in r.certificates and r.certificates[method].scope == PROMPT_FROZEN for r in records)
 
 
 def _informative(summaries: Iterable[ClassificationSummary], radii: Sequence[float]) -> list[float]:
@@ -74,7 +83,8 @@ def _informative(summaries: Iterable[ClassificationSummary], radii: Sequence[flo
 _MOST_RADII = 6
 _LEGEND = (
     "r: L2 in [0, 1] units of the model input. clean, noisy: base model without and with one draw of noise (not "
-    "certified). few, unstable: abstained for want of samples, or because noise changes the answer."
+    "certified). few, unst.: abstained for want of samples, or because noise changes the answer. *: proved for the "
+    "prompt frozen at x, not for the pipeline that tuned it on the image."
 )
 
 
