@@ -493,9 +493,15 @@ def fuzz(run, name, data):
     path.write_bytes(content)
     try:
         verdict = verify(run)
-        assert not verdict.ok or bytes(content) == good
+        # White space between the parts of run.json is the one change without a meaning.
+        assert (
+            not verdict.ok or bytes(content) == good or (name == "run.json" and json.loads(content) == json.loads(good))
+        )
     except InputError:
         pass
+    finally:
+        path.write_bytes(good)
+    path.write_bytes(content)
     try:
         folder = RunFolder.open(run)
         folder.finished()

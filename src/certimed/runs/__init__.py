@@ -8,12 +8,13 @@ from certimed.runs.classification import (
     certify_with,
     remaining,
 )
+from certimed.runs.export import LoadedRun, load_run
 from certimed.runs.folder import RunFolder
 from certimed.runs.manifest import data_section
 from certimed.runs.mask_records import MaskRecord
 from certimed.runs.merging import merge
 from certimed.runs.records import CERTIFIED, FAILED, ClassRecord
-from certimed.runs.segmentation import DENOISED, PLAIN, MaskCertifier, MaskSettings, certify_masks
+from certimed.runs.segmentation import DENOISED, PLAIN, MaskCertifier, MaskSettings, certify_mask, certify_masks
 from certimed.runs.sharding import Shard, shard
 
 __all__ = [
@@ -24,16 +25,19 @@ __all__ = [
     "Certifier",
     "ClassRecord",
     "ClassificationWork",
+    "LoadedRun",
     "MaskCertifier",
     "MaskRecord",
     "MaskSettings",
     "RunFolder",
     "Shard",
     "certify_dataset",
+    "certify_mask",
     "certify_masks",
     "certify_one",
     "certify_with",
     "data_section",
+    "load_run",
     "merge",
     "remaining",
     "shard",

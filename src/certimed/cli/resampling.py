@@ -1,0 +1,130 @@
+"""``certimed verify --resample``: load model and data again and redraw some images' noise."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from certimed.cli import classify, inputs
+from certimed.cli.console import out, printable
+from certimed.cli.prompting import parse_prompts
+from certimed.data import ReadOptions
+from certimed.errors import InputError
+from certimed.integrity import strict_json
+from certimed.runs import RunFolder
+from certimed.verification import Comparison, resample
+from certimed.verification.resampling import Recount, recorded_counts
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the verifier takes model and data from; never from the run's word alone."""
+
+    model: str | None
+    data: Path | None
+    classes: Sequence[str] | None
+    labels: Path | None
+    split: str | None
+    prompts: str | None
+    device: str
+
+
+def compare(path: Path, m: int, salt: str | None, sources: Sources) -> bool:
+    """Redraw ``m`` images of a classification run, print each comparison; returns whether all are consistent."""
+    folder = RunFolder.open(path)
+    if folder.manifest.get("task") != "classify":
+        raise InputError(f"--resample redraws classification runs, and {path} is one of another task; leave it out")
+    chosen = salt if salt is not None else secrets.token_hex(8)
+    lines = [strict_json(line, "a line") for _, line in folder.lines()]
+    found = resample(recorded_counts(lines), _recount(folder.manifest, sources), m, chosen)
+    for one in found:
+        _print(one)
+    equal = sum(one.equal for one in found)
+    out.print(f"redrawn with salt {printable(chosen)}: {equal} of {len(found)} counts are equal", highlight=False)
+    if equal < len(found) and all(one.consistent for one in found):
+        out.print(
+            "The others pass a consistency test (Fisher's exact test for each class, level 1e-6): it can show that "
+            "counts do not belong together, not that they do. On the same kind of device with the same library "
+            "versions all must be equal.",
+            highlight=False,
+        )
+    return all(one.consistent for one in found)
+
+
+def _print(one: Comparison) -> None:
+    verdict = (
+        "equal" if one.equal else f"{'consistent' if one.consistent else '[bold red]false[/]'}, p={one.p_value:.2g}"
+    )
+    counts = "" if one.equal else f" (recorded {list(one.recorded)}, now {list(one.redrawn)})"
+    out.print(f"{printable(one.item)} {printable(one.method)}: {verdict}{printable(counts, 300)}", highlight=False)
+
+
+def _recount(manifest: Mapping[str, Any], sources: Sources) -> Recount:
+    """Build model, prompts and data as the manifest describes them, from what the verifier names."""
+    try:
+        settings = classify.Settings(
+            **{name: manifest["settings"][name] for name in classify.Settings.__dataclass_fields__}
+        ).checked()
+        recorded, reading, model = manifest["prompts"], dict(manifest["data"]["reading"]), manifest["model"]
+        tuning = {name: recorded[name] for name in ("initial_context", "copies", "steps", "lr")}
+        names, templates = [str(name) for name in recorded["methods"]], list(manifest["templates"])
+        wanted = {kind: recorded[kind] for kind in ("few_shot", "pool")}
+        reading = {name: tuple(value) if isinstance(value, list) else value for name, value in reading.items()}
+        options = ReadOptions(**reading)
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"run.json lacks what --resample needs ({error}); it was written by another version"
+        ) from error
+    job = classify.prepare(
+        model=inputs.needed("--model", sources.model, "hf:vinid/plip"),
+        source=inputs.Source(
+            path=inputs.needed("--data", sources.data, "images/"),
+            classes=sources.classes,
+            labels=sources.labels,
+            split=sources.split,
+            reading=options,
+            masks=None,
+        ),
+        templates=templates,
+        prompting=parse_prompts(sources.prompts or ",".join(names), **tuning),
+        limit=None,
+        seed=settings.seed,
+        device=sources.device,
+    )
+    for what, own, its in (
+        ("the model", job.vlm.identity, model["identity"]),
+        *(
+            (f"the {kind} prompt", getattr(getattr(job.prompting, kind), "identity", None), wanted[kind])
+            for kind in wanted
+        ),
+        ("the list of classes", list(job.class_names), manifest["classes"]),
+    ):
+        if own != its:
+            raise InputError(f"{what} is not the one of this run: it is {own!s:.80}, the run's is {its!s:.80}")
+    comparison = job.comparison(settings.sigma)
+    positions = {item: index for index, item in enumerate(job.dataset.ids)}
+
+    def recount(item: str) -> dict[str, tuple[int, ...]]:
+        if item not in positions:
+            raise InputError(
+                f"{item!r:.80} of this run is not in {job.dataset.source}; name the run's data with --data"
+            )
+        pixels = torch.from_numpy(job.dataset.load(positions[item]).pixels).to(job.vlm.device)
+        results = comparison.run(
+            job.vlm.preprocess(pixels),
+            n0=settings.n0,
+            n=settings.n,
+            alpha=settings.alpha,
+            seed=settings.seed,
+            item_id=item,
+            batch_size=settings.batch_size,
+            bound=settings.bound,
+        )
+        return {name: result.certificate.counts for name, result in results.items()}
+
+    return recount
