@@ -1,0 +1,71 @@
+"""Models that are Python code of the user's own: the one place where certimed runs code it did not ship."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from certimed.errors import InputError
+
+PREFIX = "python:"
+_SPEC = re.compile(r"python:([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class UserModel:
+    """What a factory returned.
+
+    Attributes:
+        model: the returned callable, e.g. an ``nn.Module``.
+        source_sha256: digest of the module's source file, for the record. It does not cover what the file imports, nor
+            weights: a model of this kind is identified less well than one loaded from weights.
+    """
+
+    model: Callable[..., Any]
+    source_sha256: str
+
+
+def is_user_code(spec: str) -> bool:
+    """Whether a model is named as code: ``python:module:factory``."""
+    return spec.startswith(PREFIX)
+
+
+def load_user_model(spec: str, *, allow_code: bool) -> UserModel:
+    """Import ``module`` and call ``factory()`` of a ``python:module:factory``.
+
+    Args:
+        spec: the name; the module must be importable (installed, or on PYTHONPATH).
+        allow_code: the person's explicit consent. Nothing is imported without it: not even a look is harmless.
+
+    Raises:
+        InputError: no consent, a name that is none, a module or factory that is not there, a result that cannot be
+            called. Errors inside the user's code are not caught.
+    """
+    found = _SPEC.fullmatch(spec)
+    if found is None:
+        raise InputError(f"{spec!r:.120} is not python:MODULE:FACTORY; write e.g. python:my_models:build")
+    if not allow_code:
+        raise InputError(f"{spec} runs Python code; read it, and add --allow-code if you trust it")
+    name, factory = found.groups()
+    if importlib.util.find_spec(name.partition(".")[0]) is None:
+        raise InputError(f"there is no module {name} to import; install it, or put its folder on PYTHONPATH")
+    module = importlib.import_module(name)
+    build = getattr(module, factory, None)
+    if not callable(build):
+        raise InputError(f"the module {name} has no function {factory}; name the one that returns the model")
+    model = build()
+    if not callable(model):
+        raise InputError(f"{spec} returned {type(model).__name__}, which cannot be called as a model")
+    return UserModel(model, _source_digest(name))
+
+
+def _source_digest(name: str) -> str:
+    path = getattr(sys.modules[name], "__file__", None)
+    return hashlib.sha256(Path(path).read_bytes() if path else b"").hexdigest()
