@@ -4,7 +4,8 @@
 
 ``methods`` runs on the demo model at n = 2 000; the others on a CLIP of PLIP's exact size (ViT-B/32 at 224, text 512
 wide, 12 layers) with random weights and CLIP's own vocabulary, 9 classes of colon tissue. The sides of each comparison
-run in turn, in one process; medians with their range are printed, and the median of the ratios of adjacent runs.
+run in turn, in one process; medians with their range are printed, and the median of the ratios of adjacent runs, of
+clock and of processor time (with one thread the latter is the steadier figure on a busy machine).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -46,27 +48,40 @@ class _Enough(Exception):
     """Ends the set-up of the linearised encoder after a few rows."""
 
 
-def alternate(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each side, run in turn after one run to warm up."""
-    times: dict[str, list[float]] = {name: [] for name in sides}
+class Times(NamedTuple):
+    """One run of one side: seconds on the clock, and seconds of processor time, which other processes disturb less."""
+
+    wall: float
+    processor: float
+
+
+def alternate(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[Times]]:
+    """Times of each side, run in turn after one run to warm up."""
+    times: dict[str, list[Times]] = {name: [] for name in sides}
     for work in sides.values():
         work()
     for _ in range(repeats):
         for name, work in sides.items():
-            begin = time.perf_counter()
+            wall, processor = time.perf_counter(), time.process_time()
             work()
-            times[name].append(time.perf_counter() - begin)
+            times[name].append(Times(time.perf_counter() - wall, time.process_time() - processor))
     return times
 
 
-def show(title: str, times: dict[str, list[float]], bar: str) -> None:
+def show(title: str, times: dict[str, list[Times]], bar: str) -> None:
     """Medians, ranges, and the ratio of the second side to the first."""
     print(f"\n{title}")
-    for name, seconds in times.items():
-        print(f"  {name:<46} median {statistics.median(seconds):8.3f} s  ({min(seconds):.3f} to {max(seconds):.3f})")
+    for name, runs in times.items():
+        walls = [run.wall for run in runs]
+        print(
+            f"  {name:<46} median {statistics.median(walls):8.3f} s  ({min(walls):.3f} to {max(walls):.3f}), "
+            f"processor {statistics.median(run.processor for run in runs):8.3f} s"
+        )
     first, second = list(times.values())[:2]
-    ratios = sorted(b / a for a, b in zip(first, second))
-    print(f"  ratio {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f}); {bar}", flush=True)
+    for kind in Times._fields:
+        ratios = sorted(getattr(b, kind) / getattr(a, kind) for a, b in zip(first, second))
+        spread = f"({ratios[0]:.3f} to {ratios[-1]:.3f})"
+        print(f"  ratio, {kind:<9} {statistics.median(ratios):.3f} {spread}; {bar}", flush=True)
 
 
 def plip_sized(folder: Path) -> VisionLanguageModel:

@@ -19,7 +19,6 @@ from certimed.data import Dataset, class_balanced, few_shot_indices, overlap
 from certimed.errors import InputError
 from certimed.metrics import ClassificationSummary, summarise
 from certimed.presets import (
-    MODELS,
     PROTOCOL,
     SWEEPS,
     ClassificationPreset,
@@ -170,8 +169,7 @@ def _announce(work: Plan, parts: Parts, test: Dataset, vlm: VisionLanguageModel)
         f"{work.protocol.seed}); {spent} training images. {vlm.name}, input {'x'.join(map(str, vlm.input_shape))}.",
         highlight=False,
     )
-    spaces = [model.space for model in MODELS.values() if model.spec is None] if vlm.input_shape[0] == 1 else []
-    for note in (*spaces, *(note for note in work.preset.notes if note not in spaces)):
+    for note in work.preset.notes:
         out.print(f"note: {note}", style="dim", highlight=False)
     if len(test) < work.images:
         out.print(f"note: the protocol asks for {work.images} test images", style="dim", highlight=False)
@@ -332,7 +330,7 @@ def _write(work: Plan, summaries: AccuracySummaries) -> None:
     first = next(iter(summaries.values()))
     caption = (
         f"Certified accuracy (%) on {work.preset.title}, {first.images} test images, model {work.spec}, n = "
-        f"{work.protocol.n}, alpha = {work.protocol.alpha:g}; 95 % intervals over images in brackets."
+        f"{work.protocol.n}, alpha = {work.protocol.alpha:g}; 95 % intervals over images in small."
     )
     marks = {name: r"$^{*}$" for _, name in summaries if _is_frozen(name)}
     if marks:

@@ -144,6 +144,7 @@ _THREE = "three channels in [0, 1] after resize 224 (bicubic) and centre crop; n
 MODELS = {
     "plip": ModelPreset("plip", "hf:vinid/plip", _THREE),
     "quiltnet": ModelPreset("quiltnet", "open_clip:hf-hub:wisdomik/QuiltNet-B-32", _THREE),
+    # BiomedCLIP has a wrapper in the release, but its scripts do not use it.
     "biomedclip": ModelPreset("biomedclip", "biomedclip", _THREE),
     "medclip": ModelPreset(
         "medclip",
@@ -156,7 +157,7 @@ MODELS = {
 
 _HISTOLOGY = ("plip", "quiltnet", "biomedclip")
 _XRAY = ("medclip", "biomedclip")
-_BIOMEDCLIP = "BiomedCLIP has a wrapper in the release but no rows in its scripts."
+_ONE_CHANNEL = f"MedCLIP certifies {MODELS['medclip'].space}."
 _XRAY_TEMPLATE = "The release has no script for X-ray sets: template and initial context are ours."
 
 
@@ -189,7 +190,6 @@ KATHER = ClassificationPreset(
         train=("train", "images/train", "NCT-CRC-HE-100K", "NCT-CRC-HE-100K-NONORM"),
         test=("test", "images/test", "CRC-VAL-HE-7K"),
     ),
-    notes=(_BIOMEDCLIP,),
 )
 
 PANNUKE = ClassificationPreset(
@@ -200,7 +200,7 @@ PANNUKE = ClassificationPreset(
     published_template="An H&E image of {} tissue.",
     initial_context="An H&E image patch of",
     models=_HISTOLOGY,
-    notes=(_BIOMEDCLIP, "PanNuke's archives have no such classes: sort its tiles into the two folders first."),
+    notes=("PanNuke's archives have no such classes: sort its tiles into the two folders first.",),
 )
 
 SICAPV2 = ClassificationPreset(
@@ -217,7 +217,6 @@ SICAPV2 = ClassificationPreset(
     initial_context="a histopathology slide showing",
     models=_HISTOLOGY,
     notes=(
-        _BIOMEDCLIP,
         "SICAPv2's own partition is a spreadsheet: sort its tiles into folders (the largest of NC, G3, G4, G5), or "
         "write it as labels.csv with columns image, label, split.",
     ),
@@ -249,7 +248,6 @@ SKINCANCER = ClassificationPreset(
     initial_context="a histopathology slide showing",
     models=_HISTOLOGY,
     parts=PartNames(table="data/tiles-v2.csv", table_splits=("Train", "Test")),
-    notes=(_BIOMEDCLIP,),
 )
 
 COVID19 = ClassificationPreset(
@@ -260,7 +258,7 @@ COVID19 = ClassificationPreset(
     published_template="a chest x-ray showing {}.",
     initial_context="a chest x-ray showing",
     models=_XRAY,
-    notes=(_XRAY_TEMPLATE, _BIOMEDCLIP, MODELS["medclip"].space),
+    notes=(_XRAY_TEMPLATE, _ONE_CHANNEL),
 )
 
 RSNA18 = ClassificationPreset(
@@ -277,8 +275,7 @@ RSNA18 = ClassificationPreset(
     models=_XRAY,
     notes=(
         _XRAY_TEMPLATE,
-        _BIOMEDCLIP,
-        MODELS["medclip"].space,
+        _ONE_CHANNEL,
         "The challenge's test labels were not published: split its training images by patient, and write labels.csv "
         "with columns image, label, split, patient.",
     ),

@@ -142,18 +142,19 @@ def accuracy_latex(
             rules.append(len(rows))
         name = Latex(latex_escape(method) + (marks or {}).get(method, ""))
         first = "" if sigma == previous else f"{sigma:g}"
-        rows.append([first, name, _percent(summary.clean_accuracy), *_cells(summary)])
+        rows.append([first, name, _percent(summary.clean_accuracy), *_shares(summary)])
+        if summary.intervals is not None:
+            rows.append(["", "", "", *_intervals(summary)])
         previous = sigma
     return booktabs(columns, rows, caption=caption, label=label, rules_before=rules)
 
 
-def _cells(summary: ClassificationSummary) -> list[str]:
-    if summary.certified_accuracy is None or summary.intervals is None:
-        return [_percent(share) for share in summary.certified_share]
-    return [
-        Latex(rf"{_percent(share)} {{\scriptsize [{_percent(low)}, {_percent(high)}]}}")
-        for share, (low, high) in zip(summary.certified_accuracy, summary.intervals, strict=True)
-    ]
+def _shares(summary: ClassificationSummary) -> list[str]:
+    return [_percent(share) for share in summary.certified_accuracy or summary.certified_share]
+
+
+def _intervals(summary: ClassificationSummary) -> list[str]:
+    return [Latex(rf"{{\scriptsize {100 * low:.0f}--{100 * high:.0f}}}") for low, high in summary.intervals or ()]
 
 
 def _percent(share: float | None) -> str:
