@@ -9,9 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from certimed.certificates import ClassCertificate, Provenance, RadiusUnits
+    from certimed.certificates import ClassCertificate, MaskCertificate, Provenance, RadiusUnits
     from certimed.classification import Prediction, SmoothedClassifier
     from certimed.errors import CertimedError, ImageError, InputError, MissingExtraError, ModelError
+    from certimed.segmentation import SmoothedSegmenter
 
 __version__ = "0.1.0"
 
@@ -20,12 +21,14 @@ _HOMES = {
     "ClassCertificate": "certimed.certificates",
     "ImageError": "certimed.errors",
     "InputError": "certimed.errors",
+    "MaskCertificate": "certimed.certificates",
     "MissingExtraError": "certimed.errors",
     "ModelError": "certimed.errors",
     "Prediction": "certimed.classification",
     "Provenance": "certimed.certificates",
     "RadiusUnits": "certimed.certificates",
     "SmoothedClassifier": "certimed.classification",
+    "SmoothedSegmenter": "certimed.segmentation",
 }
 
 __all__ = [
@@ -33,12 +36,14 @@ __all__ = [
     "ClassCertificate",
     "ImageError",
     "InputError",
+    "MaskCertificate",
     "MissingExtraError",
     "ModelError",
     "Prediction",
     "Provenance",
     "RadiusUnits",
     "SmoothedClassifier",
+    "SmoothedSegmenter",
     "__version__",
 ]
 
