@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from certimed.certificates import ClassCertificate, MaskCertificate, Provenance, RadiusUnits
     from certimed.classification import Prediction, SmoothedClassifier
     from certimed.errors import CertimedError, ImageError, InputError, MissingExtraError, ModelError
+    from certimed.runs import load_run
     from certimed.segmentation import SmoothedSegmenter
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ _HOMES = {
     "RadiusUnits": "certimed.certificates",
     "SmoothedClassifier": "certimed.classification",
     "SmoothedSegmenter": "certimed.segmentation",
+    "load_run": "certimed.runs",
 }
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "SmoothedClassifier",
     "SmoothedSegmenter",
     "__version__",
+    "load_run",
 ]
 
 
