@@ -58,6 +58,8 @@ def study_section(study: dict[str, Any]) -> str:
         f"{'x'.join(map(str, study['model']['input_shape']))}, n0 = {setting['n0']}, n = {setting['n']}, alpha = "
         f"{setting['alpha']:g}, {setting['shots']} shots a class, seed {setting['seed']}.\n"
     )
+    if study["unfinished"]:
+        head += f"Not certified yet: sigma {', '.join(f'{sigma:g}' for sigma in study['unfinished'])}.\n"
     return "\n".join([head, accuracy_table(study), recovery_table(study), *readings(study), ""])
 
 

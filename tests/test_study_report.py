@@ -51,6 +51,7 @@ def study(**sigmas: dict[str, Any]) -> dict[str, Any]:
         "classes": 11,
         "radii": RADII,
         "sigmas": sigmas,
+        "unfinished": [0.1],
     }
 
 
@@ -94,6 +95,7 @@ def test_the_section_is_replaced_and_the_rest_kept(tmp_path: Path) -> None:
     before = path.read_text()
     write_section(path, [one])
     assert path.read_text() == before and before.count(BEGIN) == before.count(END) == 1
+    assert "Not certified yet: sigma 0.1." in before
     assert "| 0.5 | both* |" in before and "| 0.5 | few-shot |" in before
     write_section(path, [one, {**one, "set": "kermany"}])
     assert path.read_text().endswith("\n## Other results\n\nkept\n") and "Kermany" in path.read_text()
