@@ -153,9 +153,9 @@ def test_a_thousand_certificates_in_ten_seconds():
         made.append(
             json.loads(certified([k, 10_000 - k - (10_000 - k) // 3, (10_000 - k) // 3], bound=bound).to_json())
         )
-    begin = time.perf_counter()
+    begin = time.process_time()  # of this process alone: the machine may be busy with others
     assert not [fault for data in made for fault in class_faults(data)]
-    assert time.perf_counter() - begin <= 10.0
+    assert time.process_time() - begin <= 10.0
 
 
 def test_the_verifier_shares_no_bound_with_what_it_verifies():

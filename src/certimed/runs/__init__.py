@@ -13,8 +13,17 @@ from certimed.runs.folder import RunFolder
 from certimed.runs.manifest import data_section
 from certimed.runs.mask_records import MaskRecord
 from certimed.runs.merging import merge
-from certimed.runs.records import CERTIFIED, FAILED, ClassRecord
-from certimed.runs.segmentation import DENOISED, PLAIN, MaskCertifier, MaskSettings, certify_mask, certify_masks
+from certimed.runs.records import CERTIFIED, FAILED, ClassRecord, Record
+from certimed.runs.segmentation import (
+    DENOISED,
+    PLAIN,
+    MaskCertifier,
+    MaskSettings,
+    MaskWork,
+    certify_mask,
+    certify_masks,
+    lost_mask,
+)
 from certimed.runs.sharding import Shard, shard
 
 __all__ = [
@@ -29,6 +38,8 @@ __all__ = [
     "MaskCertifier",
     "MaskRecord",
     "MaskSettings",
+    "MaskWork",
+    "Record",
     "RunFolder",
     "Shard",
     "certify_dataset",
@@ -38,6 +49,7 @@ __all__ = [
     "certify_with",
     "data_section",
     "load_run",
+    "lost_mask",
     "merge",
     "remaining",
     "shard",

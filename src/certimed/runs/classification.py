@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from certimed.certificates import ClassCertificate
 from certimed.data import Dataset, MedicalImage
 from certimed.errors import ImageError, ModelError
 from certimed.executors import Executor, Lost, Work
 from certimed.runs.folder import RunFolder
-from certimed.runs.records import CERTIFIED, FAILED, ClassRecord
+from certimed.runs.mask_records import MaskRecord
+from certimed.runs.records import CERTIFIED, FAILED, ClassRecord, Record
+
+C = TypeVar("C")
+R = TypeVar("R", bound=Record)
 
 
 class Certifier(Protocol):
@@ -60,48 +64,69 @@ def certify_dataset(
         yield record
 
 
+def lost_image(item: str, reason: str) -> ClassRecord:
+    """The failed record of an image whose worker ended every time it was tried."""
+    return ClassRecord(item, FAILED, reason=reason)
+
+
 def certify_with(
     executor: Executor,
-    work: Work[str, ClassRecord],
+    work: Work[str, R],
     dataset: Dataset,
     folder: RunFolder,
     *,
     retry_failed: bool = False,
-) -> Iterator[ClassRecord]:
+    lost: Callable[[str, str], Record] = lost_image,
+) -> Iterator[R | Record]:
     """As :func:`certify_dataset`, the images computed by an executor's workers and written here, as they come.
 
     Args:
         executor: see :mod:`certimed.executors`.
-        work: started once in every worker; turns an item's id into its record, see :class:`ClassificationWork`.
+        work: started once in every worker; turns an item's id into its record: :class:`ClassificationWork`, or
+            :class:`certimed.runs.MaskWork` for masks.
         dataset: used for its ids only.
+        lost: makes the failed record of an image whose worker ended every time; ``lost_mask`` for masks.
 
     Yields:
         the new records in the order of completion. An image that ended its worker every time is a failed record.
     """
     items = [dataset.items[index].id for index in remaining(dataset, folder, retry_failed=retry_failed)]
     for item, result in executor.run(work, items):
-        record = ClassRecord(item, FAILED, reason=result.reason) if isinstance(result, Lost) else result
+        record = lost(item, result.reason) if isinstance(result, Lost) else result
+        if isinstance(record, MaskRecord):
+            record.write_arrays(folder.path)
         folder.append(record)
         yield record
 
 
-class ClassificationWork:
+class RunWork(Generic[C, R]):
     """What a worker does: build data set and certifier once, then certify items by id.
 
     Args:
+        one: certifies one image: (data set, position, certifier) -> record.
         make: an importable function (not a lambda) that returns the data set and its certifier.
         arguments: its keyword arguments; they travel to the worker, so plain values, not loaded models.
     """
 
-    def __init__(self, make: Callable[..., tuple[Dataset, Certifier]], **arguments: object) -> None:
+    def __init__(
+        self, one: Callable[[Dataset, int, C], R], make: Callable[..., tuple[Dataset, C]], arguments: dict[str, Any]
+    ) -> None:
+        self.one = one
         self.make = make
         self.arguments = arguments
 
-    def start(self) -> Callable[[str], ClassRecord]:
+    def start(self) -> Callable[[str], R]:
         """Load everything; returns the function that certifies one item."""
         dataset, certifier = self.make(**self.arguments)
         position = {item: index for index, item in enumerate(dataset.ids)}
-        return lambda item: certify_one(dataset, position[item], certifier)
+        return lambda item: self.one(dataset, position[item], certifier)
+
+
+class ClassificationWork(RunWork[Certifier, ClassRecord]):
+    """:class:`RunWork` of a classification run: ``ClassificationWork(make, **arguments of make)``."""
+
+    def __init__(self, make: Callable[..., tuple[Dataset, Certifier]], **arguments: Any) -> None:
+        super().__init__(certify_one, make, arguments)
 
 
 def certify_one(dataset: Dataset, index: int, certifier: Certifier) -> ClassRecord:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from certimed.errors import InputError
 from certimed.integrity import MANIFEST_DIGEST, SETTINGS_DIGEST, line_holds, manifest_fault
 from certimed.runs.folder import CERTIFICATES, MANIFEST, RunFolder
 from certimed.runs.manifest import differences
+from certimed.runs.mask_records import arrays_path
 from certimed.runs.records import CERTIFIED
 
 _BLOCK = 256
@@ -76,9 +79,23 @@ def _chosen_lines(parts: Sequence[RunFolder]) -> list[set[int]]:
 def _copy(part: RunFolder, wanted: set[int], target: RunFolder) -> None:
     seconds = part.timings()
     for block in _blocks(part, wanted):
-        items = [json.loads(line)["item"] for line in block]
+        records = [json.loads(line) for line in block]
+        items = [record["item"] for record in records]
+        for record in records:
+            _copy_arrays(part, record, target)
         timings = [json.dumps({"item": item, "seconds": seconds[item]}) for item in items if item in seconds]
         target.append_lines(block, timings)
+
+
+def _copy_arrays(part: RunFolder, record: dict[str, Any], target: RunFolder) -> None:
+    """Copy the array files of a mask record; their names are computed, never read from the line."""
+    for method in record.get("arrays", {}):
+        name = arrays_path(record["item"], method)
+        try:
+            (target.path / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(part.path / name, target.path / name)
+        except OSError as error:
+            raise InputError(f"{part.path / name} cannot be copied to {target.path} ({error.strerror})") from error
 
 
 def _blocks(part: RunFolder, wanted: set[int]) -> Iterator[list[str]]:

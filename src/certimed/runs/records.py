@@ -24,6 +24,14 @@ class Record(Protocol):
         """Id of the image."""
 
     @property
+    def status(self) -> str:
+        """``"certified"`` or ``"failed"``."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why it failed, else None."""
+
+    @property
     def seconds(self) -> float:
         """Wall time spent on it."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from certimed.data import Dataset, MedicalImage
 from certimed.errors import ImageError, InputError, ModelError
 from certimed.metrics import MaskScores, mask_scores
 from certimed.noise import NoiseKey
+from certimed.runs.classification import RunWork, remaining
 from certimed.runs.folder import RunFolder
 from certimed.runs.mask_records import MaskRecord
 from certimed.runs.records import CERTIFIED, FAILED
@@ -157,22 +159,31 @@ def certify_masks(
 
     An image that cannot be read, or on which a model breaks its contract, becomes a failed record with the reason.
     """
-    done = folder.finished(retry_failed=retry_failed)
-    for index, item in enumerate(dataset.ids):
-        if item in done:
-            continue
+    for index in remaining(dataset, folder, retry_failed=retry_failed):
         if announce is not None:
-            announce(item)
+            announce(dataset.items[index].id)
         record = certify_mask(dataset, index, certifier)
         record.write_arrays(folder.path)
         folder.append(record)
         yield record
 
 
+class MaskWork(RunWork[MaskCertifier, MaskRecord]):
+    """What a worker of a segmentation run does: ``MaskWork(make, **arguments of make)``; see :class:`RunWork`."""
+
+    def __init__(self, make: Callable[..., tuple[Dataset, MaskCertifier]], **arguments: Any) -> None:
+        super().__init__(certify_mask, make, arguments)
+
+
+def lost_mask(item: str, reason: str) -> MaskRecord:
+    """The failed record of an image whose worker ended every time it was tried."""
+    return MaskRecord(item, FAILED, reason=reason)
+
+
 def certify_mask(dataset: Dataset, index: int, certifier: MaskCertifier) -> MaskRecord:
     """The record of one image; errors of the image or a model become a failed record."""
     begin = time.perf_counter()
-    item, group = dataset.ids[index], dataset.groups[index]
+    item, group = dataset.items[index].id, dataset.items[index].group
     try:
         certificates, scores = certifier(dataset.load(index))
     except (ImageError, ModelError) as error:
