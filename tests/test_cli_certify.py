@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -209,3 +211,65 @@ def test_hostile_names_stay_harmless_in_the_terminal(tmp_path):
     result = certify(folder, tmp_path / "run")
     assert result.exit_code == 3
     assert "\x1b[31m" not in result.output
+
+
+def test_resume_needs_no_options_and_does_only_what_is_missing(slices, tmp_path):
+    words = ["certify", "--model", "demo", "--data", slices, "--classes", CLASSES, "--n0", 10, "--n", 60]
+    words += ["--sigma", 0.25, "--out", tmp_path / "run"]
+    done = subprocess.run([sys.executable, "-m", "certimed", *map(str, words)], capture_output=True, check=True)
+    assert b"3 certified" in done.stdout
+    path = tmp_path / "run" / "certificates.jsonl"
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    path.write_bytes(lines[0] + lines[1][:100])
+    result = run("certify", "--resume", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert "3 certified, 0 failed" in result.output
+    assert path.read_bytes() == whole
+
+
+def test_resume_with_another_setting_names_the_difference(whole, slices):
+    folder, _ = whole
+    result = run(
+        "certify", "--model", "demo", "--data", slices, "--classes", CLASSES, "--n0", 10, "--n", 61, "--sigma", 0.25,
+        "--resume", folder,
+    )  # fmt: skip
+    assert result.exit_code == 2
+    text = " ".join(result.output.split())
+    assert "settings.n" in text
+    assert "61" in text
+
+
+def test_workers_give_the_same_certificates(whole, slices, tmp_path):
+    folder, _ = whole
+    result = certify(slices, tmp_path / "run", "--workers", 2)
+    assert result.exit_code == 0, result.output
+    assert certificates(tmp_path / "run") == certificates(folder)
+
+
+def test_masks_from_the_command_line(tmp_path):
+    result = run(
+        "certify", "--task", "segment", "--model", "demo", "--data", asset("demo_segmentation_images"), "--sigma",
+        0.05, "--n0", 3, "--n", 60, "--limit", 2, "--size", "64x64", "--pictures", 1, "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "guaranteed" in result.output
+    records = list(RunFolder.open(tmp_path / "run").mask_records())
+    assert [record.certificates["plain"].mask.shape for record in records] == [(64, 64)] * 2
+    scores = records[0].scores["plain"].per_class
+    assert all(low <= high for low, high in zip(scores["guaranteed Dice"], scores["best-case Dice"]))
+    assert len(list((tmp_path / "run" / "pictures").iterdir())) == 1
+    schemas = [json.loads(path.read_text()) for path in SCHEMAS.glob("*.json")]
+    registry = Registry().with_resources([(s["$id"], Resource.from_contents(s)) for s in schemas])
+    record = next(s for s in schemas if s["$id"] == "urn:certimed:mask-record:1")
+    for line in (tmp_path / "run" / "certificates.jsonl").read_text().splitlines():
+        Draft202012Validator(record, registry=registry).validate(json.loads(line))
+
+
+def test_masks_with_too_few_samples_are_refused_with_the_n_that_would_do(tmp_path):
+    result = run(
+        "certify", "--task", "segment", "--model", "demo", "--data", asset("demo_segmentation_images"), "--tau", 0.9,
+        "--n", 50, "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert result.exit_code == 2
+    assert "use n >=" in " ".join(result.output.split())

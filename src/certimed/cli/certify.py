@@ -18,6 +18,8 @@ HELP = """Certify a model on your own images and write a run folder.
 
   certimed certify --model hf:vinid/plip --data slides/ --prompts none,prompt.safetensors,zero-shot --out runs/learnt
 
+  certimed certify --resume runs/plip
+
   certimed certify --model demo --data scan.nii.gz --axis axial --sigma 0.5 --n 1000 --out runs/scan
 
   certimed certify --task segment --model smp:FOLDER --denoiser ddpm/ --data xray/ --sigma 0.25 --out runs/lungs
@@ -28,6 +30,12 @@ def certify(
     model: opt.Model = None,
     data: opt.Data = None,
     out: Annotated[Path | None, typer.Option(help="New run folder to write.")] = None,
+    resume: opt.Resume = None,
+    retry_failed: opt.RetryFailed = False,
+    shard: opt.ShardOf = None,
+    workers: opt.Workers = 1,
+    executor: opt.ExecutorName = "local",
+    address: opt.Address = None,
     task: Annotated[str, typer.Option(help="classify or segment.")] = "classify",
     classes: opt.Classes = None,
     template: opt.Template = None,
@@ -64,8 +72,12 @@ def certify(
     """See :data:`HELP`."""
     with one_sentence_errors():
         from certimed.cli import inputs
+        from certimed.cli.running import Running, run_classification
 
+        if resume is not None and model is None and data is None:
+            repeat_with_recorded_options(resume, retry_failed, workers, executor, address)
         inputs.one_of("--task", task, ("classify", "segment"))
+        running = Running(out, resume, retry_failed, shard, workers, executor, address).checked()
         source = inputs.Source(
             path=inputs.needed("--data", data, "images/"),
             classes=inputs.class_entries(classes),
@@ -75,7 +87,6 @@ def certify(
             masks=masks,
         )
         spec = inputs.needed("--model", model, "hf:vinid/plip")
-        target = inputs.needed("--out", out, "runs/first")
         if task == "classify":
             from certimed.cli import classify
             from certimed.cli.prompting import parse_prompts
@@ -86,16 +97,16 @@ def certify(
             prompting = parse_prompts(
                 prompts, initial_context=initial_context, copies=copies, steps=tuning_steps, lr=tuning_lr
             )
-            job = classify.prepare(
-                model=spec,
-                source=source,
-                templates=template,
-                prompting=prompting,
-                limit=limit,
-                seed=seed,
-                device=device,
-            )
-            failed = classify.run(job, settings, target)
+            prepare = {
+                "model": spec,
+                "source": source,
+                "templates": template,
+                "prompting": prompting,
+                "limit": limit,
+                "seed": seed,
+                "device": device,
+            }
+            failed = run_classification(running, prepare, settings)
         else:
             from certimed.cli import segment
             from certimed.runs import MaskSettings
@@ -124,5 +135,18 @@ def certify(
                 class_names=source.classes,
                 output=output,
             )
-            failed = segment.run(masked, chosen, target, pictures=pictures)
+            failed = segment.run(masked, chosen, running, pictures=pictures)
     inputs.exit_for_failures(failed)
+
+
+def repeat_with_recorded_options(
+    resume: Path, retry_failed: bool, workers: int, executor: str, address: str | None
+) -> None:
+    """Go on with a run by the options it was started with; ends the command with that run's exit code."""
+    from certimed.cli.app import app
+    from certimed.cli.running import recorded_arguments
+
+    words = ["certify", *recorded_arguments(resume), "--resume", str(resume), "--workers", str(workers)]
+    words += ["--executor", executor, *(["--retry-failed"] if retry_failed else [])]
+    words += [] if address is None else ["--address", address]
+    raise typer.Exit(typer.main.get_command(app).main(args=words, standalone_mode=False) or 0)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,11 +17,11 @@ from certimed.cli import inputs
 from certimed.cli.console import advance, err, out, printable, sample_progress
 from certimed.cli.prompting import Prompting
 from certimed.cli.tables import print_accuracy
-from certimed.data import Dataset, MedicalImage, class_balanced, identity
+from certimed.data import Dataset, MedicalImage, class_balanced
 from certimed.errors import ImageError, InputError
 from certimed.noise import item_id as content_id
 from certimed.prompts import PromptComparison
-from certimed.runs import FAILED, ClassRecord, RunFolder, certify_dataset
+from certimed.runs import FAILED, Record, RunFolder, certify_dataset, data_section, remaining
 from certimed.sampling import check_sigma
 from certimed.statistics import BOUND_NAMES
 from certimed.vlm import VisionLanguageModel, load
@@ -95,41 +95,39 @@ def class_names(dataset: Dataset, entries: Sequence[str] | None, prompting: Prom
     raise InputError("the data set names no classes; give them with --classes, e.g. --classes 'covid,normal'")
 
 
-def run(job: Job, settings: Settings, folder: Path, *, quiet: bool = False) -> int:
-    """Certify every image into a new run folder and print the result.
-
-    Returns:
-        number of images that failed.
-    """
-    comparison = job.comparison(settings.sigma)
-    with RunFolder.create(folder, manifest(job, settings)) as target:
-        records = certify(job, comparison, settings, target)
-    failed = [record for record in records if record.status == FAILED]
-    if not quiet:
-        report(job, settings, records, target)
-    return len(failed)
-
-
-def certify(job: Job, comparison: PromptComparison, settings: Settings, target: RunFolder) -> list[ClassRecord]:
-    """Certify every image of the job with a progress bar."""
-    streams = len({method.stream for method in comparison.methods})
-    records = []
-    with sample_progress(len(job.dataset), streams * (settings.n0 + settings.n)) as (bar, task):
+def certify(
+    job: Job, comparison: PromptComparison, settings: Settings, target: RunFolder, *, retry_failed: bool = False
+) -> None:
+    """Certify the unfinished images of the job with a progress bar."""
+    each = len({method.stream for method in comparison.methods}) * (settings.n0 + settings.n)
+    waiting = len(remaining(job.dataset, target, retry_failed=retry_failed))
+    with sample_progress(waiting, each) as (bar, task):
 
         def certifier(image: MedicalImage) -> tuple[dict[str, int], dict[str, ClassCertificate]]:
-            return _certify_image(job, comparison, settings, image, lambda done: advance(bar, task, done))
+            return certify_image(job, comparison, settings, image, lambda done: advance(bar, task, done))
 
-        for record in certify_dataset(job.dataset, certifier, target, announce=_announcer(bar, task)):
-            if record.status == FAILED:
-                err.print(f"[red]failed[/] {printable(record.item)}: {printable(record.reason or '')}", highlight=False)
-                advance(bar, task, streams * (settings.n0 + settings.n))
-            records.append(record)
-    return records
+        announce = _announcer(bar, task)
+        for record in certify_dataset(job.dataset, certifier, target, retry_failed=retry_failed, announce=announce):
+            if say_if_failed(record):
+                advance(bar, task, each)
 
 
-def _certify_image(
-    job: Job, comparison: PromptComparison, settings: Settings, image: MedicalImage, progress: Callable[[int], None]
+def say_if_failed(record: Record) -> bool:
+    """Print one line about an image that failed; returns whether it did."""
+    if record.status != FAILED:
+        return False
+    err.print(f"[red]failed[/] {printable(record.item)}: {printable(record.reason or '')}", highlight=False)
+    return True
+
+
+def certify_image(
+    job: Job,
+    comparison: PromptComparison,
+    settings: Settings,
+    image: MedicalImage,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[dict[str, int], dict[str, ClassCertificate]]:
+    """Clean predictions and certificates of one image by method; refuses an image a prompt was tuned on."""
     x = job.vlm.preprocess(torch.from_numpy(image.pixels).to(job.vlm.device))
     if content_id(x) in job.prompting.tuned_on:
         raise ImageError(f"{image.id} was used to tune the prompt; a test image must not be")
@@ -156,8 +154,8 @@ def _announcer(bar: object, task: int) -> Callable[[str], None]:
     return announce
 
 
-def manifest(job: Job, settings: Settings) -> dict[str, object]:
-    """Everything needed to redo the run."""
+def manifest(job: Job, settings: Settings, data: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Everything needed to redo the run; ``data`` is its part about the data set where it is known already."""
     return {
         "task": "classify",
         "certimed": __version__,
@@ -168,20 +166,16 @@ def manifest(job: Job, settings: Settings) -> dict[str, object]:
         "classes": list(job.class_names),
         "templates": list(job.templates),
         "prompts": job.prompting.record(),
-        "data": {
-            "source": job.dataset.source,
-            "identity": identity(job.dataset),
-            "images": len(job.dataset),
-            "ignored_files": job.dataset.ignored,
-            "reading": asdict(job.dataset.options),
-        },
+        "data": data_section(job.dataset) if data is None else data,
         "provenance": collect_provenance(str(job.vlm.device), model=job.vlm.identity).to_dict(),
     }
 
 
-def report(job: Job, settings: Settings, records: Sequence[ClassRecord], target: RunFolder) -> None:
-    """Print the table of the run and where its files are."""
+def report(job: Job, settings: Settings, target: RunFolder) -> int:
+    """Print the table of the run and where its files are; returns the number of failed images."""
+    records = list(target.records())
     failed = sum(record.status == FAILED for record in records)
     if failed < len(records):
         print_accuracy({(settings.sigma, name): records for name in job.prompting.names})
     out.print(f"{len(records) - failed} certified, {failed} failed; written to {printable(str(target.path))}")
+    return failed

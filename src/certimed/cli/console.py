@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import typer
@@ -56,6 +56,15 @@ def sample_progress(images: int, samples_per_image: int) -> Iterator[tuple[Progr
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task("starting", total=images * samples_per_image, rate="")
         yield bar, task
+
+
+@contextmanager
+def image_progress(images: int) -> Iterator[Callable[[], None]]:
+    """A progress bar over images with the time left; yields what moves it on by one."""
+    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("images", total=images)
+        yield lambda: bar.advance(task)
 
 
 def advance(bar: Progress, task: int, samples: int) -> None:

@@ -16,6 +16,8 @@ from certimed.errors import InputError
 from certimed.runs import ClassRecord, RunFolder
 
 SIGMAS = (0.25, 0.5, 1.0)
+# About a third of the spread of this model's token embeddings, as the published 0.005 is of CLIP's.
+TUNING_RATE = 0.1
 METHODS = ("none", "few-shot", "zero-shot", "both", "pool")
 
 
@@ -29,7 +31,7 @@ def classification(folder: Path, *, images: int, n: int, seed: int) -> None:
         model="demo",
         source=inputs.Source(asset("demo_images"), entries),
         templates=prompts["templates"],
-        prompting=Prompting(METHODS, initial_context=prompts["initial_context"]),
+        prompting=Prompting(METHODS, initial_context=prompts["initial_context"], lr=TUNING_RATE),
         limit=images,
         seed=seed,
         device="cpu",
@@ -44,7 +46,8 @@ def classification(folder: Path, *, images: int, n: int, seed: int) -> None:
     for sigma in SIGMAS:
         settings = classify.Settings(sigma, n0=100, n=n, alpha=1e-3, bound="one-sided", seed=seed, batch_size=None)
         with RunFolder.create(folder / f"prompts-sigma-{sigma:g}", classify.manifest(job, settings)) as target:
-            runs[sigma] = classify.certify(job, job.comparison(sigma), settings, target)
+            classify.certify(job, job.comparison(sigma), settings, target)
+            runs[sigma] = list(target.records())
     print_accuracy({(sigma, method): records for sigma, records in runs.items() for method in METHODS})
     out.print(f"The largest radius, in words. {printable(_example(runs).statement(), 1000)}", highlight=False)
     out.print(

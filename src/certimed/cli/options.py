@@ -48,6 +48,18 @@ Template = Annotated[
     list[str] | None,
     typer.Option(help="Caption with {} where the class name goes; repeat for several, which are averaged."),
 ]
+_RUN = "Running"
+Resume = Annotated[
+    Path | None,
+    typer.Option(help="Run folder to go on with, by its own options if no other is given.", rich_help_panel=_RUN),
+]
+RetryFailed = Annotated[bool, typer.Option(help="Do failed images again (with --resume).", rich_help_panel=_RUN)]
+ShardOf = Annotated[
+    str | None, typer.Option("--shard", help="Part I of N of the images, as I/N.", rich_help_panel=_RUN)
+]
+Workers = Annotated[int, typer.Option(min=1, help="Worker processes.", rich_help_panel=_RUN)]
+ExecutorName = Annotated[str, typer.Option("--executor", help="local or ray.", rich_help_panel=_RUN)]
+Address = Annotated[str | None, typer.Option(help="Address of the Ray cluster, e.g. auto.", rich_help_panel=_RUN)]
 _PROMPTS = "Prompts"
 Prompts = Annotated[
     str,

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from certimed.cli import classify, inputs
-from certimed.cli.console import err
+from certimed.cli.console import err, image_progress
 from certimed.data import Dataset
 from certimed.errors import InputError
 from certimed.executors import Executor, LocalExecutor, RayExecutor
-from certimed.runs import Certifier, RunFolder, Shard, data_section
+from certimed.runs import Certifier, ClassificationWork, RunFolder, Shard, certify_with, data_section, remaining
 
 EXECUTORS = ("local", "ray")
 _OWN_OPTIONS = {"--out": 1, "--resume": 1, "--workers": 1, "--executor": 1, "--address": 1, "--retry-failed": 0}
@@ -118,8 +118,33 @@ def _without(arguments: Sequence[str], options: Mapping[str, int]) -> list[str]:
     return kept
 
 
+def run_classification(running: Running, prepare: dict[str, Any], settings: classify.Settings) -> int:
+    """Certify into a new or resumed run folder, here or by workers, and print the result.
+
+    Args:
+        prepare: arguments of :func:`certimed.cli.classify.prepare`; workers repeat them.
+
+    Returns:
+        number of images that failed.
+    """
+    job = classify.prepare(**prepare)
+    comparison = job.comparison(settings.sigma)
+    folder, part = running.open(job.dataset, lambda data: classify.manifest(job, settings, data))
+    with folder:
+        crew, again = running.crew(), running.retry_failed
+        if crew is None:
+            classify.certify(replace(job, dataset=part), comparison, settings, folder, retry_failed=again)
+        else:
+            work = ClassificationWork(make_classification, prepare=prepare, settings=settings)
+            with image_progress(len(remaining(part, folder, retry_failed=again))) as advance:
+                for record in certify_with(crew, work, part, folder, retry_failed=again):
+                    classify.say_if_failed(record)
+                    advance()
+        return classify.report(job, settings, folder)
+
+
 def make_classification(prepare: dict[str, Any], settings: classify.Settings) -> tuple[Dataset, Certifier]:
     """What a worker builds: see :class:`certimed.runs.ClassificationWork`; ``prepare`` are classify.prepare's."""
     job = classify.prepare(**prepare)
     comparison = job.comparison(settings.sigma)
-    return job.dataset, lambda image: classify._certify_image(job, comparison, settings, image, lambda _: None)
+    return job.dataset, lambda image: classify.certify_image(job, comparison, settings, image)

@@ -7,9 +7,10 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -20,12 +21,25 @@ from certimed.assets import asset
 from certimed.certificates import collect_provenance
 from certimed.classification import check_samples
 from certimed.cli import inputs
-from certimed.cli.console import advance, err, out, printable, sample_progress
-from certimed.data import Dataset, identity
+from certimed.cli.classify import say_if_failed
+from certimed.cli.console import advance, out, printable, sample_progress
+from certimed.cli.running import Running
+from certimed.data import Dataset
 from certimed.denoising import Compose, ModuleDenoiser, OneStepDenoiser, load_denoiser
 from certimed.errors import InputError
 from certimed.metrics import EMPTY_NAMES, MaskSummary, summarise_masks
-from certimed.runs import DENOISED, FAILED, PLAIN, MaskCertifier, MaskRecord, MaskSettings, RunFolder, certify_masks
+from certimed.runs import (
+    DENOISED,
+    FAILED,
+    PLAIN,
+    MaskCertifier,
+    MaskRecord,
+    MaskSettings,
+    RunFolder,
+    certify_masks,
+    data_section,
+    remaining,
+)
 from certimed.runs.segmentation import prepare as prepare_image
 from certimed.sampling import check_sigma
 from certimed.segmentation import check_tau
@@ -122,11 +136,11 @@ def _methods(text: str | None, denoiser: str | None) -> tuple[str, ...]:
     return chosen
 
 
-def certify(job: Job, settings: MaskSettings, target: RunFolder) -> list[MaskRecord]:
-    """Certify every image of the job with a progress bar."""
+def certify(job: Job, settings: MaskSettings, target: RunFolder, *, retry_failed: bool = False) -> None:
+    """Certify the unfinished images of the job with a progress bar."""
     samples = len(job.methods) * (settings.n0 + settings.n)
-    records = []
-    with sample_progress(len(job.dataset), samples) as (bar, task):
+    waiting = len(remaining(job.dataset, target, retry_failed=retry_failed))
+    with sample_progress(waiting, samples) as (bar, task):
         certifier = MaskCertifier(
             job.models(settings.sigma),
             job.segmenter,
@@ -140,22 +154,23 @@ def certify(job: Job, settings: MaskSettings, target: RunFolder) -> list[MaskRec
         def announce(item: str) -> None:
             bar.update(task, description=printable(item, 32))  # type: ignore[arg-type]
 
-        for record in certify_masks(job.dataset, certifier, target, announce=announce):
-            if record.status == FAILED:
-                err.print(f"[red]failed[/] {printable(record.item)}: {printable(record.reason or '')}", highlight=False)
+        for record in certify_masks(job.dataset, certifier, target, retry_failed=retry_failed, announce=announce):
+            if say_if_failed(record):
                 advance(bar, task, samples)
-            records.append(record)
-    return records
 
 
-def run(job: Job, settings: MaskSettings, folder: Path, *, pictures: int = 0) -> int:
-    """Certify into a new run folder, print the result, draw panels, and return the number of failed images."""
-    with RunFolder.create(folder, manifest(job, settings)) as target:
-        records = certify(job, settings, target)
-    draw(job, settings, records[:pictures], folder / "pictures")
+def run(job: Job, settings: MaskSettings, running: Running, *, pictures: int = 0) -> int:
+    """Certify into a new or resumed run folder, print the result, draw panels; returns the number of failed images."""
+    if running.workers != 1 or running.executor != "local":
+        raise InputError("--workers and --executor serve --task classify; spread masks with --shard I/N")
+    folder, part = running.open(job.dataset, lambda data: manifest(job, settings, data))
+    with folder:
+        certify(replace(job, dataset=part), settings, folder, retry_failed=running.retry_failed)
+        records = list(folder.mask_records())
+    draw(job, settings, records[:pictures], folder.path / "pictures")
     print_masks({settings.sigma: records}, job, settings)
     failed = sum(record.status == FAILED for record in records)
-    out.print(f"{len(records) - failed} certified, {failed} failed; written to {printable(str(folder))}")
+    out.print(f"{len(records) - failed} certified, {failed} failed; written to {printable(str(folder.path))}")
     return failed
 
 
@@ -178,8 +193,8 @@ def draw(job: Job, settings: MaskSettings, records: Sequence[MaskRecord], folder
     return drawn
 
 
-def manifest(job: Job, settings: MaskSettings) -> dict[str, object]:
-    """Everything needed to redo the run."""
+def manifest(job: Job, settings: MaskSettings, data: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Everything needed to redo the run; ``data`` is its part about the data set where it is known already."""
     return {
         "task": "segment",
         "certimed": __version__,
@@ -190,13 +205,7 @@ def manifest(job: Job, settings: MaskSettings) -> dict[str, object]:
         "model": {"name": job.segmenter.name, "identity": job.segmenter.model_id},
         "denoiser": job.denoiser_id,
         "classes": list(job.class_names),
-        "data": {
-            "source": job.dataset.source,
-            "identity": identity(job.dataset),
-            "images": len(job.dataset),
-            "ignored_files": job.dataset.ignored,
-            "reading": asdict(job.dataset.options),
-        },
+        "data": data_section(job.dataset) if data is None else data,
         "provenance": collect_provenance("cpu", model=job.segmenter.model_id).to_dict(),
     }
 

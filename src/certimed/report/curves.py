@@ -48,6 +48,7 @@ def accuracy_curves(
     for axis, (title, methods) in zip(axes, panels.items()):
         largest = max((c.radius for certs, _ in methods.values() for c in certs), default=1.0) or 1.0
         radii = np.linspace(0, 1.02 * largest, points)
+        names = list(methods)
         for (name, (certificates, labels)), (colour, style) in zip(methods.items(), _STYLES):
             summary = summarise(certificates, labels, radii=radii.tolist(), confidence=confidence)
             frozen = any(certificate.scope == PROMPT_FROZEN for certificate in certificates)
@@ -55,7 +56,7 @@ def accuracy_curves(
             axis.step(
                 radii, summary.certified_accuracy, style, color=colour, where="post", lw=1.3, label=name + "*" * frozen
             )
-            if name in (next(iter(methods)), next(reversed(methods))):
+            if name in (names[0], names[-1]):
                 low, high = zip(*summary.intervals)
                 axis.fill_between(radii, low, high, step="post", color=colour, alpha=0.12, lw=0)
         axis.set(title=title, xlabel="radius (L2, [0, 1] units)", ylim=(0, 1.02), xlim=(0, None))
