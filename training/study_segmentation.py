@@ -14,7 +14,7 @@ import argparse
 import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +28,18 @@ from training.segmenter import SegmenterTraining, smp_unet, train_segmenter
 CVC_TEST_SEQUENCES = (3, 8, 13, 18, 23, 28)
 """Every fifth video: frames of one video are near-copies, so a random split would leak."""
 
+_SMALL = DenoiserTraining(widths=(64, 96, 128), prediction_type="sample", bfloat16=True)
 DENOISERS = {
-    "xray": (("jsrt", "shenzhen"), DenoiserTraining(augment="jitter", steps=2000, bfloat16=True)),
-    "isic": (("isic",), DenoiserTraining(augment="affine", steps=1600, bfloat16=True)),
-    "cvc": (("cvc",), DenoiserTraining(augment="affine", steps=1600, bfloat16=True)),
+    "xray": (("jsrt", "shenzhen"), replace(_SMALL, augment="jitter", steps=800)),
+    "isic": (("isic",), replace(_SMALL, augment="affine", steps=600)),
+    "cvc": (("cvc",), replace(_SMALL, augment="affine", steps=600)),
 }
 SEGMENTERS = {
-    "jsrt": SegmenterTraining(steps=500, flip=True),
-    "jsrt4": SegmenterTraining(steps=700, flip=False),
-    "shenzhen": SegmenterTraining(steps=600, flip=True),
-    "isic": SegmenterTraining(steps=700, flip=True, colour=True),
-    "cvc": SegmenterTraining(steps=900, flip=True, colour=True),
+    "jsrt": SegmenterTraining(steps=400, flip=True),
+    "jsrt4": SegmenterTraining(steps=500, flip=False),
+    "shenzhen": SegmenterTraining(steps=400, flip=True),
+    "isic": SegmenterTraining(steps=600, flip=True, colour=True),
+    "cvc": SegmenterTraining(steps=700, flip=True, colour=True),
 }
 
 

@@ -40,7 +40,9 @@ class DenoiserTraining:
         patch: side of the pixel blocks folded into channels before the U-Net (1: none). 4 makes a small model about
             four times as fast at the same noise level, at the price of some sharpness.
         layers: residual blocks a level.
-        prediction_type: ``"epsilon"``, ``"sample"`` or ``"v_prediction"`` (Salimans & Ho, ICLR 2022).
+        prediction_type: what the network answers: ``"sample"`` (the clean image), ``"epsilon"`` (the noise) or
+            ``"v_prediction"`` (Salimans & Ho, ICLR 2022). The clean image is the default: a small network with folded
+            pixels cannot reproduce the noise it would have to subtract, and leaves grain (Li & He, arXiv 2511.13720).
         max_sigma: largest noise level trained, in [0, 1] image units.
         steps, batch, learning_rate, warmup: AdamW with a linear warm-up, then a cosine to zero.
         ema: decay of the weight average that is saved.
@@ -53,7 +55,7 @@ class DenoiserTraining:
     widths: tuple[int, ...] = (64, 128, 192)
     patch: int = 4
     layers: int = 1
-    prediction_type: str = "v_prediction"
+    prediction_type: str = "sample"
     max_sigma: float = 1.0
     steps: int = 2000
     batch: int = 16

@@ -1,7 +1,7 @@
 """A small U-Net in plain torch, so that the demo needs no segmentation library.
 
 The architecture is that of Ronneberger et al. (MICCAI 2015) with batch normalisation, padded convolutions and
-nearest-neighbour upsampling.
+nearest-neighbour upsampling; blocks of pixels may be folded into channels first, which is several times faster.
 """
 
 from __future__ import annotations
@@ -24,25 +24,31 @@ ARCHITECTURE = "SmallUNet"
 
 
 class SmallUNet(nn.Module):
-    """``(B, channels, H, W)`` in [0, 1] -> logits ``(B, classes, H, W)``; H and W multiples of ``2**(len(widths)-1)``.
+    """``(B, channels, H, W)`` in [0, 1] -> logits ``(B, classes, H, W)``; H and W multiples of ``multiple``.
 
     Args:
         channels: image channels.
         classes: classes, background included.
         widths: channels of each level; every level after the first halves the side.
+        patch: side of the pixel blocks folded into channels on the way in and unfolded on the way out (1: none).
+
+    Attributes:
+        multiple: image sides must be a multiple of it.
     """
 
-    def __init__(self, channels: int, classes: int, widths: tuple[int, ...] = (12, 24, 48, 96)) -> None:
+    def __init__(self, channels: int, classes: int, widths: tuple[int, ...] = (24, 48, 96), patch: int = 2) -> None:
         super().__init__()
-        if channels < 1 or classes < 2 or not widths:
+        if channels < 1 or classes < 2 or not widths or patch < 1:
             raise InputError(
-                f"SmallUNet needs channels >= 1, classes >= 2 and a width, got {channels}, {classes}, {widths}"
+                "SmallUNet needs channels >= 1, classes >= 2, a width and patch >= 1, got "
+                f"{channels}, {classes}, {widths}, {patch}"
             )
-        self.channels, self.classes, self.widths = channels, classes, tuple(widths)
-        inputs = (channels, *widths[:-1])
+        self.channels, self.classes, self.widths, self.patch = channels, classes, tuple(widths), patch
+        self.multiple = patch * 2 ** (len(widths) - 1)
+        inputs = (channels * patch**2, *widths[:-1])
         self.down = nn.ModuleList(_double_conv(a, b) for a, b in zip(inputs, widths))
         self.up = nn.ModuleList(_double_conv(a + b, a) for a, b in pairwise(widths))
-        self.head = nn.Conv2d(widths[0], classes, 1)
+        self.head = nn.Conv2d(widths[0], classes * patch**2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of every pixel.
@@ -50,20 +56,21 @@ class SmallUNet(nn.Module):
         Raises:
             ModelError: the sides of ``x`` do not halve often enough.
         """
-        step = 2 ** (len(self.widths) - 1)
-        if x.ndim != 4 or x.shape[-1] % step or x.shape[-2] % step:
-            raise ModelError(f"SmallUNet takes (B, C, H, W) with sides a multiple of {step}, got {tuple(x.shape)}")
+        if x.ndim != 4 or x.shape[-1] % self.multiple or x.shape[-2] % self.multiple:
+            raise ModelError(
+                f"SmallUNet takes (B, C, H, W) with sides a multiple of {self.multiple}, got {tuple(x.shape)}"
+            )
+        x = F.pixel_unshuffle(x, self.patch)
         levels: list[Tensor] = []
         for block in self.down:
             x = block(F.max_pool2d(levels[-1], 2) if levels else x)
             levels.append(x)
         for block, skip in zip(reversed(self.up), reversed(levels[:-1])):
             x = block(torch.cat([F.interpolate(x, scale_factor=2, mode="nearest"), skip], dim=1))
-        logits: Tensor = self.head(x)
-        return logits
+        return F.pixel_shuffle(self.head(x), self.patch)
 
     def extra_repr(self) -> str:
-        return f"channels={self.channels}, classes={self.classes}, widths={self.widths}"
+        return f"channels={self.channels}, classes={self.classes}, widths={self.widths}, patch={self.patch}"
 
     def save(self, folder: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors``."""
@@ -74,6 +81,7 @@ class SmallUNet(nn.Module):
             "channels": self.channels,
             "classes": self.classes,
             "widths": list(self.widths),
+            "patch": self.patch,
         }
         (place / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
         save_file({key: value.contiguous() for key, value in self.state_dict().items()}, place / WEIGHTS_NAME)
@@ -90,7 +98,8 @@ def load_small_unet(folder: str | Path) -> SmallUNet:
         config = json.loads((place / CONFIG_NAME).read_text())
         if config.get("architecture") != ARCHITECTURE:
             raise InputError(f"{place / CONFIG_NAME} describes {config.get('architecture')!r}, not {ARCHITECTURE!r}")
-        model = SmallUNet(int(config["channels"]), int(config["classes"]), tuple(config["widths"]))
+        sizes = (int(config["channels"]), int(config["classes"]), tuple(config["widths"]), int(config["patch"]))
+        model = SmallUNet(*sizes)
         model.load_state_dict(load_file(place / WEIGHTS_NAME))
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"no small U-Net could be loaded from {str(place)!r}: {error}") from error
