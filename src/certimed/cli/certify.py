@@ -105,6 +105,7 @@ def certify(
                 "limit": limit,
                 "seed": seed,
                 "device": device,
+                "denoiser": denoiser,
             }
             failed = run_classification(running, prepare, settings)
         else:

@@ -18,6 +18,7 @@ from certimed.cli.console import advance, err, out, printable, sample_progress
 from certimed.cli.prompting import Prompting
 from certimed.cli.tables import print_accuracy
 from certimed.data import Dataset, MedicalImage, class_balanced
+from certimed.denoising import ModuleDenoiser, OneStepDenoiser, load_denoiser
 from certimed.errors import ImageError, InputError
 from certimed.noise import item_id as content_id
 from certimed.prompts import PromptComparison
@@ -25,6 +26,7 @@ from certimed.runs import FAILED, Record, RunFolder, certify_dataset, data_secti
 from certimed.sampling import check_sigma
 from certimed.statistics import BOUND_NAMES
 from certimed.vlm import VisionLanguageModel, load
+from certimed.vlm.sources import fingerprint
 
 DEFAULT_TEMPLATE = "an image of {}."
 
@@ -58,11 +60,19 @@ class Job:
     templates: tuple[str, ...]
     prompting: Prompting
     dataset: Dataset
+    denoiser: OneStepDenoiser | ModuleDenoiser | None = None
 
     def comparison(self, sigma: float) -> PromptComparison:
         """The prompt methods at one noise level; refuses templates and prompts that do not fit the model."""
+        methods = self.prompting.methods(self.vlm, self.class_names, self.templates, sigma)
+        if self.denoiser is None:
+            return PromptComparison(self.vlm, methods, sigma)
         return PromptComparison(
-            self.vlm, self.prompting.methods(self.vlm, self.class_names, self.templates, sigma), sigma
+            self.vlm,
+            methods,
+            sigma,
+            denoiser=self.denoiser.at(sigma).eval(),
+            denoiser_id=denoiser_identity(self.denoiser),
         )
 
 
@@ -75,13 +85,23 @@ def prepare(
     limit: int | None,
     seed: int,
     device: str,
+    denoiser: str | None = None,
 ) -> Job:
-    """Check the data, then load the model."""
+    """Check the data, then load the model, and the denoiser of the method "denoised"."""
+    if (denoiser is None) == ("denoised" in prompting.names):
+        raise InputError("--denoiser and the prompt method denoised go together; give both, or neither")
     dataset = source.open()
     names = class_names(dataset, source.classes, prompting)
     if limit is not None and limit < len(dataset):
         dataset = class_balanced(dataset, limit, seed) if dataset.is_labelled else dataset.subset(range(limit))
-    return Job(load(model, device), names, tuple(templates) if templates else (DEFAULT_TEMPLATE,), prompting, dataset)
+    front = None if denoiser is None else load_denoiser(denoiser, device)
+    texts = tuple(templates) if templates else (DEFAULT_TEMPLATE,)
+    return Job(load(model, device), names, texts, prompting, dataset, front)
+
+
+def denoiser_identity(denoiser: OneStepDenoiser | ModuleDenoiser) -> str:
+    """Hex SHA-256 over a denoiser's settings and weights."""
+    return fingerprint({"denoiser": denoiser.extra_repr()}, denoiser.state_dict())
 
 
 def class_names(dataset: Dataset, entries: Sequence[str] | None, prompting: Prompting) -> tuple[str, ...]:
@@ -166,6 +186,7 @@ def manifest(job: Job, settings: Settings, data: dict[str, Any] | None = None) -
         "classes": list(job.class_names),
         "templates": list(job.templates),
         "prompts": job.prompting.record(),
+        "denoiser": None if job.denoiser is None else denoiser_identity(job.denoiser),
         "data": data_section(job.dataset) if data is None else data,
         "provenance": collect_provenance(str(job.vlm.device), model=job.vlm.identity).to_dict(),
     }

@@ -64,7 +64,7 @@ _PROMPTS = "Prompts"
 Prompts = Annotated[
     str,
     typer.Option(
-        help="Prompt methods and prompt files, separated by commas: none, zero-shot, both, per-sample, split, FILE.",
+        help="Methods and prompt files, by commas: none, zero-shot, both, per-sample, split, denoised, FILE.",
         rich_help_panel=_PROMPTS,
     ),
 ]

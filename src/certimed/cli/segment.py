@@ -21,7 +21,7 @@ from certimed.assets import asset
 from certimed.certificates import collect_provenance
 from certimed.classification import check_samples
 from certimed.cli import inputs
-from certimed.cli.classify import say_if_failed
+from certimed.cli.classify import denoiser_identity, say_if_failed
 from certimed.cli.console import advance, out, printable, sample_progress
 from certimed.cli.running import Running
 from certimed.data import Dataset
@@ -45,7 +45,6 @@ from certimed.sampling import check_sigma
 from certimed.segmentation import check_tau
 from certimed.segmenters import SegmentationModel, load_segmenter
 from certimed.statistics import CORRECTION_NAMES, radius_from_lower
-from certimed.vlm.sources import fingerprint
 
 
 @dataclass(frozen=True)
@@ -120,11 +119,7 @@ def prepare(
             f"the data set has {len(names)} classes ({', '.join(names)}) and the network {segmenter.num_classes}; "
             "the background counts as a class"
         )
-    return Job(segmenter, front, _denoiser_id(front), chosen, names, dataset)
-
-
-def _denoiser_id(denoiser: nn.Module | None) -> str | None:
-    return None if denoiser is None else fingerprint({"denoiser": denoiser.extra_repr()}, denoiser.state_dict())
+    return Job(segmenter, front, None if front is None else denoiser_identity(front), chosen, names, dataset)
 
 
 def _methods(text: str | None, denoiser: str | None) -> tuple[str, ...]:
