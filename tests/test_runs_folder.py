@@ -15,7 +15,8 @@ import pytest
 from tiny_runs import Certify, full_run, lines, manifest, open_images, write_images
 
 from certimed import InputError
-from certimed.integrity import line_holds, seal_line, settings_of, strict_json
+from certimed.cli.running import Running
+from certimed.integrity import line_holds, seal_line, seal_manifest, settings_of, strict_json
 from certimed.runs import CERTIFIED, FAILED, RunFolder, certify_dataset, data_section, remaining
 from certimed.runs import lock as lock_module
 
@@ -137,6 +138,19 @@ def test_changed_data_is_refused(images, tmp_path, how):
         victim.rename(images / "light" / "00000.png")
     with pytest.raises(InputError, match=r"data\.identity was"):
         finish(images, tmp_path / "run")
+
+
+@pytest.mark.parametrize("shard", ["x", 3, {}, {"index": 9, "count": 2}, {"index": "a", "count": None}])
+def test_a_shard_that_does_not_exist_is_one_sentence(images, tmp_path, shard):
+    full_run(images, tmp_path / "run")
+    path = tmp_path / "run" / "run.json"
+    path.write_text(json.dumps(seal_manifest({**json.loads(path.read_text()), "shard": shard})))
+    with pytest.raises(InputError):
+        RunFolder.open(tmp_path / "run").shard  # noqa: B018
+    with pytest.raises(InputError):
+        Running(resume=tmp_path / "run").open(
+            open_images(images), lambda data: manifest(open_images(images), Certify())
+        )
 
 
 def test_an_edited_manifest_is_not_resumed(images, tmp_path):

@@ -76,7 +76,7 @@ def _recount(manifest: Mapping[str, Any], sources: Sources) -> Recount:
         wanted = {kind: recorded[kind] for kind in ("few_shot", "pool")}
         reading = {name: tuple(value) if isinstance(value, list) else value for name, value in reading.items()}
         options = ReadOptions(**reading)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"run.json lacks what --resample needs ({error}); it was written by another version"
         ) from error

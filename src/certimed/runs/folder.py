@@ -148,9 +148,14 @@ class RunFolder:
 
     @property
     def shard(self) -> Shard | None:
-        """Which part of a run this folder holds, or None for a whole run."""
+        """Which part of a run this folder holds, or None for a whole run; InputError if the manifest is malformed."""
         section = self.manifest.get("shard")
-        return None if not isinstance(section, dict) else Shard(int(section["index"]), int(section["count"]))
+        if section is None:
+            return None
+        try:
+            return Shard(int(section["index"]), int(section["count"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{self.path / MANIFEST} names no shard that exists; restore the file") from error
 
     def append(self, record: Record) -> None:
         """Add one line and make it durable before returning.
@@ -276,7 +281,8 @@ def write_atomically(path: Path, text: str) -> None:
 
 def _append(path: Path, lines: list[str], *, durable: bool) -> None:
     data = memoryview("".join(line + "\n" for line in lines).encode())
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    # Without O_BINARY Windows would change line ends, and with them every digest.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
     try:
         before = os.fstat(descriptor).st_size
         try:
@@ -313,5 +319,7 @@ def _cut_torn_line(path: Path, block: int = 1 << 16) -> int:
     return size - end
 
 
-def _shard_name(section: Mapping[str, Any] | None) -> str:
-    return "the whole run" if not section else f"shard {section.get('index')}/{section.get('count')}"
+def _shard_name(section: Any) -> str:
+    if not isinstance(section, Mapping):
+        return "the whole run"
+    return f"shard {section.get('index')!s:.20}/{section.get('count')!s:.20}"
