@@ -27,7 +27,7 @@ def method(clean: float, at_zero: float, scope: str = "end-to-end") -> dict[str,
     }
 
 
-def at_sigma(clean: float, plain: float, few: float, per_class: float, probe: float, single: float) -> dict[str, Any]:
+def at_sigma(clean: float, plain: float, few: float, shared: float, probe: float, single: float) -> dict[str, Any]:
     def by(value: float) -> dict[str, float]:
         return {"mean": value, "low": value, "high": value}
 
@@ -35,7 +35,7 @@ def at_sigma(clean: float, plain: float, few: float, per_class: float, probe: fl
         "methods": {"none": method(clean, plain), "few-shot": method(clean, few), "both": method(0.9, 0.9, "frozen")},
         "differences": {
             "few-shot - none": by(few - plain),
-            "few-shot, per class - none": by(per_class - plain),
+            "few-shot, shared - none": by(shared - plain),
             "linear probe - none": by(probe - plain),
             "few-shot, one sigma - few-shot": by(single - few),
         },
@@ -56,11 +56,11 @@ def study(**sigmas: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_shares_of_the_loss() -> None:
-    found = recovery(at_sigma(clean=0.9, plain=0.4, few=0.7, per_class=0.65, probe=0.8, single=0.72))
+    found = recovery(at_sigma(clean=0.9, plain=0.4, few=0.7, shared=0.65, probe=0.8, single=0.72))
     assert found["loss"] == pytest.approx(0.5)
-    assert found["share"] == pytest.approx(0.6) and found["per-class-share"] == pytest.approx(0.5)
+    assert found["share"] == pytest.approx(0.6) and found["shared-share"] == pytest.approx(0.5)
     assert found["of-probe"] == pytest.approx(0.75)
-    nothing = recovery(at_sigma(clean=0.4, plain=0.4, few=0.4, per_class=0.4, probe=0.4, single=0.4))
+    nothing = recovery(at_sigma(clean=0.4, plain=0.4, few=0.4, shared=0.4, probe=0.4, single=0.4))
     assert nothing["share"] is None and nothing["of-probe"] is None
 
 
