@@ -100,7 +100,7 @@ def _with_tuned_prompts(job: classify.Job, entries: list[str], folder: Path, see
     how = tuning.Tuning(
         sigmas=(0.0, *SIGMAS),
         shots=16,
-        epochs=50,
+        epochs=200,
         recipe="default",
         context=job.prompting.initial_context or 5,
         per_class=True,
