@@ -192,11 +192,17 @@ def manifest(job: Job, settings: Settings, data: dict[str, Any] | None = None) -
     }
 
 
+def say_where(target: RunFolder, certified: int, failed: int) -> None:
+    """Print how many images there are, where the run is, and the digest that shows any later change."""
+    out.print(f"{certified} certified, {failed} failed; written to {printable(str(target.path))}", soft_wrap=True)
+    out.print(f"digest {target.digest()}", style="dim", highlight=False, soft_wrap=True)
+
+
 def report(job: Job, settings: Settings, target: RunFolder) -> int:
     """Print the table of the run and where its files are; returns the number of failed images."""
     records = list(target.records())
     failed = sum(record.status == FAILED for record in records)
     if failed < len(records):
         print_accuracy({(settings.sigma, name): records for name in job.prompting.names})
-    out.print(f"{len(records) - failed} certified, {failed} failed; written to {printable(str(target.path))}")
+    say_where(target, len(records) - failed, failed)
     return failed

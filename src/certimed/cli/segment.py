@@ -21,7 +21,7 @@ from certimed.assets import asset
 from certimed.certificates import collect_provenance
 from certimed.classification import check_samples
 from certimed.cli import inputs
-from certimed.cli.classify import denoiser_identity, say_if_failed
+from certimed.cli.classify import denoiser_identity, say_if_failed, say_where
 from certimed.cli.console import advance, out, printable, sample_progress
 from certimed.cli.running import Running
 from certimed.data import Dataset
@@ -165,7 +165,7 @@ def run(job: Job, settings: MaskSettings, running: Running, *, pictures: int = 0
     draw(job, settings, records[:pictures], folder.path / "pictures")
     print_masks({settings.sigma: records}, job, settings)
     failed = sum(record.status == FAILED for record in records)
-    out.print(f"{len(records) - failed} certified, {failed} failed; written to {printable(str(folder.path))}")
+    say_where(folder, len(records) - failed, failed)
     return failed
 
 
