@@ -272,7 +272,7 @@ Under Gaussian noise (std sigma in [0, 1] units, added after resize and crop, no
 "accuracy on single noisy copies / share of slices whose right class gets at least 54.9 % of {draws} copies"; the second
 stands for certified accuracy at radius 0 with n = 1 000, alpha = 0.001. Linear probe: logistic regression on the
 frozen noisy embeddings of {shots} training slices a class, at each sigma. Few-shot: a context of 5 tokens learnt
-on the same slices, shared by all classes or one for each class.
+on the same slices (AdamW at 0.05, 200 steps), shared by all classes or one for each class.
 
 {table}
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from certimed.prompts.few_shot import RECIPES, few_shot
+from certimed.prompts.few_shot import Recipe, few_shot
 from certimed.vlm import ZeroShotClassifier
 from certimed.vlm.protocol import VisionLanguageModel
 
@@ -18,8 +17,8 @@ SIGMAS = (0.1, 0.25, 0.5, 1.0)
 # Clopper-Pearson at n = 1 000, alpha 0.001 puts the lower bound above one half from 549 agreeing copies on.
 WINNING_SHARE = 0.549
 
-# Small towers with a low logit scale bear, and need, larger steps than the package's default.
-TUNING = replace(RECIPES["default"], name="large steps", lr=0.05, label_smoothing=0.0)
+# Fixed here, so that a later change of the package's default recipe does not silently change what the model cards say.
+TUNING = Recipe("model card", "adamw", lr=0.05, copies=10, batches=4)
 
 Images = tuple[Tensor, Tensor]
 
