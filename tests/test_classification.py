@@ -189,7 +189,8 @@ def test_impossible_sigma_is_refused(sigma):
         SmoothedClassifier(lambda x: torch.zeros(len(x), 2), 2, sigma)
 
 
-def test_default_batch_holds_about_64_megabytes():
-    assert default_batch_size((3, 224, 224)) * 3 * 224 * 224 * 4 <= 64 * 2**20
+def test_default_batch_is_bounded_in_bytes():
+    assert default_batch_size((3, 224, 224)) * 3 * 224 * 224 * 4 <= 8 * 2**20
+    assert default_batch_size((3, 224, 224), "cuda") > default_batch_size((3, 224, 224))
     assert default_batch_size((1, 1, 3)) == 1024
     assert default_batch_size((3, 5000, 5000)) == 1

@@ -134,7 +134,7 @@ class EmbeddingCache:
         Raises:
             ModelError: the encoder returned values that are not finite (or too large for half precision).
         """
-        size = batch_size or default_batch_size(tuple(image.shape))
+        size = batch_size or default_batch_size(tuple(image.shape), image.device)
         name = _entry_name(encoder, image, sigma, key, n, start)
         entry = self._entries.get(name)
         if entry is not None:
@@ -237,7 +237,7 @@ def embed_copies(
     Returns:
         float32 ``(n, D)``, ready for autograd.
     """
-    size = batch_size or default_batch_size(tuple(image.shape))
+    size = batch_size or default_batch_size(tuple(image.shape), image.device)
     stream = NoiseStream(key, tuple(image.shape), image.device)
     parts = []
     with torch.no_grad():

@@ -22,18 +22,17 @@ Model = Callable[[Tensor], Tensor]
 Progress = Callable[[int], None]
 """Called after every batch with the number of samples just done."""
 
-_BATCH_ELEMENTS = 1 << 24  # 64 MiB of float32 noise
+# Values of noise a batch. A CPU is fastest while activations stay in its caches (measured on the demo model: 918 noisy
+# copies a second a core in batches of 32, 658 in batches of 448); a GPU wants to be kept busy.
+_BATCH_ELEMENTS = {"cpu": 1 << 21}
+_BATCH_ELEMENTS_ELSEWHERE = 1 << 25
 _RANGE_SLACK = 0.25  # bicubic resizing overshoots [0, 1] a little; 8-bit values overshoot it a lot
 
 
-def default_batch_size(shape: tuple[int, ...], outputs: int = 1) -> int:
-    """Samples a batch for images of this shape: at most 1024, and about 64 MiB of noise.
-
-    Args:
-        shape: ``(C, *space)`` of one image.
-        outputs: floats the model returns per input value (large for segmentation with many classes).
-    """
-    return max(1, min(1024, _BATCH_ELEMENTS // (math.prod(shape) * max(1, outputs))))
+def default_batch_size(shape: tuple[int, ...], device: torch.device | str = "cpu") -> int:
+    """Samples a batch for images ``(C, *space)``: at most 1024, and about 8 MiB of noise on a CPU, 128 MiB elsewhere."""
+    limit = _BATCH_ELEMENTS.get(torch.device(device).type, _BATCH_ELEMENTS_ELSEWHERE)
+    return max(1, min(1024, limit // math.prod(shape)))
 
 
 def as_image(image: Tensor | NDArray[np.floating], device: torch.device | str = "cpu") -> Tensor:
@@ -95,7 +94,7 @@ def noisy_batches(
     Sample ``start + i`` depends on the key and ``i`` alone, not on the batch size. Values are not clipped: clipping is
     a model's business.
     """
-    size = batch_size or default_batch_size(tuple(image.shape))
+    size = batch_size or default_batch_size(tuple(image.shape), image.device)
     if size < 1:
         raise InputError(f"batch_size={batch_size} is not positive; use 1 or more")
     stream = NoiseStream(key, tuple(image.shape), image.device, start=start)

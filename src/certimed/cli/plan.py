@@ -98,7 +98,7 @@ def _time(spec: str, device: str, samples: int, images: int, batch_size: int | N
     from certimed.vlm import load
 
     vlm = load(spec, device)
-    size = batch_size or default_batch_size(vlm.input_shape)
+    size = batch_size or default_batch_size(vlm.input_shape, vlm.device)
     x = torch.full(vlm.input_shape, 0.5, device=vlm.device)
     rate = _samples_per_second(vlm, x, size)
     seconds = images * samples / rate

@@ -19,14 +19,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
+from certimed.denoising.loading import SIDECAR_NAME, load_denoiser
+from certimed.denoising.one_step import PREDICTION_TYPES
 from certimed.denoising.schedule import NoiseSchedule
 from certimed.errors import InputError, require
 
 CHECKPOINT_NAME = "checkpoint.pt"
-SIDECAR_NAME = "certimed.json"
-PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 AUGMENTATIONS = ("none", "flip", "jitter", "affine")
 _SHEET_IMAGES = 5
 
@@ -297,10 +298,6 @@ def _export(state: _State, folder: Path) -> None:
 
 def _sample_sheet(folder: Path, clean: Tensor, config: DenoiserTraining) -> None:
     """``samples.png``: columns are images; rows are the image, then noisy and denoised at two noise levels."""
-    from PIL import Image
-
-    from certimed.denoising.loading import load_denoiser
-
     denoiser = load_denoiser(f"diffusers:{folder}")
     images = clean.float() / 255
     rng = torch.Generator().manual_seed(config.seed)
