@@ -30,7 +30,7 @@ _RANGE_SLACK = 0.25  # bicubic resizing overshoots [0, 1] a little; 8-bit values
 
 
 def default_batch_size(shape: tuple[int, ...], device: torch.device | str = "cpu") -> int:
-    """Samples a batch for images ``(C, *space)``: at most 1024, and about 8 MiB of noise on a CPU, 128 MiB elsewhere."""
+    """Samples a batch for images ``(C, *space)``: at most 1024; 8 MiB of noise on a CPU, 128 MiB elsewhere."""
     limit = _BATCH_ELEMENTS.get(torch.device(device).type, _BATCH_ELEMENTS_ELSEWHERE)
     return max(1, min(1024, limit // math.prod(shape)))
 
