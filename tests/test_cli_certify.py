@@ -192,7 +192,7 @@ def test_tune_refuses_test_images(slices, tmp_path):
 
 def test_unlabelled_images_and_a_single_file(slices, tmp_path):
     single = next(slices.rglob("*.png"))
-    result = certify(single, tmp_path / "run")
+    result = run("certify", "--model", "demo", "--data", single, "--n", 20, "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
     assert "no labels" in result.output
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from certimed import __version__
+from certimed.assets import demo_prompts
 from certimed.certificates import ClassCertificate, collect_provenance
 from certimed.classification import check_samples
 from certimed.cli import inputs
@@ -91,11 +92,13 @@ def prepare(
     if (denoiser is None) == ("denoised" in prompting.names):
         raise InputError("--denoiser and the prompt method denoised go together; give both, or neither")
     dataset = source.open()
-    names = class_names(dataset, source.classes, prompting)
+    known = demo_prompts() if model == "demo" else None
+    fallback = prompting.class_names or (tuple(known["classes"].values()) if known else None)
+    names = class_names(dataset, source.classes, fallback)
     if limit is not None and limit < len(dataset):
         dataset = class_balanced(dataset, limit, seed) if dataset.is_labelled else dataset.subset(range(limit))
     front = None if denoiser is None else load_denoiser(denoiser, device)
-    texts = tuple(templates) if templates else (DEFAULT_TEMPLATE,)
+    texts = tuple(templates or (known["templates"] if known else (DEFAULT_TEMPLATE,)))
     return Job(load(model, device), names, texts, prompting, dataset, front)
 
 
@@ -104,14 +107,16 @@ def denoiser_identity(denoiser: OneStepDenoiser | ModuleDenoiser) -> str:
     return fingerprint({"denoiser": denoiser.extra_repr()}, denoiser.state_dict())
 
 
-def class_names(dataset: Dataset, entries: Sequence[str] | None, prompting: Prompting) -> tuple[str, ...]:
-    """Names that go into the captions: the data set's; for unlabelled images ``--classes`` or the tuned prompt's."""
+def class_names(
+    dataset: Dataset, entries: Sequence[str] | None, fallback: tuple[str, ...] | None = None
+) -> tuple[str, ...]:
+    """Names that go into the captions: the data set's; for unlabelled images ``--classes``, or what is known anyway."""
     if dataset.class_names is not None:
         return dataset.class_names
     if entries is not None:
         return tuple(entry.partition("=")[2].strip() or entry for entry in entries)
-    if prompting.class_names is not None:
-        return prompting.class_names
+    if fallback is not None:
+        return fallback
     raise InputError("the data set names no classes; give them with --classes, e.g. --classes 'covid,normal'")
 
 

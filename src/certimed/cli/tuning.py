@@ -13,7 +13,7 @@ from torch import Tensor
 from certimed.cli import inputs
 from certimed.cli.classify import class_names
 from certimed.cli.console import err, out, printable
-from certimed.cli.prompting import Prompting, words_before_name
+from certimed.cli.prompting import words_before_name
 from certimed.data import Dataset, few_shot_indices, open_dataset, overlap
 from certimed.errors import InputError
 from certimed.prompts import Prompt, TuningProgress, few_shot, pool
@@ -51,7 +51,7 @@ def run(
     dataset = source.open()
     if test is not None:
         _refuse_overlap(dataset, open_dataset(test, options=source.reading))
-    names = class_names(dataset, source.classes, Prompting())
+    names = class_names(dataset, source.classes)
     vlm = load(model, device)
     prompt = learn_few_shot(vlm, dataset, names, how) if method == "few-shot" else learn_pool(vlm, dataset, names, how)
     prompt.save(target)
