@@ -19,7 +19,6 @@ from certimed.prompts import (
     PromptLearner,
     TuningProgress,
     content_ids,
-    draw_shots,
     entropy_of_mean,
     few_shot,
     pool,
@@ -122,19 +121,6 @@ def test_held_out_images_must_not_be_tuning_images() -> None:
     images, labels = class_images(vlm, 4)
     with pytest.raises(InputError, match="2 images are both"):
         few_shot(vlm, images, labels, CLASS_NAMES, epochs=1, held_out=(images[3:5], labels[3:5]))
-
-
-def test_shots_are_balanced_nested_seeded_and_refused_where_a_class_is_too_small() -> None:
-    labels = torch.arange(4).repeat(10).numpy()
-    drawn = draw_shots(labels, 5, seed=2)
-    assert [int((labels[drawn] == k).sum()) for k in range(4)] == [5, 5, 5, 5]
-    assert set(draw_shots(labels, 2, seed=2)) < set(drawn)
-    assert set(drawn) != set(draw_shots(labels, 5, seed=3))
-    assert drawn.tolist() == draw_shots(labels, 5, seed=2).tolist()
-    with pytest.raises(InputError, match="class 'a' has 10 images, too few for 11 shots"):
-        draw_shots(labels, 11, seed=0, class_names="abcd")
-    with pytest.raises(InputError, match="labels"):
-        draw_shots([0.5, 1.5], 1, seed=0)
 
 
 def test_the_same_image_for_tuning_and_testing_is_found_by_its_content() -> None:

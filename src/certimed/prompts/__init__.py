@@ -6,7 +6,7 @@ from certimed.prompts.learner import ContextStart, Position, PromptLearner
 from certimed.prompts.linear_text import LinearText
 from certimed.prompts.methods import METHOD_NAMES, FixedText, Method, PerImageText, PerSample, Split, prompt_methods
 from certimed.prompts.prompt import Prompt
-from certimed.prompts.shots import content_ids, draw_shots, refuse_overlap
+from certimed.prompts.shots import content_ids, refuse_overlap
 from certimed.prompts.sound import PerSampleClassifier, SplitSmoothedClassifier, ViewSigmas, split_sigmas
 from certimed.prompts.zero_shot import EntropyTuner, Tuned, entropy_of_mean, pool, zero_shot
 
@@ -33,7 +33,6 @@ __all__ = [
     "TuningProgress",
     "ViewSigmas",
     "content_ids",
-    "draw_shots",
     "entropy_of_mean",
     "few_shot",
     "pool",

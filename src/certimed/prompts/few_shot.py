@@ -112,7 +112,7 @@ def few_shot(
 
     Args:
         vlm: a frozen vision-language model.
-        images: the N tuning images ``(C, H, W)`` in [0, 1], in the certified space; draw them with ``draw_shots``.
+        images: the N tuning images ``(C, H, W)`` in [0, 1], in the certified space; draw them with ``data.few_shot_indices``.
         labels: N class indices.
         class_names: K names.
         shots: images per class, for the record; where given, the labels must have exactly that many of every class.
@@ -352,7 +352,9 @@ def _labels(labels: Sequence[int] | Tensor, count: int, class_names: tuple[str, 
         )
     found = torch.bincount(values, minlength=len(class_names))
     if shots is not None and not bool((found == shots).all()):
-        raise InputError(f"shots={shots} but the images per class are {found.tolist()}; draw them with draw_shots")
+        raise InputError(
+            f"shots={shots} but the images per class are {found.tolist()}; draw them with certimed.data.few_shot_indices"
+        )
     return values
 
 
