@@ -112,7 +112,8 @@ def few_shot(
 
     Args:
         vlm: a frozen vision-language model.
-        images: the N tuning images ``(C, H, W)`` in [0, 1], in the certified space; draw them with ``data.few_shot_indices``.
+        images: the N tuning images ``(C, H, W)`` in [0, 1], in the certified space, drawn with
+            :func:`certimed.data.few_shot_indices`.
         labels: N class indices.
         class_names: K names.
         shots: images per class, for the record; where given, the labels must have exactly that many of every class.
@@ -353,7 +354,7 @@ def _labels(labels: Sequence[int] | Tensor, count: int, class_names: tuple[str, 
     found = torch.bincount(values, minlength=len(class_names))
     if shots is not None and not bool((found == shots).all()):
         raise InputError(
-            f"shots={shots} but the images per class are {found.tolist()}; draw them with certimed.data.few_shot_indices"
+            f"shots={shots} but the images per class are {found.tolist()}; use certimed.data.few_shot_indices"
         )
     return values
 
