@@ -5,7 +5,8 @@
 
 Source: the ICBM 2009a nonlinear symmetric MNI152 template and its grey and white matter maps, as packaged by nilearn.
 Axial slices at 1.5 mm. The test slices lie in whole slabs kept out of every training; it is still one average brain, so
-the demo shows what a certificate is, not how a network generalises.
+the demo shows what a certificate is, not how a network generalises. Every slice is in the template's fixed pose, and the
+denoiser relies on it: it is of no use for other scans.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ its tissue maps, as packaged by nilearn.
 * `demo_segmentation_images`: slices of four slabs kept out of both trainings with two guard slices on either side.
 
 Not for clinical use. The template is one average brain: neighbouring slabs resemble each other, so the figures show
-what a certificate is, not how a network generalises.
+what a certificate is, not how a network generalises. Every slice is in the template's fixed pose, and the
+denoiser relies on it: it is of no use for other scans.
 
 ## Measured
 
