@@ -207,7 +207,7 @@ def manifest(job: Job, settings: MaskSettings, data: dict[str, Any] | None = Non
 
 def print_masks(runs: Mapping[float, Sequence[MaskRecord]], job: Job, settings: MaskSettings) -> None:
     """Print one row for each (sigma, method): radius, Dice clean, noisy, published and guaranteed, share abstained."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True)
+    table = Table(box=SIMPLE_HEAD, padding=0)
     for heading in ("sigma", "radius", "method", "clean", "noisy", "publ.", "guaranteed", "IoU", "abst."):
         table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
     scored = False

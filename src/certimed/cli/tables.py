@@ -47,7 +47,7 @@ def _accuracy_table(
     frozen: Set[tuple[float, str]],
 ) -> Table:
     shown = _informative(summaries.values(), radii)
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True)
+    table = Table(box=SIMPLE_HEAD, padding=0)
     for heading in ("sigma", "prompt", "clean", "noisy", *(f"r={r:g}" for r in shown), "few", "unst."):
         table.add_column(heading, justify="left" if heading == "prompt" else "right", no_wrap=True)
     previous = None
