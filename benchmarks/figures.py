@@ -16,7 +16,7 @@ from certimed.report.curves import accuracy_curves
 from certimed.runs import CERTIFIED, RunFolder
 
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
-METHODS = ("none", "zero-shot", "pool", "few-shot")
+METHODS = ("none", "zero-shot", "few-shot")
 
 Curve = tuple[Sequence[ClassCertificate], Sequence[int]]
 
