@@ -140,7 +140,7 @@ def readings(study: dict[str, Any]) -> list[str]:
             if half:
                 text += ": at least half."
             elif r["of-probe"] is not None:
-                enough = "at least" if r["of-probe"] >= 0.8 else "less than"
+                enough = "at least" if round(r["of-probe"], 9) >= 0.8 else "less than"
                 text += f": less than half; the probe recovers {percent(r['probe']['mean'])} points, few-shot "
                 text += f"{share(r['of-probe'])} of that ({enough} 80 %)."
             else:

@@ -109,9 +109,10 @@ def _with_tuned_prompts(job: classify.Job, entries: list[str], folder: Path, see
         early_stop=None,
         seed=seed,
         batch_size=None,
+        copies=30,
     )
     few_shot = tuning.learn_few_shot(job.vlm, slices, job.class_names, how)
-    pool = tuning.learn_pool(job.vlm, slices, job.class_names, how)
+    pool = tuning.learn_pool(job.vlm, slices.subset(range(0, len(slices), 4)), job.class_names, how)
     few_shot.save(folder / "few-shot.safetensors")
     pool.save(folder / "pool.safetensors")
     return replace(job, prompting=replace(job.prompting, few_shot=few_shot, pool=pool))

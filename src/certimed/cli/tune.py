@@ -52,6 +52,9 @@ def tune(
     early_stop: Annotated[
         int | None, typer.Option(help="Stop after this many epochs without progress.", rich_help_panel=_TUNING)
     ] = None,
+    copies: Annotated[
+        int, typer.Option(min=1, help="Noisy copies of each image of a pool.", rich_help_panel=_TUNING)
+    ] = 100,
     seed: opt.Seed = 0,
     labels: opt.Labels = None,
     split: opt.Split = None,
@@ -87,5 +90,6 @@ def tune(
             early_stop=early_stop,
             seed=seed,
             batch_size=batch_size,
+            copies=copies,
         )
         tuning.run(inputs.needed("--model", model, "hf:vinid/plip"), source, test, how, method, device, target)

@@ -35,6 +35,7 @@ class Tuning:
     early_stop: int | None
     seed: int
     batch_size: int | None
+    copies: int = 100
 
 
 def context_start(text: str, templates: Sequence[str] | None) -> str | int:
@@ -116,6 +117,7 @@ def learn_pool(vlm: VisionLanguageModel, dataset: Dataset, names: Sequence[str],
             names,
             sigmas=sigmas,
             context=how.context,
+            copies=how.copies,
             seed=how.seed,
             position=how.position,  # type: ignore[arg-type]
             batch_size=how.batch_size,
