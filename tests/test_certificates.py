@@ -79,6 +79,13 @@ def test_missing_fields_are_named(field):
         ClassCertificate.from_json(json.dumps(data))
 
 
+@pytest.mark.parametrize("value", ["1" + "0" * 400, "1" + "0" * 5000, "1e999", "-1e999", "NaN"])
+def test_numbers_beyond_all_bounds_are_refused(value):
+    text = CERTIFICATE.to_json().replace('"sigma": 0.5', f'"sigma": {value}')
+    with pytest.raises(InputError):
+        ClassCertificate.from_json(text)
+
+
 @pytest.mark.parametrize("text", ["", "nonsense", "[1]", "null", "[" * 100_000])
 def test_text_that_is_no_certificate_is_refused(text):
     with pytest.raises(InputError):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
 from certimed.errors import InputError
+
+_TOO_LARGE = 1 << 1000  # whole numbers beyond the range of floats
 
 
 class Fields:
@@ -28,7 +29,7 @@ class Fields:
         """Read a JSON text; raises InputError if it is not JSON."""
         try:
             return cls(json.loads(text), what)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
             raise InputError(f"the {what} is not valid JSON: {error}") from error
 
     def get(self, name: str) -> Any:
@@ -51,7 +52,7 @@ class Fields:
         """A finite number."""
         value = self.get(name)
         good = isinstance(value, int | float) and not isinstance(value, bool)
-        self._typed(name, good and math.isfinite(value), "a finite number")
+        self._typed(name, good and abs(value) < _TOO_LARGE, "a finite number")
         return float(value)
 
     def optional_number(self, name: str) -> float | None:
