@@ -5,8 +5,7 @@
 
 Source: the ICBM 2009a nonlinear symmetric MNI152 template and its grey and white matter maps, as packaged by nilearn.
 Axial slices at 1.5 mm. The test slices lie in whole slabs kept out of every training; it is still one average brain, so
-the demo shows what a certificate is, not how a network generalises. Every slice is in the template's fixed pose, and the
-denoiser relies on it: it is of no use for other scans.
+the demo shows what a certificate is, not how a network generalises.
 """
 
 from __future__ import annotations
