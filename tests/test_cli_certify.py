@@ -132,6 +132,8 @@ def test_hostile_folder_gives_one_line_an_image_and_exit_code_3(tmp_path):
         (["--sigma", "nan"], "sigma"),
         (["--alpha", "2"], "alpha"),
         (["--n", "-5"], "n=-5"),
+        (["--n", "0"], "n=0"),
+        (["--n0", "0"], "n0=0"),
         (["--bound", "three-sided"], "--bound"),
         (["--model", "nonsense"], "known form"),
         (["--template", "no placeholder"], "{}"),

@@ -92,7 +92,13 @@ def certify(
             from certimed.cli.prompting import parse_prompts
 
             settings = classify.Settings(
-                sigma=sigma, n0=n0 or 100, n=n or 10_000, alpha=alpha, bound=bound, seed=seed, batch_size=batch_size
+                sigma=sigma,
+                n0=100 if n0 is None else n0,
+                n=10_000 if n is None else n,
+                alpha=alpha,
+                bound=bound,
+                seed=seed,
+                batch_size=batch_size,
             ).checked()
             prompting = parse_prompts(
                 prompts, initial_context=initial_context, copies=copies, steps=tuning_steps, lr=tuning_lr
@@ -115,8 +121,8 @@ def certify(
             chosen = segment.checked(
                 MaskSettings(
                     sigma=sigma,
-                    n0=n0 or 10,
-                    n=n or 100,
+                    n0=10 if n0 is None else n0,
+                    n=100 if n is None else n,
                     tau=tau,
                     alpha=alpha,
                     correction=correction,

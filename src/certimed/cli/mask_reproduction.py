@@ -15,7 +15,6 @@ from certimed.errors import InputError
 from certimed.presets import SEGMENTATION_PROTOCOL, SegmentationPreset, cvc_sequence, segmentation_preset, split_images
 from certimed.report.tables import Latex, booktabs, csv_text
 from certimed.runs import FAILED, MaskRecord, MaskSettings, RunFolder
-from certimed.runs.folder import MANIFEST
 from certimed.statistics import radius_from_lower
 
 SPLITS = ("published", "leak-free")
@@ -105,8 +104,7 @@ def _subfolder(root: Path, names: Sequence[str], preset: SegmentationPreset) -> 
 def _certify(job: segment.Job, settings: MaskSettings, folder: Path) -> list[MaskRecord]:
     """One run folder a sigma, gone on with where it exists."""
     about = segment.manifest(job, settings)
-    known = (folder / MANIFEST).is_file()
-    with RunFolder.resume(folder, about) if known else RunFolder.create(folder, about) as target:
+    with RunFolder.create_or_resume(folder, about) as target:
         segment.certify(job, settings, target)
         return list(target.mask_records())
 

@@ -32,7 +32,6 @@ from certimed.presets import (
 from certimed.prompts import METHOD_NAMES, Prompt
 from certimed.report.tables import AccuracySummaries, accuracy_latex, accuracy_rows, csv_text
 from certimed.runs import CERTIFIED, ClassRecord, RunFolder
-from certimed.runs.folder import MANIFEST
 from certimed.vlm import VisionLanguageModel, load
 
 DEFAULT_METHODS = ("none", "few-shot", "zero-shot", "both")
@@ -304,8 +303,7 @@ def _certify(work: Plan, job: classify.Job, sigma: float) -> list[ClassRecord]:
     comparison = job.comparison(sigma)
     folder = work.folder / f"sigma-{sigma:g}"
     about = classify.manifest(job, settings) | {"preset": json.loads(json.dumps(asdict(work.preset)))}
-    known = (folder / MANIFEST).is_file()
-    with RunFolder.resume(folder, about) if known else RunFolder.create(folder, about) as target:
+    with RunFolder.create_or_resume(folder, about) as target:
         classify.certify(job, comparison, settings, target)
         return list(target.records())
 
