@@ -30,16 +30,16 @@ CVC_TEST_SEQUENCES = (3, 8, 13, 18, 23, 28)
 
 _SMALL = DenoiserTraining(widths=(64, 96, 128), prediction_type="sample", bfloat16=True)
 DENOISERS = {
-    "xray": (("jsrt", "shenzhen"), replace(_SMALL, augment="jitter", steps=600)),
-    "isic": (("isic",), replace(_SMALL, augment="affine", steps=500)),
-    "cvc": (("cvc",), replace(_SMALL, augment="affine", steps=500)),
+    "xray": (("jsrt", "shenzhen"), replace(_SMALL, augment="jitter", steps=4000)),
+    "isic": (("isic",), replace(_SMALL, augment="affine", steps=2500)),
+    "cvc": (("cvc",), replace(_SMALL, augment="affine", steps=2500)),
 }
 SEGMENTERS = {
-    "jsrt": SegmenterTraining(steps=240, flip=True),
-    "jsrt4": SegmenterTraining(steps=300, flip=False),
-    "shenzhen": SegmenterTraining(steps=240, flip=True),
-    "isic": SegmenterTraining(steps=300, flip=True, colour=True),
-    "cvc": SegmenterTraining(steps=300, flip=True, colour=True),
+    "jsrt": SegmenterTraining(steps=600, flip=True),
+    "jsrt4": SegmenterTraining(steps=600, flip=False),
+    "shenzhen": SegmenterTraining(steps=400, flip=True),
+    "isic": SegmenterTraining(steps=500, flip=True, colour=True),
+    "cvc": SegmenterTraining(steps=500, flip=True, colour=True),
 }
 
 
