@@ -18,7 +18,7 @@ from certimed.errors import InputError, ModelError
 from certimed.noise import item_id as content_id
 from certimed.prompts.methods import Head, Method, Subject
 from certimed.sampling import Progress, as_image, check_scores, check_sigma
-from certimed.vlm.protocol import VisionLanguageModel
+from certimed.vlm.protocol import ImageModel
 
 Counts = NDArray[np.int64]
 
@@ -48,7 +48,7 @@ class PromptComparison:
     estimation noise; :meth:`certify_best` pays for it.
 
     Args:
-        vlm: the frozen model.
+        vlm: the frozen model; for methods of a plain classifier, that classifier.
         methods: see :func:`certimed.prompts.prompt_methods`.
         sigma: noise level in [0, 1] units.
         denoiser: module ``x -> x`` made for this sigma; needed by methods on the stream "denoised": the same noise,
@@ -63,7 +63,7 @@ class PromptComparison:
 
     def __init__(
         self,
-        vlm: VisionLanguageModel,
+        vlm: ImageModel,
         methods: Sequence[Method],
         sigma: float,
         *,
