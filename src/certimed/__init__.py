@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from certimed.certificates import ClassCertificate, MaskCertificate, Provenance, RadiusUnits
     from certimed.classification import Prediction, SmoothedClassifier
+    from certimed.classifiers import ClassificationModel
     from certimed.errors import CertimedError, ImageError, InputError, MissingExtraError, ModelError
     from certimed.runs import load_run
     from certimed.segmentation import SmoothedSegmenter
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "CertimedError": "certimed.errors",
     "ClassCertificate": "certimed.certificates",
+    "ClassificationModel": "certimed.classifiers",
     "ImageError": "certimed.errors",
     "InputError": "certimed.errors",
     "MaskCertificate": "certimed.certificates",
@@ -36,6 +38,7 @@ _HOMES = {
 __all__ = [
     "CertimedError",
     "ClassCertificate",
+    "ClassificationModel",
     "ImageError",
     "InputError",
     "MaskCertificate",

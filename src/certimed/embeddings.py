@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from certimed.errors import InputError, ModelError
 from certimed.noise import NoiseKey, NoiseStream, item_id
 from certimed.sampling import default_batch_size, noisy_batches
-from certimed.vlm.protocol import VisionLanguageModel
+from certimed.vlm.protocol import ImageModel
 
 _KEPT_TYPES: dict[torch.dtype, np.dtype[Any]] = {
     torch.float32: np.dtype(np.float32),
@@ -42,13 +42,11 @@ class ImageEncoder(nn.Module):
         identity: equal if and only if model and denoiser are the same.
     """
 
-    def __init__(
-        self, vlm: VisionLanguageModel, denoiser: nn.Module | None = None, *, denoiser_id: str | None = None
-    ) -> None:
+    def __init__(self, vlm: ImageModel, denoiser: nn.Module | None = None, *, denoiser_id: str | None = None) -> None:
         """Compose.
 
         Args:
-            vlm: a frozen vision-language model.
+            vlm: a frozen vision-language model, or a classifier, whose embedding is its scores.
             denoiser: module ``x -> x``, float32 ``(B, C, H, W)`` in [0, 1] units, made for one noise level, in eval
                 mode.
             denoiser_id: its identity, for the record; default: a hash of its parameters and buffers.

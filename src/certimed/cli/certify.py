@@ -22,12 +22,15 @@ HELP = """Certify a model on your own images and write a run folder.
 
   certimed certify --model demo --data scan.nii.gz --axis axial --sigma 0.5 --n 1000 --out runs/scan
 
+  certimed certify --model python:my_models:make_classifier --allow-code --size 224x224 --data xray/ --out runs/mine
+
   certimed certify --task segment --model smp:FOLDER --denoiser ddpm/ --data xray/ --sigma 0.25 --out runs/lungs
 """
 
 
 def certify(
     model: opt.Model = None,
+    allow_code: opt.AllowCode = False,
     data: opt.Data = None,
     out: Annotated[Path | None, typer.Option(help="New run folder to write.")] = None,
     resume: opt.Resume = None,
@@ -75,7 +78,7 @@ def certify(
         from certimed.cli.running import Running, run_classification
 
         if resume is not None and model is None and data is None:
-            repeat_with_recorded_options(resume, retry_failed, workers, executor, address)
+            repeat_with_recorded_options(resume, retry_failed, workers, executor, address, allow_code)
         inputs.one_of("--task", task, ("classify", "segment"))
         running = Running(out, resume, retry_failed, shard, workers, executor, address).checked()
         source = inputs.Source(
@@ -112,6 +115,8 @@ def certify(
                 "seed": seed,
                 "device": device,
                 "denoiser": denoiser,
+                "allow_code": allow_code,
+                "size": inputs.size("--size", size),
             }
             failed = run_classification(running, prepare, settings)
         else:
@@ -141,13 +146,14 @@ def certify(
                 device=device,
                 class_names=source.classes,
                 output=output,
+                allow_code=allow_code,
             )
             failed = segment.run(masked, chosen, running, pictures=pictures)
     inputs.exit_for_failures(failed)
 
 
 def repeat_with_recorded_options(
-    resume: Path, retry_failed: bool, workers: int, executor: str, address: str | None
+    resume: Path, retry_failed: bool, workers: int, executor: str, address: str | None, allow_code: bool
 ) -> None:
     """Go on with a run by the options it was started with; ends the command with that run's exit code."""
     from certimed.cli.app import app
@@ -155,5 +161,6 @@ def repeat_with_recorded_options(
 
     words = ["certify", *recorded_arguments(resume), "--resume", str(resume), "--workers", str(workers)]
     words += ["--executor", executor, *(["--retry-failed"] if retry_failed else [])]
+    words += ["--allow-code"] if allow_code else []
     words += [] if address is None else ["--address", address]
     raise typer.Exit(typer.main.get_command(app).main(args=words, standalone_mode=False) or 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -14,6 +14,7 @@ from certimed import __version__
 from certimed.assets import demo_prompts
 from certimed.certificates import ClassCertificate, collect_provenance
 from certimed.classification import check_samples
+from certimed.classifiers import DENOISED, MODEL, ClassificationModel, classifier_methods, load_classifier
 from certimed.cli import inputs
 from certimed.cli.console import advance, err, out, printable, sample_progress
 from certimed.cli.prompting import Prompting
@@ -26,7 +27,8 @@ from certimed.prompts import PromptComparison
 from certimed.runs import FAILED, Record, RunFolder, certify_dataset, data_section, remaining
 from certimed.sampling import check_sigma
 from certimed.statistics import BOUND_NAMES
-from certimed.vlm import VisionLanguageModel, load
+from certimed.usercode import is_user_code
+from certimed.vlm import VisionLanguageModel
 from certimed.vlm.sources import fingerprint
 
 DEFAULT_TEMPLATE = "an image of {}."
@@ -54,9 +56,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Job:
-    """A loaded model, its classes and prompts, and a data set."""
+    """A loaded model, its classes and prompts (methods, for a plain classifier), and a data set."""
 
-    vlm: VisionLanguageModel
+    model: VisionLanguageModel | ClassificationModel
     class_names: tuple[str, ...]
     templates: tuple[str, ...]
     prompting: Prompting
@@ -65,11 +67,14 @@ class Job:
 
     def comparison(self, sigma: float) -> PromptComparison:
         """The prompt methods at one noise level; refuses templates and prompts that do not fit the model."""
-        methods = self.prompting.methods(self.vlm, self.class_names, self.templates, sigma)
+        if isinstance(self.model, ClassificationModel):
+            methods = classifier_methods(self.model.num_classes, self.prompting.names)
+        else:
+            methods = self.prompting.methods(self.model, self.class_names, self.templates, sigma)
         if self.denoiser is None:
-            return PromptComparison(self.vlm, methods, sigma)
+            return PromptComparison(self.model, methods, sigma)
         return PromptComparison(
-            self.vlm,
+            self.model,
             methods,
             sigma,
             denoiser=self.denoiser.at(sigma).eval(),
@@ -87,19 +92,60 @@ def prepare(
     seed: int,
     device: str,
     denoiser: str | None = None,
+    allow_code: bool = False,
+    size: tuple[int, int] | None = None,
 ) -> Job:
     """Check the data, then load the model, and the denoiser of the method "denoised"."""
     if (denoiser is None) == ("denoised" in prompting.names):
         raise InputError("--denoiser and the prompt method denoised go together; give both, or neither")
+    loaded = load_classifier(model, device, allow_code=allow_code, size=size) if is_user_code(model) else None
+    if isinstance(loaded, ClassificationModel):
+        return _classifier_job(loaded, source, templates, prompting, limit, seed, denoiser)
     dataset = source.open()
     known = demo_prompts() if model == "demo" else None
     fallback = prompting.class_names or (tuple(known["classes"].values()) if known else None)
     names = class_names(dataset, source.classes, fallback)
-    if limit is not None and limit < len(dataset):
-        dataset = class_balanced(dataset, limit, seed) if dataset.is_labelled else dataset.subset(range(limit))
+    dataset = _limited(dataset, limit, seed)
     front = None if denoiser is None else load_denoiser(denoiser, device)
     texts = tuple(templates or (known["templates"] if known else (DEFAULT_TEMPLATE,)))
-    return Job(load(model, device), names, texts, prompting, dataset, front)
+    if loaded is None:
+        loaded = load_classifier(model, device, size=size)
+    return Job(loaded, names, texts, prompting, dataset, front)
+
+
+def _classifier_job(
+    model: ClassificationModel,
+    source: inputs.Source,
+    templates: Sequence[str] | None,
+    prompting: Prompting,
+    limit: int | None,
+    seed: int,
+    denoiser: str | None,
+) -> Job:
+    """The job of a plain classifier: no prompts, and class names in the order of its scores."""
+    if templates or not set(prompting.names) <= {"none", DENOISED}:
+        raise InputError(
+            f"{model.name} is a plain classifier, which has no text to prompt; leave out --template and --prompts "
+            "(but --prompts none,denoised with --denoiser)"
+        )
+    dataset = (source if source.classes else replace(source, classes=model.class_names)).open()
+    numbered = tuple(f"class {index}" for index in range(model.num_classes))
+    names = class_names(dataset, source.classes, model.class_names or numbered)
+    if len(names) != model.num_classes or model.class_names not in (None, names):
+        own = f"{model.num_classes} scores" + (f" ({', '.join(model.class_names)})" if model.class_names else "")
+        raise InputError(
+            f"{model.name} returns {own} and the images are of {len(names)} classes ({', '.join(names)}); name all "
+            "classes in the order of the scores with --classes"
+        )
+    front = None if denoiser is None else load_denoiser(denoiser, model.device)
+    methods = tuple(MODEL if name == "none" else name for name in prompting.names)
+    return Job(model, names, (), replace(prompting, names=methods), _limited(dataset, limit, seed), front)
+
+
+def _limited(dataset: Dataset, limit: int | None, seed: int) -> Dataset:
+    if limit is None or limit >= len(dataset):
+        return dataset
+    return class_balanced(dataset, limit, seed) if dataset.is_labelled else dataset.subset(range(limit))
 
 
 def denoiser_identity(denoiser: OneStepDenoiser | ModuleDenoiser) -> str:
@@ -153,7 +199,7 @@ def certify_image(
     progress: Callable[[int], None] | None = None,
 ) -> tuple[dict[str, int], dict[str, ClassCertificate]]:
     """Clean predictions and certificates of one image by method; refuses an image a prompt was tuned on."""
-    x = job.vlm.preprocess(torch.from_numpy(image.pixels).to(job.vlm.device))
+    x = job.model.preprocess(torch.from_numpy(image.pixels).to(job.model.device))
     if content_id(x) in job.prompting.tuned_on:
         raise ImageError(f"{image.id} was used to tune the prompt; a test image must not be")
     results = comparison.run(
@@ -187,13 +233,13 @@ def manifest(job: Job, settings: Settings, data: dict[str, Any] | None = None) -
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "arguments": sys.argv[1:],
         "settings": asdict(settings),
-        "model": {"name": job.vlm.name, "identity": job.vlm.identity, "input_shape": list(job.vlm.input_shape)},
+        "model": {"name": job.model.name, "identity": job.model.identity, "input_shape": list(job.model.input_shape)},
         "classes": list(job.class_names),
         "templates": list(job.templates),
         "prompts": job.prompting.record(),
         "denoiser": None if job.denoiser is None else denoiser_identity(job.denoiser),
         "data": data_section(job.dataset) if data is None else data,
-        "provenance": collect_provenance(str(job.vlm.device), model=job.vlm.identity).to_dict(),
+        "provenance": collect_provenance(str(job.model.device), model=job.model.identity).to_dict(),
     }
 
 

@@ -15,6 +15,7 @@ from certimed.cli.tables import print_accuracy
 from certimed.data import open_dataset
 from certimed.errors import InputError
 from certimed.runs import ClassRecord, MaskSettings, RunFolder
+from certimed.vlm import VisionLanguageModel
 
 SIGMAS = (0.25, 0.5, 1.0)
 MASK_SIGMAS = (0.25, 0.5)
@@ -111,8 +112,9 @@ def _with_tuned_prompts(job: classify.Job, entries: list[str], folder: Path, see
         batch_size=None,
         copies=30,
     )
-    few_shot = tuning.learn_few_shot(job.vlm, slices, job.class_names, how)
-    pool = tuning.learn_pool(job.vlm, slices.subset(range(0, len(slices), 4)), job.class_names, how)
+    assert isinstance(job.model, VisionLanguageModel)
+    few_shot = tuning.learn_few_shot(job.model, slices, job.class_names, how)
+    pool = tuning.learn_pool(job.model, slices.subset(range(0, len(slices), 4)), job.class_names, how)
     few_shot.save(folder / "few-shot.safetensors")
     pool.save(folder / "pool.safetensors")
     return replace(job, prompting=replace(job.prompting, few_shot=few_shot, pool=pool))

@@ -35,6 +35,7 @@ def reproduce(
     output: str | None,
     device: str,
     seed: int,
+    allow_code: bool = False,
 ) -> int:
     """Certify the test part at every sigma, print the table, write it as CSV and LaTeX; returns the failed images."""
     preset = segmentation_preset(dataset)
@@ -50,6 +51,7 @@ def reproduce(
         class_names=preset.class_names,
         num_classes=len(preset.class_names),
         output=output,
+        allow_code=allow_code,
     )
     settings = segment.checked(
         MaskSettings(

@@ -12,7 +12,12 @@ _NOISE = "Smoothing"
 
 Model = Annotated[
     str | None,
-    typer.Option(help="Vision-language model: hf:ORG/NAME, open_clip:hf-hub:ORG/NAME, medclip:FOLDER, a folder, demo."),
+    typer.Option(
+        help="hf:ORG/NAME, open_clip:hf-hub:ORG/NAME, medclip:FOLDER, a folder, demo; your own: python:MODULE:FACTORY."
+    ),
+]
+AllowCode = Annotated[
+    bool, typer.Option("--allow-code", help="Consent to run the code of a python: model; read it first.")
 ]
 Data = Annotated[
     Path | None,
@@ -101,7 +106,11 @@ Methods = Annotated[
 Tau = Annotated[float, typer.Option(help="Agreement to exceed; sets the radius.", rich_help_panel=_MASKS)]
 Correction = Annotated[str, typer.Option(help="holm or bonferroni.", rich_help_panel=_MASKS)]
 Size = Annotated[
-    str | None, typer.Option(help="Resize to HEIGHTxWIDTH first; default: native.", rich_help_panel=_MASKS)
+    str | None,
+    typer.Option(
+        help="Resize to HEIGHTxWIDTH first; default: native. Also the input size of a python: classifier.",
+        rich_help_panel=_MASKS,
+    ),
 ]
 Empty = Annotated[
     str, typer.Option(help="Dice of a class absent from truth and answer: one, zero, skip.", rich_help_panel=_MASKS)

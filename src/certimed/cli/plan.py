@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from certimed.cli import options as opt
-from certimed.cli.console import one_sentence_errors, out
+from certimed.cli.console import one_sentence_errors, out, printable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from certimed.vlm.protocol import ImageModel
 
 HELP = """Plan a run: samples needed, radius ceiling, and time on this machine.
 
@@ -36,6 +41,8 @@ def plan(
     pixels: Annotated[int, typer.Option(help="Segmentation: pixels of one image.")] = 512 * 512,
     correction: Annotated[str, typer.Option(help="Segmentation: holm or bonferroni.")] = "holm",
     model: opt.Model = None,
+    allow_code: opt.AllowCode = False,
+    size: opt.Size = None,
     images: Annotated[int, typer.Option(min=1, help="Images of the data set, for the time estimate.")] = 500,
     device: opt.Device = "cpu",
     batch_size: opt.BatchSize = None,
@@ -53,7 +60,11 @@ def plan(
         if tau is not None:
             _needed_for_tau(tau, alpha, pixels, correction, sigma)
         if model is not None:
-            _time(model, device, n0 + n, images, batch_size)
+            from certimed.classifiers import load_classifier
+            from certimed.cli import inputs
+
+            loaded = load_classifier(model, device, allow_code=allow_code, size=inputs.size("--size", size))
+            _time(model, loaded, n0 + n, images, batch_size)
 
 
 def _ceilings(sigma: float, alpha: float, n: int) -> None:
@@ -91,26 +102,24 @@ def _needed_for_tau(tau: float, alpha: float, pixels: int, correction: str, sigm
     )
 
 
-def _time(spec: str, device: str, samples: int, images: int, batch_size: int | None) -> None:
+def _time(spec: str, model: ImageModel, samples: int, images: int, batch_size: int | None) -> None:
     import torch
 
     from certimed.sampling import default_batch_size
-    from certimed.vlm import load
 
-    vlm = load(spec, device)
-    size = batch_size or default_batch_size(vlm.input_shape, vlm.device)
-    x = torch.full(vlm.input_shape, 0.5, device=vlm.device)
-    rate = _samples_per_second(vlm, x, size)
+    size = batch_size or default_batch_size(model.input_shape, model.device)
+    x = torch.full(model.input_shape, 0.5, device=model.device)
+    rate = _samples_per_second(model, x, size)
     seconds = images * samples / rate
     hours, rest = divmod(round(seconds), 3600)
     out.print(
-        f"{spec}: {rate:,.0f} noisy copies/s here in batches of {size}; {images} images of {samples:,} copies take "
-        f"about {hours} h {rest // 60} min {rest % 60} s",
+        f"{printable(spec)}: {rate:,.0f} noisy copies/s here in batches of {size}; {images} images of {samples:,} "
+        f"copies take about {hours} h {rest // 60} min {rest % 60} s",
         highlight=False,
     )
 
 
-def _samples_per_second(vlm: object, x: object, batch_size: int) -> float:
+def _samples_per_second(model: ImageModel, x: Tensor, batch_size: int) -> float:
     """Median rate of a few batches of noise and forward passes, after one to warm up."""
     import statistics
 
@@ -123,8 +132,8 @@ def _samples_per_second(vlm: object, x: object, batch_size: int) -> float:
     rates = []
     with torch.inference_mode():
         begin = time.perf_counter()
-        for batch in noisy_batches(x, 0.25, key, 6 * batch_size, batch_size=batch_size):  # type: ignore[arg-type]
-            vlm.encode_image(batch).cpu()  # type: ignore[attr-defined]
+        for batch in noisy_batches(x, 0.25, key, 6 * batch_size, batch_size=batch_size):
+            model.encode_image(batch).cpu()
             now = time.perf_counter()
             rates.append(len(batch) / (now - begin))
             begin = now

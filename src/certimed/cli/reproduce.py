@@ -43,6 +43,7 @@ def promptsmooth(
     model: Annotated[
         str | None, typer.Option(help="plip, quiltnet, medclip, biomedclip, or any model as in certimed certify.")
     ] = None,
+    allow_code: opt.AllowCode = False,
     data_root: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; new, or of this run stopped.")] = None,
     sigma: Annotated[
@@ -99,6 +100,7 @@ def promptsmooth(
             reproduction.plan(
                 dataset=inputs.needed("--dataset", dataset, "kather"),
                 model=inputs.needed("--model", model, "plip"),
+                allow_code=allow_code,
                 data_root=inputs.needed("--data-root", data_root, "data/kather"),
                 out=inputs.needed("--out", out, "runs/kather-plip"),
                 sigmas=None if sigma is None else inputs.numbers("--sigma", sigma),
@@ -138,6 +140,7 @@ as CSV and LaTeX. Started again with the same --out, it goes on where it stopped
 def segmentation(
     dataset: Annotated[str | None, typer.Option(help="jsrt, montgomery, shenzhen, isic2018 or cvc-clinicdb.")] = None,
     model: Annotated[str | None, typer.Option(help="Network, as in certimed certify --task segment.")] = None,
+    allow_code: opt.AllowCode = False,
     denoiser: opt.Denoiser = None,
     data_root: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; new, or of this run stopped.")] = None,
@@ -158,6 +161,7 @@ def segmentation(
         failed = mask_reproduction.reproduce(
             dataset=inputs.needed("--dataset", dataset, "jsrt"),
             model=inputs.needed("--model", model, "smp:my_unet"),
+            allow_code=allow_code,
             denoiser=denoiser,
             data_root=inputs.needed("--data-root", data_root, "data/jsrt"),
             folder=inputs.needed("--out", out, "runs/jsrt"),

@@ -11,6 +11,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from certimed.classifiers import load_prompted
 from certimed.cli import classify, inputs, tuning
 from certimed.cli.ablation import Ablation, Entry
 from certimed.cli.console import out, printable
@@ -32,7 +33,7 @@ from certimed.presets import (
 from certimed.prompts import METHOD_NAMES, Prompt
 from certimed.report.tables import AccuracySummaries, accuracy_latex, accuracy_rows, csv_text
 from certimed.runs import CERTIFIED, ClassRecord, RunFolder
-from certimed.vlm import VisionLanguageModel, load
+from certimed.vlm import VisionLanguageModel
 
 DEFAULT_METHODS = ("none", "few-shot", "zero-shot", "both")
 _OFFERED = tuple(name for name in METHOD_NAMES if name != "denoised")
@@ -59,6 +60,7 @@ class Plan:
         sweep: what is varied, or None.
         values: its values.
         baseline_template: of method "none".
+        allow_code: consent to run the code of a ``python:`` model.
     """
 
     preset: ClassificationPreset
@@ -72,6 +74,7 @@ class Plan:
     values: tuple[int, ...]
     baseline_template: str
     device: str
+    allow_code: bool = False
 
 
 def plan(
@@ -86,6 +89,7 @@ def plan(
     values: tuple[float, ...] | None = None,
     baseline_template: str = "same",
     device: str = "cpu",
+    allow_code: bool = False,
     limit: int | None = None,
     **changes: int | str | None,
 ) -> Plan:
@@ -121,6 +125,7 @@ def plan(
         values=_swept_values(sweep, values),
         baseline_template=template,
         device=device,
+        allow_code=allow_code,
     )
 
 
@@ -142,7 +147,7 @@ def run(work: Plan) -> int:
     """
     parts = open_parts(work.preset, work.root)
     test = class_balanced(parts.test, work.images, work.protocol.seed)
-    vlm = load(work.spec, work.device)
+    vlm = load_prompted(work.spec, work.device, allow_code=work.allow_code)
     _announce(work, parts, test, vlm)
     job = classify.Job(
         vlm, work.preset.class_names, (work.baseline_template,), _prompting(work, parts, test, vlm), test

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from certimed.classifiers import MODEL
 from certimed.cli import classify, inputs
 from certimed.cli.console import out, printable
 from certimed.cli.prompting import parse_prompts
@@ -32,6 +33,9 @@ class Sources:
     split: str | None
     prompts: str | None
     device: str
+    denoiser: str | None = None
+    allow_code: bool = False
+    size: tuple[int, int] | None = None
 
 
 def compare(path: Path, m: int, salt: str | None, sources: Sources) -> bool:
@@ -72,7 +76,8 @@ def _recount(manifest: Mapping[str, Any], sources: Sources) -> Recount:
         ).checked()
         recorded, reading, model = manifest["prompts"], dict(manifest["data"]["reading"]), manifest["model"]
         tuning = {name: recorded[name] for name in ("initial_context", "copies", "steps", "lr")}
-        names, templates = [str(name) for name in recorded["methods"]], list(manifest["templates"])
+        names = ["none" if name == MODEL else str(name) for name in recorded["methods"]]
+        templates = list(manifest["templates"])
         wanted = {kind: recorded[kind] for kind in ("few_shot", "pool")}
         reading = {name: tuple(value) if isinstance(value, list) else value for name, value in reading.items()}
         options = ReadOptions(**reading)
@@ -95,13 +100,18 @@ def _recount(manifest: Mapping[str, Any], sources: Sources) -> Recount:
         limit=None,
         seed=settings.seed,
         device=sources.device,
+        denoiser=sources.denoiser,
+        allow_code=sources.allow_code,
+        size=sources.size,
     )
+    denoiser = None if job.denoiser is None else classify.denoiser_identity(job.denoiser)
     for what, own, its in (
-        ("the model", job.vlm.identity, model["identity"]),
+        ("the model", job.model.identity, model["identity"]),
         *(
             (f"the {kind} prompt", getattr(getattr(job.prompting, kind), "identity", None), wanted[kind])
             for kind in wanted
         ),
+        ("the denoiser", denoiser, manifest.get("denoiser")),
         ("the list of classes", list(job.class_names), manifest["classes"]),
     ):
         if own != its:
@@ -114,9 +124,9 @@ def _recount(manifest: Mapping[str, Any], sources: Sources) -> Recount:
             raise InputError(
                 f"{item!r:.80} of this run is not in {job.dataset.source}; name the run's data with --data"
             )
-        pixels = torch.from_numpy(job.dataset.load(positions[item]).pixels).to(job.vlm.device)
+        pixels = torch.from_numpy(job.dataset.load(positions[item]).pixels).to(job.model.device)
         results = comparison.run(
-            job.vlm.preprocess(pixels),
+            job.model.preprocess(pixels),
             n0=settings.n0,
             n=settings.n,
             alpha=settings.alpha,

@@ -45,6 +45,7 @@ from certimed.sampling import check_sigma
 from certimed.segmentation import check_tau
 from certimed.segmenters import SegmentationModel, load_segmenter
 from certimed.statistics import CORRECTION_NAMES, radius_from_lower
+from certimed.usercode import is_user_code
 
 
 @dataclass(frozen=True)
@@ -102,13 +103,16 @@ def prepare(
     class_names: Sequence[str] | None = None,
     num_classes: int | None = None,
     output: str | None = None,
+    allow_code: bool = False,
 ) -> Job:
     """Load the network and the denoiser; ``demo`` names the embedded ones."""
     chosen = _methods(methods, denoiser)
     if limit is not None and limit < len(dataset):
         dataset = dataset.subset(range(limit))
     spec = str(asset("demo_unet")) if model == "demo" else model
-    segmenter = load_segmenter(spec, device, num_classes=num_classes, output=output)
+    if num_classes is None and is_user_code(spec):
+        num_classes = len(class_names or dataset.class_names or ()) or None
+    segmenter = load_segmenter(spec, device, num_classes=num_classes, output=output, allow_code=allow_code)
     front = None
     if DENOISED in chosen:
         assert denoiser is not None

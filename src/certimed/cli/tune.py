@@ -25,6 +25,7 @@ _TUNING = "Tuning"
 
 def tune(
     model: opt.Model = None,
+    allow_code: opt.AllowCode = False,
     data: opt.Data = None,
     out: Annotated[Path | None, typer.Option(help="Prompt file to write, e.g. prompt.safetensors.")] = None,
     method: Annotated[str, typer.Option(help="few-shot (labelled) or pool (unlabelled).")] = "few-shot",
@@ -92,4 +93,5 @@ def tune(
             batch_size=batch_size,
             copies=copies,
         )
-        tuning.run(inputs.needed("--model", model, "hf:vinid/plip"), source, test, how, method, device, target)
+        spec = inputs.needed("--model", model, "hf:vinid/plip")
+        tuning.run(spec, source, test, how, method, device, target, allow_code=allow_code)

@@ -10,6 +10,7 @@ import torch
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
+from certimed.classifiers import load_prompted
 from certimed.cli import inputs
 from certimed.cli.classify import class_names
 from certimed.cli.console import err, out, printable
@@ -17,7 +18,7 @@ from certimed.cli.prompting import words_before_name
 from certimed.data import Dataset, few_shot_indices, open_dataset, overlap
 from certimed.errors import InputError
 from certimed.prompts import Prompt, TuningProgress, few_shot, pool
-from certimed.vlm import VisionLanguageModel, load
+from certimed.vlm import VisionLanguageModel
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,22 @@ def context_start(text: str, templates: Sequence[str] | None) -> str | int:
 
 
 def run(
-    model: str, source: inputs.Source, test: Path | None, how: Tuning, method: str, device: str, target: Path
+    model: str,
+    source: inputs.Source,
+    test: Path | None,
+    how: Tuning,
+    method: str,
+    device: str,
+    target: Path,
+    *,
+    allow_code: bool = False,
 ) -> None:
     """Tune, save, and say what was reached; refuses tuning images that are also test images."""
     dataset = source.open()
     if test is not None:
         _refuse_overlap(dataset, open_dataset(test, options=source.reading))
     names = class_names(dataset, source.classes)
-    vlm = load(model, device)
+    vlm = load_prompted(model, device, allow_code=allow_code)
     prompt = learn_few_shot(vlm, dataset, names, how) if method == "few-shot" else learn_pool(vlm, dataset, names, how)
     prompt.save(target)
     for part, by_sigma in prompt.accuracies.items():

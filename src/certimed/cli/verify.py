@@ -36,6 +36,9 @@ def verify(
     resample: Annotated[int, typer.Option(min=0, help="Draw so many images' noise again.")] = 0,
     salt: Annotated[str | None, typer.Option(help="Chooses the images; default: random, and printed.")] = None,
     model: opt.Model = None,
+    allow_code: opt.AllowCode = False,
+    size: opt.Size = None,
+    denoiser: opt.Denoiser = None,
     data: opt.Data = None,
     classes: opt.Classes = None,
     labels: opt.Labels = None,
@@ -62,6 +65,17 @@ def verify(
             from certimed.cli import inputs
             from certimed.cli.resampling import Sources, compare
 
-            sources = Sources(model, data, inputs.class_entries(classes), labels, split, prompts, device)
+            sources = Sources(
+                model=model,
+                data=data,
+                classes=inputs.class_entries(classes),
+                labels=labels,
+                split=split,
+                prompts=prompts,
+                device=device,
+                denoiser=denoiser,
+                allow_code=allow_code,
+                size=inputs.size("--size", size),
+            )
             if not compare(path, resample, salt, sources):
                 raise typer.Exit(EXIT_FALSE)

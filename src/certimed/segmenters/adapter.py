@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from certimed.errors import InputError, ModelError, require
+from certimed.vlm.sources import brief
 
 OUTPUT_NAMES = ("logits", "probabilities", "binary logit", "binary probability")
 """What a network returns; it is stated by its file or by the caller, never guessed from values."""
@@ -141,7 +142,14 @@ class SegmentationModel(nn.Module):
         return scores
 
     def _run(self, x: Tensor) -> Tensor:
-        scores = self.network(x)
+        try:
+            scores = self.network(x)
+        # The network may be anyone's, and raise anything, most often at sizes it was not made for.
+        except Exception as error:
+            raise ModelError(
+                f"{self.name} fails on input {tuple(x.shape)} ({type(error).__name__}: {brief(error)}); check its "
+                "channels and sizes (multiple_of)"
+            ) from error
         if not isinstance(scores, Tensor) or scores.shape[2:] != x.shape[2:]:
             got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise ModelError(

@@ -15,9 +15,13 @@ from certimed.segmenters.monai import monai_bundle
 from certimed.segmenters.small_unet import ARCHITECTURE, load_small_unet
 from certimed.segmenters.smp import smp_checkpoint, smp_folder
 from certimed.segmenters.transformers import transformers_segmenter
+from certimed.usercode import input_channels, is_user_code, load_user_model
 from certimed.vlm.sources import fingerprint
 
-SPECS = "smp:ARCH:ENCODER:CHECKPOINT, smp:FOLDER, monai:BUNDLE, hf:FOLDER_OR_ID, unet:FOLDER or a folder of these kinds"
+SPECS = (
+    "smp:ARCH:ENCODER:CHECKPOINT, smp:FOLDER, monai:BUNDLE, hf:FOLDER_OR_ID, unet:FOLDER, python:MODULE:FACTORY or a "
+    "folder of these kinds"
+)
 
 
 def load_segmenter(
@@ -26,6 +30,7 @@ def load_segmenter(
     *,
     num_classes: int | None = None,
     output: str | None = None,
+    allow_code: bool = False,
     **settings: Any,
 ) -> SegmentationModel:
     """Load a segmentation network as a model for certification, frozen and in eval mode.
@@ -39,10 +44,13 @@ def load_segmenter(
             * ``hf:FOLDER_OR_ID``: a semantic segmentation model of transformers;
             * ``unet:FOLDER``: certimed's own small U-Net;
             * a bare folder, recognised by its files;
+            * ``python:MODULE:FACTORY``: code of your own that returns a :class:`SegmentationModel`, or a module
+              (``num_classes`` and ``output`` required; its channels are those of its first convolution, else 3);
             * any ``nn.Module`` (``num_classes`` and ``output`` required).
         device: where the model runs.
         num_classes: classes, background counted; required for a module, checked otherwise.
         output: what the network returns, one of :data:`~certimed.segmenters.OUTPUT_NAMES`.
+        allow_code: consent to run the code of a ``python:`` spec; see :mod:`certimed.usercode`.
         settings: further settings of :class:`SegmentationModel`: ``mean``, ``std``, ``window``, ``multiple_of``,
             ``in_channels`` and ``name`` (the last two for modules).
 
@@ -54,11 +62,37 @@ def load_segmenter(
         if num_classes is None:
             raise InputError("num_classes is missing; state the number of classes of the module, background counted")
         model = SegmentationModel(spec, num_classes=num_classes, output=_required(output, "a module"), **settings)
+    elif is_user_code(str(spec)):
+        model = _user_segmenter(str(spec), num_classes, output, allow_code, settings)
     else:
         model = _from_spec(str(spec), output, settings)
     if num_classes is not None and model.num_classes != num_classes:
         raise InputError(f"num_classes={num_classes}, but {spec} has {model.num_classes}; leave num_classes out")
     return model.to(device)
+
+
+def _user_segmenter(
+    spec: str, num_classes: int | None, output: str | None, allow_code: bool, settings: dict[str, Any]
+) -> SegmentationModel:
+    user = load_user_model(spec, allow_code=allow_code)
+    model = user.model
+    if isinstance(model, SegmentationModel):
+        if output not in (None, model.output):
+            raise InputError(f"output={output!r}: {spec} states {model.output!r} itself; leave it out")
+        model.name = spec
+    elif not isinstance(model, nn.Module):
+        raise InputError(f"{spec} returned {type(model).__name__}; return an nn.Module or a SegmentationModel")
+    elif num_classes is None:
+        raise InputError(f"{spec} does not say how many classes it has; name them, background first, with --classes")
+    else:
+        given = {"in_channels": input_channels(model), "name": spec, **settings}
+        model = SegmentationModel(
+            model, num_classes=num_classes, output=_required(output, "a module (--output)"), **given
+        )
+    about = {"output": model.output, "in_channels": model.in_channels, "multiple_of": model.multiple_of}
+    scale = {"mean": model.mean.tolist(), "std": model.std.tolist(), "window": repr(model.window)}
+    model.model_id = fingerprint({**about, **scale, "source": user.source_sha256}, model.state_dict())
+    return model
 
 
 def _from_spec(spec: str, output: str | None, settings: dict[str, Any]) -> SegmentationModel:

@@ -43,7 +43,7 @@ def load(spec: str, device: str | torch.device = "cpu") -> VisionLanguageModel:
         MissingExtraError: the library of that model family is not installed.
     """
     family, reference = _parse(spec.strip())
-    place = _checked_device(device)
+    place = checked_device(device)
     if family == "demo":
         with resources.as_file(resources.files("certimed") / "assets" / "demo_clip") as folder:
             return _loader("hf")(str(folder), spec).to(place)
@@ -98,7 +98,8 @@ def _recognise(folder: Path) -> str:
     )
 
 
-def _checked_device(device: str | torch.device) -> torch.device:
+def checked_device(device: str | torch.device) -> torch.device:
+    """The device; InputError where PyTorch does not know it or does not see it here."""
     try:
         place = torch.device(device)
     except RuntimeError as error:

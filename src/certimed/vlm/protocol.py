@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -36,6 +36,21 @@ class Tokens:
     def last(self) -> Tensor:
         """int64 ``(N,)``: index of the end-of-text token of each row."""
         return self.mask.sum(dim=1) - 1
+
+
+class ImageModel(Protocol):
+    """What counting needs of a model, whether it reads prompts or not."""
+
+    name: str
+    identity: str
+    input_shape: tuple[int, int, int]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+
+    def encode_image(self, x: Tensor) -> Tensor:
+        """float ``(B, C, H, W)`` in the certified space -> ``(B, D)``."""
 
 
 class VisionLanguageModel(ABC, torch.nn.Module):
