@@ -66,7 +66,7 @@ def test_spelling_and_json_round_trips(text: str, budget: Budget) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "grids", "looks:1000,100", "looks:ten", "betting", "betting:x", "betting:-1", "grid:0.5,0.25", "precision:0",
-     "precision:150%", "fixed:0", "fixed:1.5", "grid@0", "looks:100,1000@10", "grid:nan", "10000000"],
+     "precision:150%", "fixed:0", "fixed:1.5", "grid@0", "looks:100,1000@10", "grid:nan", "10000000000", "grid@10000000"],
 )  # fmt: skip
 def test_bad_spellings_are_refused(text: str) -> None:
     with pytest.raises(InputError):

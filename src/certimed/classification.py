@@ -10,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from certimed.budgets import Budget, Fixed, Outcome, as_budget
 from certimed.certificates import END_TO_END, MODEL_INPUT, ClassCertificate, collect_provenance
 from certimed.errors import InputError
 from certimed.noise import NoiseKey
 from certimed.noise import item_id as content_id
 from certimed.sampling import Model, Progress, as_image, check_evaluation_mode, check_sigma, count_classes
-from certimed.statistics import class_bound, predict_p_value
+from certimed.statistics import predict_p_value
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ class SmoothedClassifier:
         image: Tensor | NDArray[np.floating],
         *,
         n0: int = 100,
-        n: int = 10_000,
+        budget: Budget | int | str | None = None,
+        n: int | None = None,
         alpha: float = 1e-3,
         seed: int = 0,
         item_id: str | None = None,
@@ -91,14 +93,19 @@ class SmoothedClassifier:
         intensity: str | None = None,
         progress: Progress | None = None,
     ) -> ClassCertificate:
-        """Certify one image (Cohen's CERTIFY).
+        """Certify one image (Cohen's CERTIFY, under any budget of :mod:`certimed.budgets`).
 
-        The class is chosen on ``n0`` selection samples; ``n`` fresh estimation samples bound its probability.
+        The class is chosen on ``n0`` selection samples; fresh estimation samples, as many as the budget asks for, bound
+        its probability.
 
         Args:
             image: ``(C, *space)`` floats in [0, 1].
-            n0, n: selection and estimation samples.
-            alpha: failure probability.
+            n0: selection samples.
+            budget: a budget or its spelling, e.g. ``"grid"``, ``"betting:0.25"``; a number is a fixed number of
+                samples. Default: ``Grid()``, at most 10 000 samples, enough to place the radius among the published
+                ones. Under every budget the samples are the first ones of the same stream.
+            n: short for ``budget=Fixed(n)``, the published procedure.
+            alpha: failure probability of the certificate, all looks together.
             seed, item_id: the key of the noise; without an id the image's content hash is its id, so the certificate
                 does not depend on what else is certified, nor in which order.
             batch_size: samples a forward pass; does not change the noise.
@@ -109,14 +116,19 @@ class SmoothedClassifier:
         Raises:
             InputError: an impossible argument. ModelError: the model broke its contract.
         """
-        check_samples(n0=n0, n=n, alpha=alpha)
+        chosen = as_budget(budget, n)
+        check_samples(n0=n0, n=chosen.cap, alpha=alpha)
         tensor = as_image(image, self.device)
         item = item_id if item_id is not None else content_id(tensor)
         selection = self._count(tensor, seed, item, "selection", n0, batch_size, progress)
-        estimation = self._count(tensor, seed, item, "estimation", n, batch_size, progress)
+        estimation, outcome = chosen.start(selection, alpha, self.sigma, bound).run(
+            lambda start, more: self._count(tensor, seed, item, "estimation", more, batch_size, progress, start)
+        )
         return certificate_from_counts(
             selection,
             estimation,
+            budget=chosen,
+            outcome=outcome,
             item=item,
             alpha=alpha,
             sigma=self.sigma,
@@ -135,7 +147,8 @@ class SmoothedClassifier:
         images: Iterable[tuple[str, Tensor | NDArray[np.floating]]],
         *,
         n0: int = 100,
-        n: int = 10_000,
+        budget: Budget | int | str | None = None,
+        n: int | None = None,
         alpha: float = 1e-3,
         seed: int = 0,
         batch_size: int | None = None,
@@ -155,6 +168,7 @@ class SmoothedClassifier:
             yield self.certify(
                 image,
                 n0=n0,
+                budget=budget,
                 n=n,
                 alpha=alpha,
                 seed=seed,
@@ -186,7 +200,15 @@ class SmoothedClassifier:
         return Prediction(item, top, p_value > alpha, p_value, as_ints, alpha, self.sigma, seed)
 
     def _count(
-        self, image: Tensor, seed: int, item: str, phase: str, n: int, batch_size: int | None, progress: Progress | None
+        self,
+        image: Tensor,
+        seed: int,
+        item: str,
+        phase: str,
+        n: int,
+        batch_size: int | None,
+        progress: Progress | None,
+        start: int = 0,
     ) -> NDArray[np.int64]:
         return count_classes(
             self.model,
@@ -196,6 +218,7 @@ class SmoothedClassifier:
             n=n,
             num_classes=self.num_classes,
             batch_size=batch_size,
+            start=start,
             progress=progress,
         )
 
@@ -204,6 +227,8 @@ def certificate_from_counts(
     selection: NDArray[np.int64],
     estimation: NDArray[np.int64],
     *,
+    budget: Budget | None = None,
+    outcome: Outcome | None = None,
     item: str,
     alpha: float,
     sigma: float,
@@ -222,20 +247,28 @@ def certificate_from_counts(
 
     Args:
         selection, estimation: int64 ``(K,)`` counts from *disjoint* samples.
+        budget, outcome: the budget the estimation samples were drawn under, and what its session proved. Default: all
+            of them looked at once, as under ``Fixed(n)``.
         sigma: the standard deviation the radius is computed for (for a split certificate the effective one).
     """
-    top = int(np.argmax(selection))
-    proved = class_bound(estimation, top, alpha, sigma, bound=bound)
+    if budget is None or outcome is None:
+        budget = Fixed(int(estimation.sum()))
+        outcome = budget.start(selection, alpha, sigma, bound).finish(estimation)
+    proved = outcome.bound
     return ClassCertificate(
         item=item,
-        prediction=top,
+        prediction=int(np.argmax(selection)),
         abstained=bool(proved.abstained),
         radius=float(proved.radius),
         p_lower=float(proved.p_lower),
         q_upper=None if proved.q_upper is None else float(proved.q_upper),
         counts=tuple(int(count) for count in estimation),
         n0=int(selection.sum()),
-        n=int(estimation.sum()),
+        n=outcome.n,
+        budget=str(budget),
+        looks=outcome.looks,
+        proved_at=outcome.proved_at,
+        stopped=outcome.reason,
         alpha=float(alpha),
         sigma=float(sigma),
         bound=bound,

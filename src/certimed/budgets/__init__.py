@@ -6,6 +6,8 @@
         counts = counts + draw(more)
     outcome = session.finish(counts)                             # outcome.bound, outcome.reason
 
+(:meth:`Session.run` is this loop.)
+
 Every budget's guarantee: with probability at least 1 - alpha over the estimation noise, a bound that does not abstain
 is right: the smoothed prediction is the selected class in the whole open ball of its radius. When to stop is free:
 giving up only abstains.
@@ -20,11 +22,10 @@ from certimed.budgets.kinds import (
     Grid,
     Looks,
     Precision,
-    budget_from_dict,
-    parse_budget,
 )
-from certimed.budgets.pixels import PixelLooks, PixelOutcome, PixelSession
+from certimed.budgets.pixels import PixelLooks, PixelOutcome, PixelSession, as_pixel_budget
 from certimed.budgets.session import Outcome, Session
+from certimed.budgets.spelling import as_budget, budget_from_dict, parse_budget
 
 __all__ = [
     "PUBLISHED_RADII",
@@ -40,6 +41,8 @@ __all__ = [
     "PixelSession",
     "Precision",
     "Session",
+    "as_budget",
+    "as_pixel_budget",
     "budget_from_dict",
     "expected",
     "mean_over",

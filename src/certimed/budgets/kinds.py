@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -22,6 +22,9 @@ PUBLISHED_RADII = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5)
 """Radii at which the PromptSmooth protocol reports certified accuracy, in [0, 1] units."""
 
 PUBLISHED_N = 10_000
+
+_MOST = 10**9
+_MOST_WITH_TABLES = 10**6
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class Fixed(Budget):
     kind: ClassVar[str] = "fixed"
 
     def __post_init__(self) -> None:
-        _check_cap(self.n)
+        _check_cap(self.n, _MOST)
 
     def __str__(self) -> str:
         return f"fixed:{self.n}"
@@ -269,82 +272,11 @@ class Precision(Budget):
         return CloseEnough(self.fraction, absolute, top, alpha, sigma, bound)
 
 
-KINDS: tuple[type[Budget], ...] = (Fixed, Looks, Grid, Betting, Precision)
-
-
 def look_shares(looks: int, alpha: float) -> tuple[float, ...]:
     """Shares of alpha: half for the last look, the rest equally for the others; together at most alpha."""
     if looks == 1:
         return (alpha,)
     return tuple(float(share) for share in alpha_split(alpha, [1.0] * (looks - 1) + [looks - 1.0]))
-
-
-def parse_budget(text: str) -> Budget:
-    """A budget from its command-line spelling.
-
-    ``10000`` or ``fixed:10000``; ``looks:100,1000,10000``, ``looks:100,1000/0,0.5`` (reported radii after the slash);
-    ``grid``, ``grid:0,0.25,0.5``; ``betting:0.25``; ``precision:5%``, ``precision:0.05,0.01`` (fraction, absolute
-    loss). ``@N`` at the end sets the cap: ``betting:0.25@20000``.
-
-    Raises:
-        InputError: anything else.
-
-    >>> parse_budget("betting:0.25"), str(parse_budget("precision:5%"))
-    (Betting(radius=0.25, n=10000), 'precision:0.05@10000')
-    """
-    name, _, rest = text.strip().partition(":") if ":" in text else text.strip().partition("@")
-    if ":" not in text and rest:
-        rest = f"@{rest}"
-    if name.isdigit() and not rest:
-        return Fixed(int(name))
-    body, _, cap = rest.partition("@")
-    parsers: dict[str, Callable[[str, dict[str, Any]], Budget]] = {
-        "fixed": lambda body, n: Fixed(**({"n": int(body)} if body else {}), **n),
-        "looks": _parse_looks,
-        "grid": lambda body, n: Grid(_numbers(body) if body else PUBLISHED_RADII, **n),
-        "betting": lambda body, n: Betting(float(body), **n),
-        "precision": _parse_precision,
-    }
-    try:
-        return parsers[name](body, {"n": int(cap)} if cap else {})
-    except (KeyError, ValueError, TypeError):
-        raise InputError(
-            f"budget {text!r} is not understood; use e.g. 10000, grid, grid:0,0.25,0.5@10000, betting:0.25, "
-            "precision:5% or looks:100,1000,10000"
-        ) from None
-
-
-def budget_from_dict(data: object) -> Budget:
-    """Inverse of :meth:`Budget.to_dict`.
-
-    Raises:
-        InputError: not a mapping, an unknown kind, missing or unknown fields, values out of range.
-    """
-    fields = dict(data) if isinstance(data, dict) else {}
-    kinds = {kind.kind: kind for kind in KINDS}
-    kind = kinds.get(fields.pop("kind", None))
-    if kind is None:
-        raise InputError(f"a budget must be a JSON object whose kind is one of {', '.join(kinds)}, not {data!r:.80}")
-    try:
-        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
-    except TypeError:
-        raise InputError(f"budget {kind.kind!r} has missing, unknown or wrongly typed fields: {data!r:.120}") from None
-
-
-def _parse_looks(body: str, n: dict[str, Any]) -> Budget:
-    sizes, slash, radii = body.partition("/")
-    if n:
-        raise ValueError
-    looks = tuple(int(size) for size in sizes.split(",")) if sizes else Looks().sizes
-    return Looks(looks, _numbers(radii)) if slash else Looks(looks)
-
-
-def _parse_precision(body: str, n: dict[str, Any]) -> Budget:
-    first, _, absolute = body.partition(",")
-    values: dict[str, Any] = {"absolute": float(absolute)} if absolute else {}
-    if first:
-        values["fraction"] = float(first[:-1]) / 100 if first.endswith("%") else float(first)
-    return Precision(**values, **n)
 
 
 def _adaptive(
@@ -365,9 +297,9 @@ def _check_setting(alpha: float, sigma: float, bound: str) -> None:
         raise InputError(f"bound must be one of {', '.join(BOUND_NAMES)}, but is {bound!r}")
 
 
-def _check_cap(n: int) -> None:
-    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= 10**6:
-        raise InputError(f"n={n!r} must be a whole number of samples from 1 to 1000000")
+def _check_cap(n: int, most: int = _MOST_WITH_TABLES) -> None:
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= most:
+        raise InputError(f"n={n!r} must be a whole number of samples from 1 to {most}")
 
 
 def _checked_radii(radii: Sequence[float]) -> tuple[float, ...]:
@@ -377,10 +309,6 @@ def _checked_radii(radii: Sequence[float]) -> tuple[float, ...]:
     if any(a >= b for a, b in pairwise(values)):
         raise InputError(f"radii must increase, but are {radii!r:.80}")
     return values
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
 
 
 def _join(radii: Sequence[float]) -> str:

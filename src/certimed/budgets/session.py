@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -137,6 +138,20 @@ class Session:
         """
         n = self._take(self._checked(counts))
         return 0 if self._stopped else self._evidence.looks[self._look] - n
+
+    def run(self, draw: Callable[[int, int], ArrayLike]) -> tuple[Counts, Outcome]:
+        """Draw until the budget stops.
+
+        Args:
+            draw: ``draw(start, n)`` gives the counts of samples ``start .. start + n - 1``, integers (K,).
+
+        Returns:
+            the counts of all samples drawn, int64 (K,), and what they proved.
+        """
+        counts = np.zeros(self._classes, dtype=np.int64)
+        while more := self.next(counts):
+            counts = counts + np.asarray(draw(int(counts.sum()), more))
+        return counts, self.finish(counts)
 
     def finish(self, counts: ArrayLike) -> Outcome:
         """What was proved; legal at any moment, since stopping early for any reason is sound.

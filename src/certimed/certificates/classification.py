@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from html import escape
+from statistics import NormalDist
 from typing import Any
 
+from certimed.budgets import Betting, Fixed, parse_budget
 from certimed.certificates.fields import Fields
 from certimed.certificates.provenance import Provenance
 from certimed.certificates.scope import END_TO_END, MODEL_INPUT, SCOPES, SPACES
@@ -36,7 +38,14 @@ class ClassCertificate:
         q_upper: upper confidence bound on every other class's probability, or None for the one-sided bound.
         counts: estimation counts of all classes; they sum to ``n``.
         n0, n: selection and estimation samples drawn.
-        alpha: failure probability of this certificate.
+        budget: how many estimation samples the image could get, as :func:`certimed.budgets.parse_budget` reads it; it
+            says which bound the counts were put to.
+        looks: how often the counts were looked at.
+        proved_at: counts at the look whose bound is recorded; with the budget they give ``p_lower`` again. Empty where
+            abstained.
+        stopped: why no more samples were drawn, in a sentence. What it says about a radius that was not reached is a
+            forecast, and no part of the guarantee.
+        alpha: failure probability of this certificate, all looks together.
         sigma: noise standard deviation in [0, 1] units of the certified space.
         bound: ``"one-sided"``, ``"two-sided"`` or ``"best"`` (both, each at alpha/2).
         scope, space: what is covered, and where the radius lives; see :mod:`certimed.certificates.scope`.
@@ -55,6 +64,10 @@ class ClassCertificate:
     counts: tuple[int, ...]
     n0: int
     n: int
+    budget: str
+    looks: int
+    proved_at: tuple[int, ...]
+    stopped: str
     alpha: float
     sigma: float
     bound: str
@@ -67,11 +80,15 @@ class ClassCertificate:
 
     @property
     def abstention(self) -> str | None:
-        """Why nothing was proved: ``"too few samples"`` if the majority is there but not yet significant, else
-        ``"unstable under noise"``; None where something was proved."""
+        """Why nothing was proved: ``"too few samples"`` if the majority is there but not significant with the samples
+        drawn (or, where the budget gave up early, with all it could have drawn), else ``"unstable under noise"``; None
+        where something was proved. Under a betting budget the share that its radius needs takes the majority's place.
+        """
         if not self.abstained:
             return None
-        return TOO_FEW_SAMPLES if 2 * self.counts[self.prediction] > self.n else UNSTABLE
+        budget = parse_budget(self.budget)
+        needed = NormalDist().cdf(budget.radius / self.sigma) if isinstance(budget, Betting) else 0.5
+        return TOO_FEW_SAMPLES if self.counts[self.prediction] > needed * self.n else UNSTABLE
 
     def units(self) -> RadiusUnits:
         """The radius in grey levels, per-value RMS and L-infinity."""
@@ -84,18 +101,27 @@ class ClassCertificate:
             return (
                 f"Nothing was proved for {self.item}: {self.abstention} "
                 f"(class {self.prediction} won {self.counts[self.prediction]} of {self.n} noisy copies)."
+                + self._stopping()
             )
         return (
             f"With probability at least {1 - self.alpha:.6g} over the noise drawn, the smoothed classifier "
             f"(Gaussian noise, sigma {self.sigma:g}) answers class {self.prediction} for every perturbation of "
             f"{self.item} with L2 norm below {self.radius:.6g}. Space: {space}. Scope: {SCOPES[self.scope]}."
+            + self._stopping()
             + "".join(f" {note}" for note in self.notes)
         )
+
+    def _stopping(self) -> str:
+        """A sentence about the samples, unless their number was fixed."""
+        if isinstance(parse_budget(self.budget), Fixed):
+            return ""
+        return f" Samples: {self.n} under budget {self.budget} ({self.stopped}); alpha covers all {self.looks} looks."
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, the schema's name first."""
         data = asdict(self)
         data["counts"] = list(self.counts)
+        data["proved_at"] = list(self.proved_at)
         data["shape"] = list(self.shape)
         data["notes"] = list(self.notes)
         return {"schema": SCHEMA, **data}
@@ -130,6 +156,10 @@ class ClassCertificate:
             counts=fields.integers("counts"),
             n0=fields.integer("n0"),
             n=fields.integer("n"),
+            budget=fields.string("budget"),
+            looks=fields.integer("looks"),
+            proved_at=fields.integers("proved_at"),
+            stopped=fields.string("stopped"),
             alpha=fields.number("alpha"),
             sigma=fields.number("sigma"),
             bound=fields.string("bound"),
@@ -148,16 +178,25 @@ class ClassCertificate:
             raise InputError(f"prediction {self.prediction} is no index into the {len(self.counts)} counts")
         if sum(self.counts) != self.n:
             raise InputError(f"the counts sum to {sum(self.counts)}, not to n={self.n}")
+        if str(parse_budget(self.budget)) != self.budget:
+            raise InputError(f"budget {self.budget!r:.80} must be spelt {str(parse_budget(self.budget))!r}")
+        if bool(self.proved_at) == self.abstained:
+            raise InputError("field 'proved_at' of the class certificate must be empty if, and only if, it abstained")
+        if self.proved_at and (
+            len(self.proved_at) != len(self.counts) or any(a > b for a, b in zip(self.proved_at, self.counts))
+        ):
+            raise InputError(f"proved_at={self.proved_at} must hold one number a class, none above that class's count")
         if self.scope not in SCOPES or self.space not in SPACES:
             raise InputError(f"scope {self.scope!r} or space {self.space!r} is unknown to this version of certimed")
 
     def __repr__(self) -> str:
         head = f"ClassCertificate({self.item!r}: "
+        spent = f"n={self.n}" if self.budget == f"fixed:{self.n}" else f"n={self.n} of {self.budget}"
         if self.abstained:
-            return f"{head}abstained, {self.abstention}; n={self.n}, alpha={self.alpha:g}, sigma={self.sigma:g})"
+            return f"{head}abstained, {self.abstention}; {spent}, alpha={self.alpha:g}, sigma={self.sigma:g})"
         return (
             f"{head}class {self.prediction}, radius {self.radius:.4f} L2 = {self.units().rms_grey_levels:.3g} grey "
-            f"levels RMS; p>={self.p_lower:.4f}, n={self.n}, alpha={self.alpha:g}, sigma={self.sigma:g}, {self.scope})"
+            f"levels RMS; p>={self.p_lower:.4f}, {spent}, alpha={self.alpha:g}, sigma={self.sigma:g}, {self.scope})"
         )
 
     def _repr_html_(self) -> str:
@@ -172,6 +211,7 @@ class ClassCertificate:
             "L-infinity implied (grey levels)": f"{units.linf_grey_levels:.3g}",
             "p lower": f"{self.p_lower:.6f}",
             "samples": f"{self.n0} + {self.n}",
+            "budget": f"{self.budget}, {self.stopped}",
             "alpha, sigma": f"{self.alpha:g}, {self.sigma:g}",
             "scope": self.scope,
             "space": self.space,

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from certimed.budgets import Budget, Session, as_budget
 from certimed.certificates import ClassCertificate
 from certimed.classification import certificate_from_counts, check_samples
 from certimed.embeddings import EmbeddingCache, ImageEncoder
@@ -104,7 +105,8 @@ class PromptComparison:
         image: Tensor | NDArray[np.floating],
         *,
         n0: int = 100,
-        n: int = 10_000,
+        budget: Budget | int | str | None = None,
+        n: int | None = None,
         alpha: float = 1e-3,
         seed: int = 0,
         item_id: str | None = None,
@@ -116,7 +118,8 @@ class PromptComparison:
         """Certify one image with every method; arguments as in ``SmoothedClassifier.certify``.
 
         A method with fixed text features gets exactly the counts ``SmoothedClassifier`` gives it for the same seed,
-        item and batch size.
+        item and batch size. Under a budget each method has looks and a stop of its own, and counts no sample after it;
+        copies are drawn and embedded until the last method of a stream has stopped.
 
         Returns:
             by method name, in order.
@@ -124,20 +127,28 @@ class PromptComparison:
         Raises:
             InputError: an impossible argument. ModelError: a model or method broke its contract.
         """
-        check_samples(n0=n0, n=n, alpha=alpha)
+        allowed = as_budget(budget, n)
+        check_samples(n0=n0, n=allowed.cap, alpha=alpha)
         tensor = as_image(image, self.vlm.device)
         item = item_id if item_id is not None else content_id(tensor)
         cache = self.cache if self.cache is not None else EmbeddingCache()
         subject = Subject(tensor, item, seed, self.sigma, batch_size, cache, self.encoders, keep=self.cache is not None)
         heads, seconds = self._heads(subject)
         clean = self._clean(subject, heads)
-        selection = self._count(subject, heads, "selection", n0, progress)
-        estimation = self._count(subject, heads, "estimation", n, progress)
+        tally = _Tally(subject, heads, self.num_classes, progress)
+        streams = self._streams()
+        selection = {name: counts for sharing in streams for name, counts in tally(sharing, "selection", n0).items()}
+        sessions = {name: allowed.start(counts, alpha, self.sigma, bound) for name, counts in selection.items()}
+        estimation: dict[str, Counts] = {}
+        for sharing in streams:
+            estimation |= _estimate(tally, sharing, sessions)
         results = {}
         for method in self.methods:
             certificate = certificate_from_counts(
                 selection[method.name],
                 estimation[method.name],
+                budget=allowed,
+                outcome=sessions[method.name].finish(estimation[method.name]),
                 item=item,
                 alpha=alpha,
                 sigma=self.sigma,
@@ -191,27 +202,56 @@ class PromptComparison:
                 found[method.name] = int(heads[method.name](views[method.stream]).argmax(dim=1))
         return found
 
-    def _count(
-        self, subject: Subject, heads: Mapping[str, Head], phase: str, n: int, progress: Progress | None
-    ) -> dict[str, Counts]:
+    def _streams(self) -> list[list[Method]]:
+        """The methods that share embeddings, in order."""
         streams: dict[str, list[Method]] = {}
         for method in self.methods:
             streams.setdefault(method.stream, []).append(method)
-        device = subject.image.device
-        counts = {m.name: torch.zeros(self.num_classes, dtype=torch.int64, device=device) for m in self.methods}
+        return list(streams.values())
+
+
+@dataclass(frozen=True)
+class _Tally:
+    """Counts the classes that methods of one stream give to the same noisy copies."""
+
+    subject: Subject
+    heads: Mapping[str, Head]
+    num_classes: int
+    progress: Progress | None
+
+    def __call__(self, sharing: Sequence[Method], phase: str, n: int, start: int = 0) -> dict[str, Counts]:
+        device = self.subject.image.device
+        counts = {m.name: torch.zeros(self.num_classes, dtype=torch.int64, device=device) for m in sharing}
         finite = torch.ones((), dtype=torch.bool, device=device)
         with torch.no_grad():
-            for sharing in streams.values():
-                for views in sharing[0].views(subject, phase, n):
-                    for method in sharing:
-                        scores = check_scores(heads[method.name](views), (len(views), self.num_classes))
-                        counts[method.name] += torch.bincount(scores.argmax(dim=1), minlength=self.num_classes)
-                        finite &= torch.isfinite(scores).all()
-                    if progress is not None:
-                        progress(len(views))
+            for views in sharing[0].views(self.subject, phase, n, start):
+                for method in sharing:
+                    scores = check_scores(self.heads[method.name](views), (len(views), self.num_classes))
+                    counts[method.name] += torch.bincount(scores.argmax(dim=1), minlength=self.num_classes)
+                    finite &= torch.isfinite(scores).all()
+                if self.progress is not None:
+                    self.progress(len(views))
         if not bool(finite):
             raise ModelError("a prompt method returned scores that are not finite; no class can be counted")
         return {name: count.cpu().numpy() for name, count in counts.items()}
+
+
+def _estimate(tally: _Tally, sharing: Sequence[Method], sessions: Mapping[str, Session]) -> dict[str, Counts]:
+    """Estimation counts of the methods of one stream, each up to its own stop.
+
+    Sessions that wish for different numbers of samples get the smallest, and ask again.
+    """
+    counts = {method.name: np.zeros(tally.num_classes, dtype=np.int64) for method in sharing}
+    running, drawn = list(sharing), 0
+    while True:
+        wanted = {method.name: sessions[method.name].next(counts[method.name]) for method in running}
+        running = [method for method in running if wanted[method.name]]
+        if not running:
+            return counts
+        more = min(wanted[method.name] for method in running)
+        for name, fresh in tally(running, "estimation", more, drawn).items():
+            counts[name] = counts[name] + fresh
+        drawn += more
 
 
 def _precision(cache: EmbeddingCache) -> str:

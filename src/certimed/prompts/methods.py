@@ -57,12 +57,12 @@ class Subject:
     encoders: dict[str, ImageEncoder]
     keep: bool = True
 
-    def stream(self, name: str, phase: str, n: int) -> Iterator[Tensor]:
-        """Embeddings ``(b, D)`` of ``n`` noisy copies."""
+    def stream(self, name: str, phase: str, n: int, start: int = 0) -> Iterator[Tensor]:
+        """Embeddings ``(b, D)`` of the noisy copies ``start .. start + n - 1``."""
         key = NoiseKey(self.seed, self.item, phase)
         keep = self.keep or phase == "tuning"
         return self.cache.batches(
-            self.encoders[name], self.image, self.sigma, key, n, batch_size=self.batch_size, keep=keep
+            self.encoders[name], self.image, self.sigma, key, n, batch_size=self.batch_size, start=start, keep=keep
         )
 
 
@@ -96,9 +96,9 @@ class Method(ABC):
     def head(self, subject: Subject) -> Head:
         """What classifies embeddings of this image; tuning on the image happens here, before any counting."""
 
-    def views(self, subject: Subject, phase: str, n: int) -> Iterator[Tensor]:
-        """Embedded noisy views, in batches."""
-        return subject.stream(self.stream, phase, n)
+    def views(self, subject: Subject, phase: str, n: int, start: int = 0) -> Iterator[Tensor]:
+        """Embedded noisy views ``start .. start + n - 1``, in batches."""
+        return subject.stream(self.stream, phase, n, start)
 
     def clean_view(self, subject: Subject) -> Tensor:
         """The image without noise, as a batch of one embedded view."""
@@ -207,14 +207,14 @@ class Split(PerSample):
         """Views are ``(B, 1 + T, D)``: the classified one first."""
         return lambda views: self.classifier.view_logits(views[:, 1:], views[:, 0])
 
-    def views(self, subject: Subject, phase: str, n: int) -> Iterator[Tensor]:
+    def views(self, subject: Subject, phase: str, n: int, start: int = 0) -> Iterator[Tensor]:
         """See :class:`Method`; nothing is cached, as no other method sees this noise."""
         encoder, size = subject.encoders["plain"], subject.batch_size
         sigmas = split_sigmas(subject.sigma, self.share)
-        done = 0
+        done = start
         with torch.no_grad():
             for tuned, classified in view_batches(
-                subject.image, sigmas, subject.seed, subject.item, phase, n, batch_size=size
+                subject.image, sigmas, subject.seed, subject.item, phase, n, batch_size=size, start=start
             ):
                 copies = self._copies(subject, tuned, encoder, phase, done)
                 done += len(tuned)

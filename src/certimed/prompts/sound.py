@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from certimed.budgets import Budget, as_budget
 from certimed.certificates import ClassCertificate
 from certimed.classification import certificate_from_counts, check_samples
 from certimed.errors import InputError, ModelError
@@ -99,17 +100,25 @@ def split_sigmas(sigma: float, share: float = 0.5) -> ViewSigmas:
 
 
 def view_batches(
-    image: Tensor, sigmas: ViewSigmas, seed: int, item: str, phase: str, n: int, *, batch_size: int | None = None
+    image: Tensor,
+    sigmas: ViewSigmas,
+    seed: int,
+    item: str,
+    phase: str,
+    n: int,
+    *,
+    batch_size: int | None = None,
+    start: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Pairs of independent noisy views, (tuned on, classified), each float32 ``(b, C, *space)``.
 
     The classified view uses the phase's own stream, the tuned one the stream "second-view".
     """
-    start = 0 if phase == "selection" else _ESTIMATION_START
+    place = start if phase == "selection" else _ESTIMATION_START + start
     tuned_key = NoiseKey(seed, item, "second-view")
     yield from zip(
-        noisy_batches(image, sigmas.tuned, tuned_key, n, batch_size=batch_size, start=start),
-        noisy_batches(image, sigmas.classified, NoiseKey(seed, item, phase), n, batch_size=batch_size),
+        noisy_batches(image, sigmas.tuned, tuned_key, n, batch_size=batch_size, start=place),
+        noisy_batches(image, sigmas.classified, NoiseKey(seed, item, phase), n, batch_size=batch_size, start=start),
         strict=True,
     )
 
@@ -154,7 +163,8 @@ class SplitSmoothedClassifier:
         image: Tensor | NDArray[np.floating],
         *,
         n0: int = 100,
-        n: int = 10_000,
+        budget: Budget | int | str | None = None,
+        n: int | None = None,
         alpha: float = 1e-3,
         seed: int = 0,
         item_id: str | None = None,
@@ -162,16 +172,19 @@ class SplitSmoothedClassifier:
         bound: str = "one-sided",
     ) -> ClassCertificate:
         """Certify one image; arguments as in ``SmoothedClassifier.certify``."""
-        check_samples(n0=n0, n=n, alpha=alpha)
+        chosen = as_budget(budget, n)
+        check_samples(n0=n0, n=chosen.cap, alpha=alpha)
         tensor = as_image(image, self.device)
         item = item_id if item_id is not None else content_id(tensor)
-        selection, estimation = (
-            self._count(tensor, seed, item, phase, size, batch_size)
-            for phase, size in (("selection", n0), ("estimation", n))
+        selection = self._count(tensor, seed, item, "selection", 0, n0, batch_size)
+        estimation, outcome = chosen.start(selection, alpha, self.sigma, bound).run(
+            lambda start, more: self._count(tensor, seed, item, "estimation", start, more, batch_size)
         )
         return certificate_from_counts(
             selection,
             estimation,
+            budget=chosen,
+            outcome=outcome,
             item=item,
             alpha=alpha,
             sigma=self.sigma,
@@ -184,11 +197,11 @@ class SplitSmoothedClassifier:
         )
 
     def _count(
-        self, image: Tensor, seed: int, item: str, phase: str, n: int, batch_size: int | None
+        self, image: Tensor, seed: int, item: str, phase: str, start: int, n: int, batch_size: int | None
     ) -> NDArray[np.int64]:
         counts = torch.zeros(self.num_classes, dtype=torch.int64, device=image.device)
         with torch.no_grad():
-            for views in view_batches(image, self.sigmas, seed, item, phase, n, batch_size=batch_size):
+            for views in view_batches(image, self.sigmas, seed, item, phase, n, batch_size=batch_size, start=start):
                 scores = check_scores(self.model(*views), (len(views[0]), self.num_classes))
                 if not bool(torch.isfinite(scores).all()):
                     raise ModelError("the model returned scores that are not finite; no class can be counted")

@@ -47,6 +47,8 @@ def _count_faults(data: dict[str, Any]) -> Iterator[str]:
         yield f"the counts sum to {sum(counts)}, not to n={data['n']}"
     if data["prediction"] >= len(counts):
         yield f"prediction {data['prediction']} is no index into the {len(counts)} counts"
+    if data["budget"] != f"fixed:{data['n']}":
+        yield f"budget {data['budget']!r:.80} is not one this version can check"
     if (data["q_upper"] is None) != (data["bound"] == "one-sided"):
         yield f"q_upper={data['q_upper']} does not belong to bound {data['bound']!r}"
 

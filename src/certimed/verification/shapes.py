@@ -90,6 +90,10 @@ CLASS_CERTIFICATE: dict[str, Check] = {
     "q_upper": _optional((lambda value: _real(value) and 0 < value <= 1, "a number above 0, at most 1")),
     "counts": (lambda value: _wholes(value, 0, 2), "a list of two or more whole numbers >= 0"),
     "bound": _one_of("one-sided", "two-sided", "best"),
+    "budget": TEXT,
+    "looks": POSITIVE_COUNT,
+    "proved_at": (lambda value: _wholes(value, 0, 0), "a list of whole numbers >= 0"),
+    "stopped": TEXT,
 }
 
 MASK_CERTIFICATE: dict[str, Check] = {
