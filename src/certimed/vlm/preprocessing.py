@@ -12,12 +12,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from certimed.errors import ImageError, InputError, ModelError
+from certimed.operators import LUMA, REPEAT, SAME, Axis, Geometry, apply
 
-# ITU-R 601 luma weights, the ones Pillow's "L" conversion uses; a fixed linear map.
-_LUMA = (0.299, 0.587, 0.114)
 # 256 MB of float32: an image that grows beyond it is a strip one pixel high, not something to look at.
 _MAX_RESIZED_VALUES = 64_000_000
 
@@ -87,13 +85,27 @@ class Preprocess:
             ImageError: the pixels are not such an image.
         """
         _check_pixels(pixels)
-        image = self._match_channels(pixels.to(torch.float32))
-        if self.square:
-            edge = max(self.square, *image.shape[-2:])
-            image = _pad(image, edge, edge)
-        image = self._resized(image)
-        height, width = self.size
-        return self._cropped(_pad(image, height, width))
+        return apply(self.geometry(tuple(pixels.shape)), pixels.to(torch.float32))
+
+    def geometry(self, shape: tuple[int, ...]) -> Geometry:
+        """The linear map for images of one native shape ``(C, H, W)``; it is what :meth:`__call__` applies.
+
+        Raises:
+            ImageError: an image of this shape would become too large on the way.
+        """
+        depth, *sizes = shape
+        edge = max(self.square, *sizes) if self.square else 0
+        before = [_centred(max(0, edge - size)) for size in sizes]
+        padded = [size + sum(pair) for size, pair in zip(sizes, before)]
+        resized = self._target(*padded)
+        if resized != tuple(padded):
+            _check_resized(self.channels, padded, resized)
+        axes = tuple(
+            Axis(size, pair, between, self._margins(target - between))
+            for size, pair, between, target in zip(sizes, before, resized, self.size)
+        )
+        channels = SAME if depth == self.channels else REPEAT if self.channels == 3 else LUMA
+        return Geometry(channels, depth, axes, self.interpolation)
 
     def normalise(self, x: Tensor) -> Tensor:
         """Subtract the mean and divide by the std: float ``(B, C, H, W)`` -> the same shape.
@@ -128,13 +140,6 @@ class Preprocess:
     def _edge(self) -> int:
         return self.edge or (min(self.size) if self.resize == "shortest" else max(self.size))
 
-    def _match_channels(self, image: Tensor) -> Tensor:
-        if image.shape[0] == self.channels:
-            return image
-        if self.channels == 3:
-            return image.expand(3, -1, -1)
-        return torch.einsum("c,chw->hw", image.new_tensor(_LUMA), image)[None]
-
     def _target(self, height: int, width: int) -> tuple[int, int]:
         """Size after the resize; the longer edge is truncated and not rounded, as in both source libraries."""
         if self.resize == "exact":
@@ -149,26 +154,12 @@ class Preprocess:
         scale = edge / max(height, width)
         return max(1, round(height * scale)), max(1, round(width * scale))
 
-    def _resized(self, image: Tensor) -> Tensor:
-        height, width = image.shape[-2:]
-        target = self._target(height, width)
-        if target == (height, width):
-            return image
-        if image.shape[0] * max(target[0], height) * max(target[1], width) > _MAX_RESIZED_VALUES:
-            raise ImageError(
-                f"an image of {height}x{width} pixels would become {target[0]}x{target[1]} after the resize, which is "
-                "too large to handle; crop it to a less elongated region first"
-            )
-        resized: Tensor = functional.interpolate(
-            image[None], size=target, mode=self.interpolation, antialias=True, align_corners=False
-        )[0]
-        return resized
-
-    def _cropped(self, image: Tensor) -> Tensor:
-        height, width = self.size
-        margins = (image.shape[-2] - height, image.shape[-1] - width)
-        top, left = (m // 2 if self.crop_offset == "floor" else round(m / 2) for m in margins)
-        return image[:, top : top + height, left : left + width].contiguous()
+    def _margins(self, missing: int) -> tuple[int, int]:
+        """Zeros to add at both ends, or (negative) pixels to cut off, to gain ``missing`` pixels."""
+        if missing >= 0:
+            return _centred(missing)
+        start = -missing // 2 if self.crop_offset == "floor" else round(-missing / 2)
+        return -start, missing + start
 
 
 def _check_pixels(pixels: Tensor) -> None:
@@ -181,9 +172,13 @@ def _check_pixels(pixels: Tensor) -> None:
         raise ImageError(f"an image must hold floats in [0, 1]; got {pixels.dtype}; divide by its largest value first")
 
 
-def _pad(image: Tensor, height: int, width: int) -> Tensor:
-    """Pad with black, centred, up to at least the given size."""
-    tall, wide = max(0, height - image.shape[-2]), max(0, width - image.shape[-1])
-    if not tall and not wide:
-        return image
-    return functional.pad(image, (wide // 2, wide - wide // 2, tall // 2, tall - tall // 2))
+def _check_resized(channels: int, size: list[int], target: tuple[int, int]) -> None:
+    if channels * max(target[0], size[0]) * max(target[1], size[1]) > _MAX_RESIZED_VALUES:
+        raise ImageError(
+            f"an image of {size[0]}x{size[1]} pixels would become {target[0]}x{target[1]} after the resize, which is "
+            "too large to handle; crop it to a less elongated region first"
+        )
+
+
+def _centred(missing: int) -> tuple[int, int]:
+    return missing // 2, missing - missing // 2
