@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.sections import replace_section
 from certimed.errors import InputError
 
-BEGIN, END = "<!-- promptsmooth: begin -->", "<!-- promptsmooth: end -->"
+MARKER = "promptsmooth"
 SHOWN_RADII = (0.0, 0.1, 0.25, 0.5, 1.0, 1.5)
 SUBSTANTIAL_LOSS = 0.2
 TITLES = {
@@ -39,17 +40,7 @@ def write_section(path: Path, studies: Sequence[dict[str, Any]]) -> None:
     """
     if not studies:
         raise InputError("there are no results to report; run a set first, e.g. --set demo")
-    section = "\n".join([BEGIN, _INTRODUCTION, *(study_section(study) for study in studies), END])
-    text = path.read_text(encoding="utf-8") if path.exists() else "# Results\n"
-    if (BEGIN in text) != (END in text):
-        raise InputError(f"{path} has only one of the markers {BEGIN} and {END}; restore the other")
-    if BEGIN in text:
-        before, _, rest = text.partition(BEGIN)
-        text = before + section + rest.partition(END)[2]
-    else:
-        text = f"{text.rstrip()}\n\n{section}\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    replace_section(path, MARKER, "\n".join([_INTRODUCTION, *(study_section(study) for study in studies)]))
 
 
 def study_section(study: dict[str, Any]) -> str:

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.study_report import BEGIN, END, readings, recovery, study_section, write_section
+from benchmarks import segmentation_report
+from benchmarks.study_report import MARKER, readings, recovery, study_section, write_section
 from certimed.errors import InputError
 
+BEGIN, END = f"<!-- {MARKER}: begin -->", f"<!-- {MARKER}: end -->"
 RADII = [0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5]
 
 
@@ -111,3 +113,46 @@ def test_tables_have_one_cell_a_column() -> None:
     for block in text.split("\n\n"):
         rows = [line for line in block.splitlines() if line.startswith("|")]
         assert len({row.count("|") for row in rows}) <= 1
+
+
+def masks(
+    clean: float, plain: float, denoised: float, classes: tuple[str, ...] = ("background", "lung")
+) -> dict[str, Any]:
+    def row(guaranteed: float) -> dict[str, Any]:
+        cell = {"mean": guaranteed, "low": guaranteed, "high": guaranteed}
+        names = ("Dice (noisy)", "certified Dice (published)", "guaranteed Dice", "best-case Dice", "guaranteed IoU")
+        foreground = {name: cell for name in names} | {"Dice (clean)": {"mean": clean, "low": clean, "high": clean}}
+        return {"foreground": foreground, "classes": {name: cell for name in classes[1:]}, "abstained": 0.125}
+
+    return {
+        "set": "jsrt",
+        "setting": {"images": 50, "n0": 10, "n": 100, "bfloat16": True, "seed": 0},
+        "classes": list(classes),
+        "groups": None,
+        "sigmas": {"0.5": {"radius": 0.337, "methods": {"plain": row(plain), "denoised": row(denoised)}}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("figures", "met"),
+    [((0.9, 0.1, 0.45), True), ((0.9, 0.7, 0.79), True), ((0.9, 0.3, 0.5), False)],
+    ids=["raised enough", "near the clean Dice", "neither"],
+)
+def test_the_aim_of_the_denoiser_is_judged(figures: tuple[float, float, float], met: bool) -> None:
+    assert segmentation_report.reading(masks(*figures)).endswith(" is met." if met else " is NOT met.")
+
+
+def test_the_segmentation_section_stands_beside_the_other(tmp_path: Path) -> None:
+    path = tmp_path / "results.md"
+    write_section(path, [study(**{"0.5": at_sigma(0.9, 0.4, 0.7, 0.7, 0.8, 0.7)})])
+    before = path.read_text()
+    several = masks(0.9, 0.1, 0.8, ("background", "right lung", "heart"))
+    segmentation_report.write_section(path, [masks(0.9, 0.1, 0.8), several])
+    text = path.read_text()
+    assert text.startswith(before.rstrip()) and "| sigma | right lung | heart |" in text
+    assert "| 0.5 | 0.337 | denoised | 0.900 |" in text and "12.5 %" in text
+    for block in text.split("\n\n"):
+        rows = [line for line in block.splitlines() if line.startswith("|")]
+        assert len({row.count("|") for row in rows}) <= 1
+    with pytest.raises(InputError, match="no results to report"):
+        segmentation_report.write_section(path, [])
