@@ -22,7 +22,6 @@ from certimed.segmentation import SmoothedSegmenter
 from certimed.segmenters import load_segmenter
 from certimed.vlm import ZeroShotClassifier, load
 
-
 SIGMA = 0.5
 
 

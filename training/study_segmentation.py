@@ -31,8 +31,8 @@ CVC_TEST_SEQUENCES = (3, 8, 13, 18, 23, 28)
 _SMALL = DenoiserTraining(widths=(64, 96, 128), prediction_type="sample", bfloat16=True)
 DENOISERS = {
     "xray": (("jsrt", "shenzhen"), replace(_SMALL, augment="jitter", steps=4000)),
-    "isic": (("isic",), replace(_SMALL, augment="affine", steps=2500)),
-    "cvc": (("cvc",), replace(_SMALL, augment="affine", steps=2500)),
+    "isic": (("isic",), replace(_SMALL, augment="affine", steps=1600)),
+    "cvc": (("cvc",), replace(_SMALL, augment="affine", steps=1600)),
 }
 SEGMENTERS = {
     "jsrt": SegmenterTraining(steps=600, flip=True),
