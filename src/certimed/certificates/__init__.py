@@ -2,6 +2,7 @@
 
 from certimed.certificates.classification import TOO_FEW_SAMPLES, UNSTABLE, ClassCertificate
 from certimed.certificates.mask import MaskCertificate
+from certimed.certificates.native import NativeRadius
 from certimed.certificates.provenance import Provenance, collect_provenance
 from certimed.certificates.scope import END_TO_END, MODEL_INPUT, NATIVE, PROMPT_FROZEN, SCOPES, SPACES
 from certimed.certificates.units import RadiusUnits, radius_units
@@ -17,6 +18,7 @@ __all__ = [
     "UNSTABLE",
     "ClassCertificate",
     "MaskCertificate",
+    "NativeRadius",
     "Provenance",
     "RadiusUnits",
     "collect_provenance",

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from html import escape
 from statistics import NormalDist
 from typing import Any
 
 from certimed.budgets import Betting, Fixed, parse_budget
 from certimed.certificates.fields import Fields
+from certimed.certificates.native import NativeRadius, native_fields, radius_at_native
 from certimed.certificates.provenance import Provenance
 from certimed.certificates.scope import END_TO_END, MODEL_INPUT, SCOPES, SPACES
 from certimed.certificates.units import RadiusUnits, radius_units
 from certimed.errors import InputError
+from certimed.operators import Geometry
 
 SCHEMA = "certimed/class-certificate/1"
 TOO_FEW_SAMPLES = "too few samples"
@@ -53,6 +55,7 @@ class ClassCertificate:
         shape: ``(C, *space)`` of the certified input.
         provenance: model identity, precision, device, versions.
         notes: further conditions of the statement, e.g. a Bonferroni correction over methods.
+        native: the radius carried over to the image before it was prepared, where that map is known.
     """
 
     item: str
@@ -77,6 +80,24 @@ class ClassCertificate:
     scope: str = END_TO_END
     space: str = MODEL_INPUT
     notes: tuple[str, ...] = field(default=())
+    native: NativeRadius | None = None
+
+    @property
+    def native_radius(self) -> float | None:
+        """L2 radius at native resolution: ``radius`` itself where the space is native, None where it is not known."""
+        return radius_at_native(self)
+
+    def with_geometry(self, geometry: Geometry | None) -> ClassCertificate:
+        """This certificate with its radius at native resolution beside it; unchanged where the geometry is not known.
+
+        Raises:
+            InputError: the geometry does not end at this certificate's input, or its space is native already.
+        """
+        if geometry is None:
+            return self
+        carried = replace(self, native=NativeRadius.of(self.radius, geometry))
+        carried._check()
+        return carried
 
     @property
     def abstention(self) -> str | None:
@@ -107,6 +128,7 @@ class ClassCertificate:
             f"With probability at least {1 - self.alpha:.6g} over the noise drawn, the smoothed classifier "
             f"(Gaussian noise, sigma {self.sigma:g}) answers class {self.prediction} for every perturbation of "
             f"{self.item} with L2 norm below {self.radius:.6g}. Space: {space}. Scope: {SCOPES[self.scope]}."
+            + ("" if self.native is None else f" {self.native.statement()}")
             + self._stopping()
             + "".join(f" {note}" for note in self.notes)
         )
@@ -120,11 +142,12 @@ class ClassCertificate:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, the schema's name first."""
         data = asdict(self)
+        del data["native"]
         data["counts"] = list(self.counts)
         data["proved_at"] = list(self.proved_at)
         data["shape"] = list(self.shape)
         data["notes"] = list(self.notes)
-        return {"schema": SCHEMA, **data}
+        return {"schema": SCHEMA, **data, **native_fields(self.native)}
 
     def to_json(self) -> str:
         """One line of JSON; floats keep every bit."""
@@ -169,6 +192,7 @@ class ClassCertificate:
             scope=fields.string("scope"),
             space=fields.string("space"),
             notes=tuple(notes),
+            native=NativeRadius.from_fields(fields, "class certificate"),
         )
         certificate._check()
         return certificate
@@ -188,15 +212,19 @@ class ClassCertificate:
             raise InputError(f"proved_at={self.proved_at} must hold one number a class, none above that class's count")
         if self.scope not in SCOPES or self.space not in SPACES:
             raise InputError(f"scope {self.scope!r} or space {self.space!r} is unknown to this version of certimed")
+        if self.native is not None:
+            self.native.check(self.radius, self.shape, self.space)
 
     def __repr__(self) -> str:
         head = f"ClassCertificate({self.item!r}: "
         spent = f"n={self.n}" if self.budget == f"fixed:{self.n}" else f"n={self.n} of {self.budget}"
         if self.abstained:
             return f"{head}abstained, {self.abstention}; {spent}, alpha={self.alpha:g}, sigma={self.sigma:g})"
+        native = "" if self.native is None else f" ({self.native.radius:.4f} at native {self.native.size})"
         return (
             f"{head}class {self.prediction}, radius {self.radius:.4f} L2 = {self.units().rms_grey_levels:.3g} grey "
-            f"levels RMS; p>={self.p_lower:.4f}, {spent}, alpha={self.alpha:g}, sigma={self.sigma:g}, {self.scope})"
+            f"levels RMS{native}; p>={self.p_lower:.4f}, {spent}, alpha={self.alpha:g}, sigma={self.sigma:g}, "
+            f"{self.scope})"
         )
 
     def _repr_html_(self) -> str:
@@ -209,6 +237,7 @@ class ClassCertificate:
             "radius (L2, grey levels)": f"{units.l2_grey_levels:.1f}",
             "per-value RMS (grey levels)": f"{units.rms_grey_levels:.3g}",
             "L-infinity implied (grey levels)": f"{units.linf_grey_levels:.3g}",
+            **({} if self.native is None else self.native.rows()),
             "p lower": f"{self.p_lower:.6f}",
             "samples": f"{self.n0} + {self.n}",
             "budget": f"{self.budget}, {self.stopped}",

@@ -32,6 +32,10 @@ class Fields:
         except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
             raise InputError(f"the {what} is not valid JSON: {error}") from error
 
+    def has(self, name: str) -> bool:
+        """Whether the field is there."""
+        return name in self._data
+
     def get(self, name: str) -> Any:
         """Raw value; raises InputError if the field is missing."""
         if name not in self._data:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from certimed.operators.geometry import LUMA, MEAN, REPEAT, SAME, Axis, Geometry, unchanged
+from certimed.operators.geometry import LUMA, MEAN, REPEAT, SAME, Axis, Geometry, native_radius, unchanged
 
 if TYPE_CHECKING:
     from certimed.operators.linear import LUMA_WEIGHTS, Prepare, apply
-    from certimed.operators.norm import axis_matrix, matrix_norm_bound, native_radius, norm_bound
+    from certimed.operators.norm import axis_matrix, matrix_norm_bound, norm_bound
 
 __all__ = [
     "LUMA",
@@ -35,7 +35,6 @@ _HOMES = {
     "apply": "linear",
     "axis_matrix": "norm",
     "matrix_norm_bound": "norm",
-    "native_radius": "norm",
     "norm_bound": "norm",
 }
 

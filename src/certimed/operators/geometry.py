@@ -6,6 +6,7 @@ cropped, independently of the others. The norm of such a map is the product of t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,6 +127,14 @@ class Geometry:
             return cls(str(data["channels"]), _whole(data["depth"]), axes, str(data["kernel"]))
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"the geometry of a certificate does not have the documented fields: {error}") from error
+
+
+def native_radius(radius: float, bound: float) -> float:
+    """The radius at native resolution that a radius at the model's input implies: ``radius / bound``, rounded down.
+
+    ``||d|| < radius / ||A||`` implies ``||A d|| < radius``: the perturbed native image arrives inside the ball.
+    """
+    return max(0.0, math.nextafter(radius / bound, 0.0)) if radius > 0 and bound != 1 else radius
 
 
 def _whole(value: object) -> int:

@@ -44,14 +44,6 @@ def norm_bound(geometry: Geometry) -> float:
     return bound
 
 
-def native_radius(radius: float, bound: float) -> float:
-    """The radius at native resolution that a radius at the model's input implies: ``radius / bound``, rounded down.
-
-    ``||d|| < radius / ||A||`` implies ``||A d|| < radius``: the perturbed native image arrives inside the ball.
-    """
-    return max(0.0, math.nextafter(radius / bound, 0.0)) if radius > 0 and bound != 1 else radius
-
-
 def up(value: float) -> float:
     """The next float64: an upper bound on what the last operation rounded."""
     return math.nextafter(value, math.inf)

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from certimed.verification.exact import context, lower_tail, number, quantile, upper_tail
+from certimed.verification.native import native_faults
 from certimed.verification.shapes import CLASS_CERTIFICATE, certificate_faults
 
 SLACK = Fraction(1, 10**8)
@@ -24,8 +25,9 @@ def class_faults(data: Any) -> Iterator[str]:
     """Every false statement of a class certificate, most basic first; none if it holds.
 
     Checked with exact tails: ``p_lower`` (Clopper-Pearson at alpha, or at alpha/2 for the bounds that pay for two
-    sides), ``q_upper``, the radius (Cohen et al. 2019, Theorem 1), the abstention. A recorded value that would claim
-    too much is false by any margin; one that claims less than the counts prove is false beyond :data:`SLACK`.
+    sides), ``q_upper``, the radius (Cohen et al. 2019, Theorem 1), the abstention; and the radius at native resolution.
+    A recorded value that would claim too much is false by any margin; one that claims less than the counts prove is
+    false beyond :data:`SLACK`.
     """
     faults = list(certificate_faults(data, CLASS_CERTIFICATE))
     if not faults:
@@ -39,6 +41,7 @@ def class_faults(data: Any) -> Iterator[str]:
         return
     yield from _bound_faults(data, level)
     yield from _radius_faults(data)
+    yield from native_faults(data)
 
 
 def _count_faults(data: dict[str, Any]) -> Iterator[str]:

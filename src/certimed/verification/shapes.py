@@ -30,6 +30,10 @@ def _wholes(value: Any, low: int, shortest: int) -> bool:
     return isinstance(value, list) and len(value) >= shortest and all(_whole(one, low) for one in value)
 
 
+def _axis(value: Any) -> bool:
+    return _wholes(value, -(1 << 31), 6) and len(value) == 6
+
+
 def _one_of(*names: str) -> Check:
     return (lambda value: isinstance(value, str) and value in names, f"one of {', '.join(names)}")
 
@@ -108,6 +112,21 @@ MASK_CERTIFICATE: dict[str, Check] = {
     "arrays_sha256": HEX,
 }
 
+SOMETIMES: dict[str, Check] = {"native": OBJECT}
+"""Fields of certificates that stand there only where there is something to say."""
+
+NATIVE: dict[str, Check] = {"radius": NOT_NEGATIVE, "norm": POSITIVE, "geometry": OBJECT}
+
+GEOMETRY: dict[str, Check] = {
+    "channels": _one_of("same", "repeat", "luma", "mean"),
+    "depth": POSITIVE_COUNT,
+    "axes": (
+        lambda value: isinstance(value, list) and bool(value) and all(_axis(axis) for axis in value),
+        "a list of axes of six whole numbers",
+    ),
+    "kernel": _one_of("bilinear", "bicubic"),
+}
+
 _RECORD: dict[str, Check] = {
     "item": TEXT,
     "status": _one_of("certified", "failed"),
@@ -148,8 +167,9 @@ def shape_faults(data: Any, wanted: Mapping[str, Check]) -> Iterator[str]:
 
 
 def certificate_faults(data: Any, wanted: Mapping[str, Check]) -> Iterator[str]:
-    """As :func:`shape_faults`, the provenance included."""
-    yield from shape_faults(data, wanted)
+    """As :func:`shape_faults`, the provenance and the fields that are there only sometimes included."""
+    present = {name: check for name, check in SOMETIMES.items() if isinstance(data, dict) and name in data}
+    yield from shape_faults(data, {**wanted, **present})
     if isinstance(data, dict) and isinstance(data.get("provenance"), dict):
         yield from (f"provenance: {fault}" for fault in shape_faults(data["provenance"], PROVENANCE))
 
