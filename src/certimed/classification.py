@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from certimed.acceleration import arithmetic
 from certimed.budgets import Budget, Fixed, Outcome, as_budget
 from certimed.certificates import END_TO_END, MODEL_INPUT, ClassCertificate, collect_provenance
 from certimed.errors import InputError
@@ -42,7 +43,8 @@ class SmoothedClassifier:
 
     Args:
         model: callable, float32 ``(B, C, *space)`` nominally in [0, 1] -> scores ``(B, num_classes)``; a fixed function
-            of each input alone (modules must be in eval mode).
+            of each input alone (modules must be in eval mode). :meth:`certimed.acceleration.Acceleration.wrap` makes
+            it faster, and certificates then say in which precision it ran.
         num_classes: number of classes, at least 2.
         sigma: noise standard deviation in [0, 1] units.
         device: where images and noise live; default: the device of the model's first parameter, else the CPU.
@@ -136,6 +138,7 @@ class SmoothedClassifier:
             shape=tuple(tensor.shape),
             bound=bound,
             device=str(self.device),
+            dtype=arithmetic(self.model),
             model_id=self.model_id,
             intensity=intensity,
             scope=self.scope,

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from certimed.acceleration import Acceleration, arithmetic
 from certimed.errors import InputError, ModelError
 from certimed.noise import NoiseKey, NoiseStream, item_id
 from certimed.sampling import default_batch_size, noisy_batches
@@ -40,9 +41,17 @@ class ImageEncoder(nn.Module):
 
     Attributes:
         identity: equal if and only if model and denoiser are the same.
+        arithmetic: in which precision both run, for provenance; see :mod:`certimed.acceleration`.
     """
 
-    def __init__(self, vlm: ImageModel, denoiser: nn.Module | None = None, *, denoiser_id: str | None = None) -> None:
+    def __init__(
+        self,
+        vlm: ImageModel,
+        denoiser: nn.Module | None = None,
+        *,
+        denoiser_id: str | None = None,
+        acceleration: Acceleration | None = None,
+    ) -> None:
         """Compose.
 
         Args:
@@ -50,9 +59,10 @@ class ImageEncoder(nn.Module):
             denoiser: module ``x -> x``, float32 ``(B, C, H, W)`` in [0, 1] units, made for one noise level, in eval
                 mode.
             denoiser_id: its identity, for the record; default: a hash of its parameters and buffers.
+            acceleration: how denoiser and vision encoder run; what becomes of the features stays float32.
 
         Raises:
-            InputError: the denoiser is in training mode.
+            InputError: the denoiser is in training mode, or the device does not compute in this precision.
         """
         super().__init__()
         self.vlm = vlm
@@ -63,11 +73,26 @@ class ImageEncoder(nn.Module):
                 raise InputError("the denoiser is in training mode; call denoiser.eval() first")
             name = denoiser_id or _state_hash(denoiser)
             self.identity = hashlib.sha256(json.dumps([vlm.identity, name]).encode()).hexdigest()
+        self._features = (acceleration or Acceleration()).wrap(_Features(vlm, denoiser))
+        self.arithmetic = arithmetic(self._features)
 
     def forward(self, x: Tensor) -> Tensor:
         """float ``(B, C, H, W)`` in the certified space -> float32 ``(B, D)``, not normalised."""
+        return self._features(x).float()
+
+
+class _Features(nn.Module):
+    """What is accelerated of an encoder."""
+
+    def __init__(self, vlm: ImageModel, denoiser: nn.Module | None) -> None:
+        super().__init__()
+        self.training = False  # as its parts
+        self.vlm = vlm
+        self.denoiser = denoiser
+
+    def forward(self, x: Tensor) -> Tensor:
         features: Tensor = self.vlm.encode_image(x if self.denoiser is None else self.denoiser(x))
-        return features.float()
+        return features
 
 
 class EmbeddingCache:
@@ -246,8 +271,9 @@ def embed_copies(
 
 
 def _entry_name(encoder: ImageEncoder, image: Tensor, sigma: float, key: NoiseKey, n: int, start: int) -> str:
-    address = [encoder.identity, item_id(image), float(sigma), key.seed, key.item, key.phase, n, start]
-    return hashlib.sha256(json.dumps([*address, str(image.device)]).encode()).hexdigest()
+    how = [encoder.identity, encoder.arithmetic, str(image.device)]
+    what = [item_id(image), float(sigma), key.seed, key.item, key.phase, n, start]
+    return hashlib.sha256(json.dumps([*how, *what]).encode()).hexdigest()
 
 
 def _state_hash(module: nn.Module) -> str:

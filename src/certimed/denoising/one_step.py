@@ -9,6 +9,7 @@ the pair as it does for the model alone. Sources: Carlini et al. (ICLR 2023) for
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,8 +66,9 @@ class DenoiserOptions:
         multiple: sides are padded to a multiple of this many pixels.
         tile: side of the largest square denoised at once, or None: no limit. Larger images are tiled.
         overlap: pixels shared by neighbouring tiles, blended linearly.
-        autocast: dtype the U-Net runs in under autocast, or None for float32. Noise and scaling stay float32; the
-            model that is certified is the one that ran, so the dtype belongs to its identity.
+        autocast: dtype the U-Net runs in under autocast, whatever runs behind it; None: as the model it is part of,
+            float32 unless that is accelerated. Noise and scaling stay float32; the model that is certified is the one
+            that ran, so the dtype belongs to its identity and to the provenance.
     """
 
     prediction_type: str = "epsilon"
@@ -125,6 +127,12 @@ class OneStepDenoiser(nn.Module):
         clean: Tensor = self.at(sigma)(x)
         return clean
 
+    @property
+    def arithmetic(self) -> str | None:
+        """A precision of its own, or None; see :func:`certimed.acceleration.arithmetic`."""
+        kind = self.options.autocast
+        return None if kind is None else f"{str(kind).removeprefix('torch.')} autocast"
+
     def extra_repr(self) -> str:
         return f"{self.schedule!r}, {self.options!r}"
 
@@ -137,8 +145,8 @@ class OneStepDenoiser(nn.Module):
         options = self.options
         folded = F.pixel_unshuffle(noisy, options.patch)
         moment = torch.tensor(timestep, dtype=torch.int64, device=noisy.device)
-        enabled = options.autocast is not None
-        with torch.autocast(noisy.device.type, options.autocast or torch.bfloat16, enabled=enabled):
+        own = nullcontext() if options.autocast is None else torch.autocast(noisy.device.type, options.autocast)
+        with own:
             answer: Any = self.unet(folded, moment)
         output: Tensor = answer if isinstance(answer, Tensor) else answer.sample
         output = output.float()

@@ -11,14 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from certimed.acceleration import Acceleration
 from certimed.budgets import Budget, Session, as_budget
-from certimed.certificates import ClassCertificate
+from certimed.certificates import MODEL_INPUT, NATIVE, ClassCertificate
 from certimed.classification import certificate_from_counts, check_samples
 from certimed.embeddings import EmbeddingCache, ImageEncoder
 from certimed.errors import InputError, ModelError
 from certimed.noise import item_id as content_id
 from certimed.prompts.methods import Head, Method, Subject
 from certimed.sampling import Progress, as_image, check_scores, check_sigma
+from certimed.vlm.native import NativeModel
 from certimed.vlm.protocol import ImageModel
 
 Counts = NDArray[np.int64]
@@ -49,12 +51,14 @@ class PromptComparison:
     estimation noise; :meth:`certify_best` pays for it.
 
     Args:
-        vlm: the frozen model; for methods of a plain classifier, that classifier.
+        vlm: the frozen model; for methods of a plain classifier, that classifier. In a
+            :class:`~certimed.vlm.NativeModel`, images are certified at native resolution.
         methods: see :func:`certimed.prompts.prompt_methods`.
         sigma: noise level in [0, 1] units.
         denoiser: module ``x -> x`` made for this sigma; needed by methods on the stream "denoised": the same noise,
             then the denoiser, then the encoder (denoised smoothing, Salman et al., NeurIPS 2020).
         denoiser_id: its identity, for the record.
+        acceleration: how denoiser and image encoder run, see :mod:`certimed.acceleration`; recorded as the dtype.
         cache: embeddings are kept here for further comparisons until ``cache.forget(item)``. Without one they are
             kept while an image is being certified only.
 
@@ -70,6 +74,7 @@ class PromptComparison:
         *,
         denoiser: nn.Module | None = None,
         denoiser_id: str | None = None,
+        acceleration: Acceleration | None = None,
         cache: EmbeddingCache | None = None,
     ) -> None:
         names = [method.name for method in methods]
@@ -86,10 +91,11 @@ class PromptComparison:
         self.methods = tuple(methods)
         self.num_classes = classes.pop()
         self.sigma = check_sigma(sigma)
-        self.encoders = {"plain": ImageEncoder(vlm)}
+        self.encoders = {"plain": ImageEncoder(vlm, acceleration=acceleration)}
         if denoiser is not None:
-            self.encoders["denoised"] = ImageEncoder(vlm, denoiser, denoiser_id=denoiser_id)
+            self.encoders["denoised"] = ImageEncoder(vlm, denoiser, denoiser_id=denoiser_id, acceleration=acceleration)
         self.cache = cache
+        self.space = NATIVE if isinstance(vlm, NativeModel) else MODEL_INPUT
 
     def __repr__(self) -> str:
         names = ", ".join(method.name for method in self.methods)
@@ -156,10 +162,11 @@ class PromptComparison:
                 shape=tuple(tensor.shape),
                 bound=bound,
                 device=str(tensor.device),
-                dtype=_precision(cache),
+                dtype=_precision(method.encoder(subject), cache),
                 model_id=method.model_id(subject),
                 intensity=intensity,
                 scope=method.scope,
+                space=self.space,
                 notes=method.notes,
             )
             chosen = tuple(int(count) for count in selection[method.name])
@@ -254,5 +261,6 @@ def _estimate(tally: _Tally, sharing: Sequence[Method], sessions: Mapping[str, S
         drawn += more
 
 
-def _precision(cache: EmbeddingCache) -> str:
-    return "float32" if cache.dtype == torch.float32 else "float32, embeddings rounded to float16"
+def _precision(encoder: ImageEncoder, cache: EmbeddingCache) -> str:
+    rounded = "" if cache.dtype == torch.float32 else ", embeddings rounded to float16"
+    return encoder.arithmetic + rounded

@@ -106,9 +106,13 @@ class Method(ABC):
             embedded: Tensor = subject.encoders[self.stream](subject.image.unsqueeze(0))
         return embedded
 
+    def encoder(self, subject: Subject) -> ImageEncoder:
+        """What embeds this method's views."""
+        return subject.encoders.get(self.stream, subject.encoders["plain"])
+
     def model_id(self, subject: Subject) -> str:
         """Hex SHA-256 over encoder and method."""
-        encoder = subject.encoders.get(self.stream, subject.encoders["plain"])
+        encoder = self.encoder(subject)
         return hashlib.sha256(json.dumps([encoder.identity, *self.settings]).encode()).hexdigest()
 
 

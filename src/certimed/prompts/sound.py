@@ -61,10 +61,11 @@ class PerSampleClassifier(nn.Module):
         return self.view_logits(image_features.unsqueeze(1), image_features)
 
     def view_logits(self, tuned_on: Tensor, classified: Tensor) -> Tensor:
-        """Tune on ``(B, T, D)``, classify ``(B, D)`` -> ``(B, K)``."""
-        text = self.linear.tune(tuned_on, steps=self.steps, lr=self.lr)
-        images = functional.normalize(classified.float(), dim=-1)
-        return self.vlm.logit_scale * (text @ images.unsqueeze(-1)).squeeze(-1)
+        """Tune on ``(B, T, D)``, classify ``(B, D)`` -> ``(B, K)``; in float32, under autocast too."""
+        with torch.autocast(classified.device.type, enabled=False):
+            text = self.linear.tune(tuned_on, steps=self.steps, lr=self.lr)
+            images = functional.normalize(classified.float(), dim=-1)
+            return self.vlm.logit_scale * (text @ images.unsqueeze(-1)).squeeze(-1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images in the certified space ``(B, C, H, W)`` -> logits ``(B, K)``."""

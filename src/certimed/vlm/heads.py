@@ -15,9 +15,14 @@ _TEXT_BATCH = 256
 
 
 def cosine_logits(image_features: Tensor, text_features: Tensor, logit_scale: float) -> Tensor:
-    """``logit_scale * cos``: ``(B, D)`` and ``(K, D)``, neither normalised -> ``(B, K)``; differentiable in both."""
-    images = functional.normalize(image_features, dim=-1)
-    return logit_scale * images @ functional.normalize(text_features, dim=-1).T
+    """``logit_scale * cos``: ``(B, D)`` and ``(K, D)``, neither normalised -> ``(B, K)``; differentiable in both.
+
+    Computed in float32 at least, under autocast too: cosines of different classes are close to each other.
+    """
+    kind = torch.promote_types(torch.promote_types(image_features.dtype, text_features.dtype), torch.float32)
+    with torch.autocast(image_features.device.type, enabled=False):
+        images = functional.normalize(image_features.to(kind), dim=-1)
+        return logit_scale * images @ functional.normalize(text_features.to(kind), dim=-1).T
 
 
 class PromptedClassifier(nn.Module):
@@ -59,7 +64,7 @@ class PromptedClassifier(nn.Module):
 
     def logits(self, image_features: Tensor) -> Tensor:
         """Scores from image features (cached ones, say): float ``(B, D)``, not normalised -> ``(B, K)``."""
-        return cosine_logits(image_features, self.text_features.to(image_features.dtype), self.vlm.logit_scale)
+        return cosine_logits(image_features, self.text_features, self.vlm.logit_scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images in the certified space, float ``(B, C, H, W)`` -> logits ``(B, K)``.
