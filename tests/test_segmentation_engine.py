@@ -14,7 +14,8 @@ from scipy import stats
 
 from certimed.errors import InputError, ModelError
 from certimed.noise import NoiseKey, NoiseStream
-from certimed.segmentation import SmoothedSegmenter, count_threshold, winning_class
+from certimed.segmentation import SmoothedSegmenter, winning_class
+from certimed.statistics import count_threshold
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from certimed.acceleration import arithmetic
+from certimed.budgets import Look, PixelLooks, PixelSession, as_pixel_budget
 from certimed.certificates import END_TO_END, MODEL_INPUT, MaskCertificate, collect_provenance
 from certimed.classification import check_samples, model_device
 from certimed.errors import InputError, ModelError
@@ -28,9 +30,7 @@ from certimed.sampling import (
 )
 from certimed.statistics import (
     alpha_split,
-    bonferroni_threshold,
-    holm_threshold,
-    lehmann_romano_threshold,
+    count_threshold,
     radius_from_lower,
     require_samples_for_tau,
 )
@@ -102,7 +102,8 @@ class SmoothedSegmenter:
         image: Tensor | NDArray[np.floating[Any]],
         *,
         n0: int = 10,
-        n: int = 100,
+        n: int | None = None,
+        budget: PixelLooks | int | str | None = None,
         tau: float = 0.75,
         alpha: float = 1e-3,
         correction: str = "holm",
@@ -117,7 +118,7 @@ class SmoothedSegmenter:
 
         Each pixel's candidate class is the mode of ``n0`` selection samples; ``n`` fresh estimation samples test "its
         probability is at most tau" for all pixels together. Memory does not grow with ``n``: two small integers a pixel
-        (and ``num_classes`` small integers a pixel while the selection samples are counted).
+        (and ``num_classes`` small integers a pixel while the selection samples are counted), under a budget too.
 
         Guarantee: with probability at least ``1 - alpha`` over the noise no certified pixel is wrong anywhere in the
         open ball (see :class:`~certimed.certificates.MaskCertificate`), for Holm and Bonferroni under any
@@ -125,7 +126,11 @@ class SmoothedSegmenter:
 
         Args:
             image: ``(C, *space)`` floats in [0, 1].
-            n0, n: selection and estimation samples.
+            n0: selection samples.
+            n: estimation samples, as many as stated: the published protocol, 100 where neither this nor a budget is
+                given.
+            budget: looks at growing n that stop once the pixels are decided, alpha covering all looks: see
+                :class:`~certimed.budgets.PixelLooks`, or its spelling, e.g. ``"pixels:100,200,400/0.01"``.
             tau: probability to exceed, 0.5 <= tau < 1; it sets the radius. Fix it before looking at results; for
                 several use :meth:`certify_taus`, or read ``radius_map()`` of the certificate at any radius.
             alpha: failure probability for the whole image.
@@ -140,8 +145,9 @@ class SmoothedSegmenter:
             InputError: an impossible argument; too few samples for tau, alpha and the number of pixels (the message
                 names the n that would do). ModelError: the model broke its contract.
         """
+        plan = as_pixel_budget(budget, n, 100)
         return self._certify(
-            image, (tau,), n0, n, alpha, correction, k_fwer, seed, item_id, batch_size, intensity, progress
+            image, (tau,), n0, plan, alpha, correction, k_fwer, seed, item_id, batch_size, intensity, progress
         )[0]
 
     def certify_taus(
@@ -150,7 +156,8 @@ class SmoothedSegmenter:
         taus: Sequence[float],
         *,
         n0: int = 10,
-        n: int = 1_000,
+        n: int | None = None,
+        budget: PixelLooks | int | str | None = None,
         alpha: float = 1e-3,
         correction: str = "holm",
         k_fwer: int = 1,
@@ -165,11 +172,12 @@ class SmoothedSegmenter:
         Validity: each tau is tested at ``alpha / len(taus)``, so by the union bound all certificates hold *together*
         with probability at least ``1 - alpha``; each names its own share as its ``alpha``, and the split in its notes.
         The taus must be fixed beforehand. The other way, for radii chosen after looking, is ``radius_map()`` of one
-        certificate: valid at every radius at once without a split, at Bonferroni's price. Arguments and errors as in
-        :meth:`certify`.
+        certificate: valid at every radius at once without a split, at Bonferroni's price. Under a budget samples are
+        drawn until every tau is answered. Arguments and errors as in :meth:`certify`, but ``n`` is 1 000 by default.
         """
+        plan = as_pixel_budget(budget, n, 1_000)
         return self._certify(
-            image, tuple(taus), n0, n, alpha, correction, k_fwer, seed, item_id, batch_size, intensity, progress
+            image, tuple(taus), n0, plan, alpha, correction, k_fwer, seed, item_id, batch_size, intensity, progress
         )
 
     def _certify(
@@ -177,7 +185,7 @@ class SmoothedSegmenter:
         image: Tensor | NDArray[np.floating[Any]],
         taus: tuple[float, ...],
         n0: int,
-        n: int,
+        plan: PixelLooks | int,
         alpha: float,
         correction: str,
         k_fwer: int,
@@ -187,17 +195,23 @@ class SmoothedSegmenter:
         intensity: str | None,
         progress: Progress | None,
     ) -> tuple[MaskCertificate, ...]:
-        check_samples(n0=n0, n=n, alpha=alpha)
+        check_samples(n0=n0, n=plan if isinstance(plan, int) else plan.cap, alpha=alpha)
         tensor = as_image(image, self.device)
         shape = tuple(tensor.shape)
         shares = [alpha] if len(taus) == 1 else [float(share) for share in alpha_split(alpha, len(taus))]
-        for tau, share in zip(taus, shares):
-            check_tau(tau)
-            require_samples_for_tau(n, tau, share, math.prod(shape[1:]), correction=correction, j=k_fwer)
+        sessions = start_sessions(plan, shape[1:], taus, shares, correction, k_fwer)
         item = item_id if item_id is not None else content_id(tensor)
         size = batch_size if batch_size is not None else self.default_batch_size(shape)
         mask = self._modes(tensor, NoiseKey(seed, item, "selection"), n0, size, progress)
-        agreement = self._agreement(tensor, mask, NoiseKey(seed, item, "estimation"), n, size, progress)
+        sizes = (plan,) if isinstance(plan, int) else plan.sizes
+
+        def wanted(agreement: NDArray[np.integer[Any]]) -> bool:
+            # All sessions look, also those that would have stopped: their certificates are of one last look.
+            return any([session.look(agreement) for session in sessions])
+
+        n, agreement = self._agreement(
+            tensor, mask, NoiseKey(seed, item, "estimation"), sizes, size, progress, more=wanted
+        )
         listed = ", ".join(f"{tau:g}" for tau in taus)
         split = (
             f"One of {len(taus)} certificates from the same samples (tau {listed}): together they fail with {alpha:g}."
@@ -205,7 +219,7 @@ class SmoothedSegmenter:
         build = partial(
             certificate_from_agreement,
             mask.cpu().numpy(),
-            agreement.cpu().numpy(),
+            agreement,
             item=item,
             num_classes=self.num_classes,
             n0=n0,
@@ -216,13 +230,15 @@ class SmoothedSegmenter:
             seed=seed,
             shape=shape,
             device=str(self.device),
+            dtype=arithmetic(self.model),
             model_id=self.model_id,
             intensity=intensity,
             scope=self.scope,
             space=self.space,
             notes=(split,) if len(taus) > 1 else (),
         )
-        return tuple(build(tau=float(tau), alpha=float(share)) for tau, share in zip(taus, shares))
+        chosen = [session.record() for session in sessions] or [{}] * len(taus)
+        return tuple(build(tau=float(tau), alpha=float(share), **own) for tau, share, own in zip(taus, shares, chosen))
 
     def _modes(self, image: Tensor, key: NoiseKey, n0: int, batch_size: int, progress: Progress | None) -> Tensor:
         """Most frequent class of each pixel over n0 samples, ties to the lowest class: small integers ``space``."""
@@ -239,17 +255,32 @@ class SmoothedSegmenter:
         return winning_class(votes.unsqueeze(0)).squeeze(0)
 
     def _agreement(
-        self, image: Tensor, mask: Tensor, key: NoiseKey, n: int, batch_size: int, progress: Progress | None
-    ) -> Tensor:
-        """How many of n samples agree with the mask at each pixel: int16 or int32 ``space``."""
-        agreement = torch.zeros(mask.shape, dtype=torch.int16 if n < 2**15 else torch.int32, device=image.device)
+        self,
+        image: Tensor,
+        mask: Tensor,
+        key: NoiseKey,
+        sizes: Sequence[int],
+        batch_size: int,
+        progress: Progress | None,
+        more: Callable[[NDArray[np.integer[Any]]], bool],
+    ) -> tuple[int, NDArray[np.integer[Any]]]:
+        """How many of n samples agree with the mask at each pixel: n, and int16 or int32 ``space``.
+
+        n is the first of the sizes after which no ``more`` is wanted, or the last.
+        """
+        agreement = torch.zeros(mask.shape, dtype=torch.int16 if sizes[-1] < 2**15 else torch.int32, device=mask.device)
 
         def compare(won: Tensor) -> None:
             for sample in won:
                 agreement.add_(sample == mask)
 
-        self._sample(image, key, n, batch_size, progress, compare)
-        return agreement
+        drawn = 0
+        for n in sizes:
+            self._sample(image, key, n - drawn, batch_size, progress, compare, start=drawn)
+            drawn, counts = n, agreement.cpu().numpy()
+            if not more(counts):
+                break
+        return drawn, counts
 
     def _sample(
         self,
@@ -259,11 +290,12 @@ class SmoothedSegmenter:
         batch_size: int,
         progress: Progress | None,
         take: Callable[[Tensor], None],
+        start: int = 0,
     ) -> None:
-        """Hand the winning classes of n noisy copies to ``take``, batch by batch, and forget them."""
+        """Hand the winning classes of n noisy copies, from the one at ``start``, to ``take``, and forget them."""
         finite = torch.ones((), dtype=torch.bool, device=image.device)
         with torch.inference_mode():
-            for batch in noisy_batches(image, self.sigma, key, n, batch_size=batch_size):
+            for batch in noisy_batches(image, self.sigma, key, n, batch_size=batch_size, start=start):
                 scores = self._scores(batch)
                 for extreme in torch.aminmax(scores):
                     finite &= torch.isfinite(extreme)
@@ -284,6 +316,24 @@ class SmoothedSegmenter:
                 "probabilities)"
             )
         return check_scores(scores, wanted)
+
+
+def start_sessions(
+    plan: PixelLooks | int,
+    space: tuple[int, ...],
+    taus: Sequence[float],
+    shares: Sequence[float],
+    correction: str,
+    k_fwer: int,
+) -> list[PixelSession]:
+    """One session a tau under a budget, none for a fixed n; refuses what could certify nothing with InputError."""
+    for tau, share in zip(taus, shares):
+        check_tau(tau)
+        if isinstance(plan, int):
+            require_samples_for_tau(plan, tau, share, math.prod(space), correction=correction, j=k_fwer)
+    if isinstance(plan, int):
+        return []
+    return [plan.start(space, tau, share, correction, k_fwer) for tau, share in zip(taus, shares)]
 
 
 def winning_class(scores: Tensor, binary_threshold: float | None = None) -> Tensor:
@@ -331,6 +381,9 @@ def certificate_from_agreement(
     scope: str = END_TO_END,
     space: str = MODEL_INPUT,
     notes: tuple[str, ...] = (),
+    budget: str | None = None,
+    looks: tuple[Look, ...] = (),
+    stopped: str | None = None,
 ) -> MaskCertificate:
     """The certificate that candidate classes and agreement counts prove; the one place where counts become a mask.
 
@@ -338,13 +391,16 @@ def certificate_from_agreement(
         mask: integers ``space``, the classes chosen on the ``n0`` selection samples.
         agreement: integers ``space``, 0..n, counted on ``n`` *disjoint* estimation samples.
         sigma: the standard deviation the radius is computed for.
+        budget, looks, stopped: under a budget, as the certificate records them; the last look's share of alpha is then
+            the level of the test.
     """
+    level = looks[-1].alpha if looks else alpha
     histogram = np.bincount(agreement.ravel(), minlength=n + 1)
     return MaskCertificate(
         item=item,
         mask=mask,
         agreement=agreement,
-        threshold=count_threshold(histogram, n, tau, alpha, correction, k_fwer),
+        threshold=count_threshold(histogram, n, tau, level, correction, k_fwer),
         num_classes=num_classes,
         n0=int(n0),
         n=int(n),
@@ -360,29 +416,10 @@ def certificate_from_agreement(
         scope=scope,
         space=space,
         notes=notes,
+        budget=budget,
+        looks=looks,
+        stopped=stopped,
     )
-
-
-def count_threshold(
-    histogram: NDArray[np.int64], n: int, tau: float, alpha: float, correction: str = "holm", k_fwer: int = 1
-) -> int | None:
-    """Smallest agreement count that is certified, or None; the correction by its name.
-
-    Args:
-        histogram: number of pixels at each agreement count, int64 ``(n + 1,)``.
-
-    Raises:
-        InputError: an unknown correction, or ``k_fwer`` above 1 with a correction that tolerates no wrong pixel.
-    """
-    if correction == "lehmann-romano":
-        return lehmann_romano_threshold(histogram, n, tau, alpha, k_fwer)
-    if k_fwer != 1:
-        raise InputError(f"k_fwer={k_fwer} needs correction='lehmann-romano'; {correction!r} tolerates no wrong pixel")
-    if correction == "holm":
-        return holm_threshold(histogram, n, tau, alpha)
-    if correction == "bonferroni":
-        return bonferroni_threshold(n, tau, alpha, int(histogram.sum()))
-    raise InputError(f"correction={correction!r} is unknown; use 'holm', 'bonferroni' or 'lehmann-romano'")
 
 
 def check_tau(tau: float) -> float:

@@ -23,7 +23,7 @@ from certimed.budgets.kinds import (
     Looks,
     Precision,
 )
-from certimed.budgets.pixels import PixelLooks, PixelOutcome, PixelSession, as_pixel_budget
+from certimed.budgets.pixels import Look, PixelLooks, PixelOutcome, PixelSession, as_pixel_budget
 from certimed.budgets.session import Outcome, Session
 from certimed.budgets.spelling import as_budget, budget_from_dict, parse_budget
 
@@ -34,6 +34,7 @@ __all__ = [
     "Expectation",
     "Fixed",
     "Grid",
+    "Look",
     "Looks",
     "Outcome",
     "PixelLooks",

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from certimed.budgets import Look, PixelLooks
 from certimed.certificates.classification import TOO_FEW_SAMPLES, UNSTABLE
 from certimed.certificates.fields import Fields
+from certimed.certificates.looks import sampling_fields
 from certimed.certificates.mask_files import (
     arrays_digest,
     png_data_uri,
@@ -62,6 +64,9 @@ class MaskCertificate:
         provenance: model identity, precision, device, versions.
         scope, space: what is covered, and where the radius lives; see :mod:`certimed.certificates.scope`.
         notes: further conditions of the statement, e.g. that alpha was shared with other taus.
+        budget: spelling of the :class:`~certimed.budgets.PixelLooks` that chose ``n``; None: n was fixed beforehand.
+        looks: under a budget, every look held; the last one, with its share of ``alpha``, gave ``threshold``.
+        stopped: under a budget, why no more samples were drawn, in a sentence.
 
     Raises:
         InputError: arrays and numbers that contradict each other.
@@ -86,6 +91,9 @@ class MaskCertificate:
     scope: str = END_TO_END
     space: str = MODEL_INPUT
     notes: tuple[str, ...] = field(default=())
+    budget: str | None = None
+    looks: tuple[Look, ...] = ()
+    stopped: str | None = None
 
     def __post_init__(self) -> None:
         for name, largest in (("mask", self.num_classes - 1), ("agreement", self.n)):
@@ -108,6 +116,25 @@ class MaskCertificate:
             raise InputError(f"threshold={self.threshold} is no count of 1..n={self.n}")
         if self.scope not in SCOPES or self.space not in SPACES:
             raise InputError(f"scope {self.scope!r} or space {self.space!r} is unknown to this version of certimed")
+        self._check_budget()
+
+    def _check_budget(self) -> None:
+        if self.budget is None:
+            if self.looks or self.stopped is not None:
+                raise InputError("looks and a reason to stop belong to a budget, and this mask certificate names none")
+            return
+        sizes = PixelLooks.parse(self.budget).sizes
+        if not self.looks or self.stopped is None or tuple(look.n for look in self.looks) != sizes[: len(self.looks)]:
+            raise InputError(f"the looks of this mask certificate are not those of its budget {self.budget!r:.80}")
+        if (self.looks[-1].n, self.looks[-1].threshold) != (self.n, self.threshold):
+            raise InputError(f"n={self.n}, threshold={self.threshold} of this mask certificate are not its last look's")
+        if not 0 < self.level <= self.alpha:
+            raise InputError(f"the last look's share {self.level} of alpha={self.alpha} is none")
+
+    @property
+    def level(self) -> float:
+        """Failure probability spent on the counts: ``alpha``, or under a budget the last look's share of it."""
+        return self.looks[-1].alpha if self.looks else self.alpha
 
     @cached_property
     def certified(self) -> NDArray[np.bool_]:
@@ -141,16 +168,17 @@ class MaskCertificate:
     def radius_map(self) -> NDArray[np.float64]:
         """float64 ``space``: for each pixel a radius of its own, valid for all pixels and all radii at once. Cached.
 
-        ``r_i = sigma * Phi^-1(lower bound of P(class i))``, Clopper-Pearson at ``alpha / pixels``. Guarantee: with
+        ``r_i = sigma * Phi^-1(lower bound of P(class i))``, Clopper-Pearson at ``level / pixels``. Guarantee: with
         probability at least ``1 - alpha`` no pixel changes its class in ``mask`` anywhere in its own open ball
-        (Bonferroni), so any threshold may be read off after looking. This is a second statement from the same samples:
-        it and the one about ``certified`` hold with probability ``1 - alpha`` each, ``1 - 2 alpha`` together.
+        (Bonferroni, over the looks too), so any threshold may be read off after looking. This is a second statement
+        from the same samples: it and the one about ``certified`` hold with probability ``1 - alpha`` each,
+        ``1 - 2 alpha`` together.
         """
         return self._radius_map
 
     @cached_property
     def _radius_map(self) -> NDArray[np.float64]:
-        radii = radius_map_bonferroni(self.agreement, self.n, self.alpha, self.pixels, self.sigma)
+        radii = radius_map_bonferroni(self.agreement, self.n, self.level, self.pixels, self.sigma)
         radii.setflags(write=False)
         return radii
 
@@ -160,7 +188,7 @@ class MaskCertificate:
 
     def statement(self) -> str:
         """Exactly what was proved, in one paragraph."""
-        notes = "".join(f" {note}" for note in self.notes)
+        notes = self._sampling() + "".join(f" {note}" for note in self.notes)
         if self.threshold is None:
             return (
                 f"Nothing was proved for {self.item}: no pixel's agreement over {self.n} noisy copies shows a "
@@ -176,8 +204,19 @@ class MaskCertificate:
             f"Scope: {SCOPES[self.scope]}.{notes}"
         )
 
+    def _sampling(self) -> str:
+        """A sentence about the samples, unless their number was fixed."""
+        if self.budget is None:
+            return ""
+        looks = "1 look" if len(self.looks) == 1 else f"{len(self.looks)} looks"
+        return f" Samples: {self.n} after {looks} under budget {self.budget} ({self.stopped}); alpha covers all looks."
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types without the two arrays, whose digest stands in for them."""
+        """Plain JSON types without the two arrays, whose digest stands in for them.
+
+        ``budget``, ``looks`` and ``stopped`` stand there only where a budget chose n.
+        """
+        chosen = {"budget": self.budget, "looks": [look._asdict() for look in self.looks], "stopped": self.stopped}
         return {
             "schema": MASK_SCHEMA,
             "item": self.item,
@@ -199,6 +238,7 @@ class MaskCertificate:
             "notes": list(self.notes),
             "provenance": self.provenance.to_dict(),
             "arrays_sha256": arrays_digest({"mask": self.mask, "agreement": self.agreement}),
+            **(chosen if self.budget is not None else {}),
         }
 
     def to_json(self) -> str:
@@ -269,6 +309,7 @@ class MaskCertificate:
             scope=fields.string("scope"),
             space=fields.string("space"),
             notes=tuple(notes),
+            **sampling_fields(fields),
         )
         if not np.array_equal(certificate.certified, stored["certified"]):
             raise InputError(f"'certified' in {path} contradicts agreement and threshold; restore the file")
@@ -318,10 +359,11 @@ class MaskCertificate:
         return hash((self.item, self.seed, self.tau, self.sigma, self.n))
 
     def __repr__(self) -> str:
+        spent = f"n={self.n}" if self.budget is None else f"n={self.n} of {self.budget}"
         return (
             f"MaskCertificate({self.item!r}: {self.share_certified:.2%} of {self.pixels} pixels certified at radius "
             f"{self.radius:.4f} L2 = {self.units().rms_grey_levels:.3g} grey levels RMS; {self.correction}, "
-            f"tau={self.tau:g}, n={self.n}, alpha={self.alpha:g}, sigma={self.sigma:g}, {self.scope})"
+            f"tau={self.tau:g}, {spent}, alpha={self.alpha:g}, sigma={self.sigma:g}, {self.scope})"
         )
 
     def _repr_html_(self) -> str:
@@ -335,6 +377,7 @@ class MaskCertificate:
             "per-value RMS (grey levels)": f"{units.rms_grey_levels:.3g}",
             "correction, tau": f"{self.correction}, {self.tau:g}",
             "samples": f"{self.n0} + {self.n}",
+            **({} if self.budget is None else {"budget": f"{self.budget}, {self.stopped}"}),
             "alpha, sigma": f"{self.alpha:g}, {self.sigma:g}",
             "scope": self.scope,
             "space": self.space,

@@ -22,6 +22,7 @@ from certimed.statistics.dataset import certified_accuracy_lower, proportion_int
 from certimed.statistics.multiplicity import (
     alpha_split,
     bonferroni_threshold,
+    count_threshold,
     holm_threshold,
     holm_thresholds,
     lehmann_romano_threshold,
@@ -53,6 +54,7 @@ __all__ = [
     "class_bound",
     "clopper_pearson_lower",
     "clopper_pearson_upper",
+    "count_threshold",
     "holm_threshold",
     "holm_thresholds",
     "lehmann_romano_threshold",

@@ -162,6 +162,28 @@ def lehmann_romano_threshold(histogram: ArrayLike, n: int, tau: float, alpha: fl
     return int(counts[accepted - 1]) if accepted else None
 
 
+def count_threshold(
+    histogram: ArrayLike, n: int, tau: float, alpha: float, correction: str = "holm", k_fwer: int = 1
+) -> int | None:
+    """Smallest agreement count that is certified, or None; the correction by its name.
+
+    Args:
+        histogram: number of pixels at each agreement count, int64 ``(n + 1,)``.
+
+    Raises:
+        InputError: an unknown correction, or ``k_fwer`` above 1 with a correction that tolerates no wrong pixel.
+    """
+    if correction == "lehmann-romano":
+        return lehmann_romano_threshold(histogram, n, tau, alpha, k_fwer)
+    if k_fwer != 1:
+        raise InputError(f"k_fwer={k_fwer} needs correction='lehmann-romano'; {correction!r} tolerates no wrong pixel")
+    if correction == "holm":
+        return holm_threshold(histogram, n, tau, alpha)
+    if correction == "bonferroni":
+        return bonferroni_threshold(n, tau, alpha, int(np.sum(histogram)))
+    raise InputError(f"correction={correction!r} is unknown; use 'holm', 'bonferroni' or 'lehmann-romano'")
+
+
 def alpha_split(alpha: float, weights: int | Sequence[float]) -> FloatArray:
     """Shares of alpha for several statements made from the same samples; together they hold at level alpha.
 

@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certimed.verification.exact import context, number, quantile, upper_tail
+from certimed.verification.looks import MASK_BUDGET, level_of, look_faults
 from certimed.verification.shapes import MASK_CERTIFICATE, certificate_faults, pixels_of
 
 _LAYERS = ("agreement", "certified", "mask")
 _TIE = Fraction(1, 10**11)  # p-values this close to their level may be decided either way, towards fewer pixels
+_SHARE_SLACK = Fraction(1, 10**9)  # shares of alpha may be smaller by rounding, never larger
 _RADIUS_SLACK = Fraction(1, 10**9)
 
 
@@ -26,19 +28,23 @@ def mask_faults(data: Any, arrays: Path) -> Iterator[str]:
     """Every false statement of a mask certificate, most basic first; none if it holds.
 
     Checked: schema, the digest of the arrays, that they belong to the numbers, the family-wise test from the histogram
-    of agreement counts with exact p-values (Holm, Bonferroni, Lehmann-Romano), the certified pixels, their share, and
-    the radius ``sigma * Phi^-1(tau)``.
+    of agreement counts with exact p-values (Holm, Bonferroni, Lehmann-Romano), the certified pixels, their share, the
+    radius ``sigma * Phi^-1(tau)``, and under a budget the looks, each look's share of alpha, and the reason to stop.
 
     Args:
         data: the certificate's JSON.
         arrays: its npz file.
     """
-    faults = list(certificate_faults(data, MASK_CERTIFICATE))
+    chosen = isinstance(data, dict) and not MASK_BUDGET.keys().isdisjoint(data)
+    faults = list(certificate_faults(data, {**MASK_CERTIFICATE, **(MASK_BUDGET if chosen else {})}))
     if faults:
         yield from faults
         return
     if data["k_fwer"] != 1 and data["correction"] != "lehmann-romano":
         yield f"k_fwer={data['k_fwer']} does not belong to correction {data['correction']!r}"
+        return
+    if chosen and (faults := list(look_faults(data))):
+        yield from faults
         return
     try:
         layers = _read(arrays)
@@ -46,6 +52,27 @@ def mask_faults(data: Any, arrays: Path) -> Iterator[str]:
         yield f"its arrays {arrays.name} cannot be read ({error})"
         return
     yield from _array_faults(data, layers, arrays.name) or _proof_faults(data, layers)
+
+
+def setting_faults(method: str, data: dict[str, Any], settings: dict[str, Any]) -> Iterator[str]:
+    """Do tau, alpha and budget of a mask certificate follow from its run's settings?
+
+    Of several taus each has certificates of its own, of methods named ``"... tau 0.9"``, at an equal share of alpha.
+    """
+    wanted, tau, alpha = settings.get("tau"), data.get("tau"), data.get("alpha")
+    taus = wanted if isinstance(wanted, list) else [wanted]
+    several = len(taus) > 1
+    if wanted is not None and tau not in taus:
+        yield f"tau={tau!r:.40} is not the run's tau={wanted!r:.80}"
+    elif several and not method.endswith(f" tau {tau!r}"):
+        yield f"tau={tau!r} does not belong to method {method!r:.80}"
+    total = settings.get("alpha")
+    if isinstance(total, float) and isinstance(alpha, float):
+        share = Fraction(total) / (len(taus) if several else 1)
+        if not share * (1 - _SHARE_SLACK if several else 1) <= Fraction(alpha) <= share:
+            yield f"alpha={alpha!r} is not {float(share)!r}, what the run's alpha={total!r} leaves it"
+    if data.get("budget") != settings.get("budget"):
+        yield f"budget={data.get('budget')!r:.80} is not the run's budget={settings.get('budget')!r:.80}"
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
@@ -104,7 +131,7 @@ def _proof_faults(data: dict[str, Any], layers: dict[str, NDArray[Any]]) -> Iter
 
 
 def _threshold(data: dict[str, Any], histogram: list[int], pixels: int, lean: Fraction) -> int | None:
-    n, alpha, tolerated = data["n"], Fraction(data["alpha"]) * lean, data["k_fwer"]
+    n, alpha, tolerated = data["n"], level_of(data) * lean, data["k_fwer"]
     if data["correction"] == "bonferroni":
         return _smallest_count(n, Fraction(data["tau"]), alpha / pixels)
     # Step-down over the ordered p-values, one group of equal counts at a time: the first of a group has rank i.

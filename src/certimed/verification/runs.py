@@ -12,13 +12,13 @@ from typing import Any
 from certimed.errors import InputError
 from certimed.integrity import SETTINGS_DIGEST, ids_digest, line_holds, manifest_fault, run_digest, strict_json
 from certimed.verification.classes import class_faults
-from certimed.verification.masks import mask_faults
+from certimed.verification.masks import mask_faults, setting_faults
 from certimed.verification.shapes import CLASS_RECORD, MASK_RECORD, shape_faults
 
 MANIFEST = "run.json"
 LINES = "certificates.jsonl"
 _FROZEN_METHODS = ("zero-shot", "both")
-_SETTINGS = ("n0", "alpha", "sigma", "bound", "seed", "tau", "correction", "k_fwer")
+_SETTINGS = ("n0", "sigma", "bound", "seed", "correction", "k_fwer", "space")
 _VERSIONS = ("certimed", "torch", "numpy", "scipy")
 
 
@@ -173,9 +173,12 @@ def _belongs(check: RunCheck, method: str, item: str, certificate: dict[str, Any
         yield f"it is about {certificate.get('item')!r:.120}, its line about {item!r:.120}"
     settings = check.manifest.get("settings")
     settings = settings if isinstance(settings, dict) else {}
-    for name in (*_SETTINGS, *(() if settings.get("budget") else ("n",))):
+    masks = check.manifest.get("task") == "segment"
+    for name in (*_SETTINGS, *(() if settings.get("budget") else ("n",)), *(() if masks else ("alpha",))):
         if name in settings and name in certificate and certificate[name] != settings[name]:
             yield f"{name}={certificate[name]!r} is not the run's {name}={settings[name]!r}"
+    if masks:
+        yield from setting_faults(method, certificate, settings)
     counts = certificate.get("counts")
     held = len(counts) if isinstance(counts, list) else certificate.get("num_classes")
     if held != names:
