@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from certimed.errors import InputError, ModelError
+from certimed.operators import Geometry
 from certimed.prompts.methods import Head, Method, Subject
 from certimed.usercode import UserModel, input_channels, is_user_code, load_user_model
 from certimed.vlm import VisionLanguageModel, load
@@ -95,6 +96,10 @@ class ClassificationModel(nn.Module):
     def preprocess(self, pixels: Tensor) -> Tensor:
         """One image ``(C, H, W)`` in [0, 1] at native resolution -> float32 ``input_shape``: linear, never 8 bits."""
         return self.preparation(pixels)
+
+    def geometry(self, shape: tuple[int, ...]) -> Geometry:
+        """The linear map :meth:`preprocess` applies to native images ``(C, H, W)`` of this shape."""
+        return self.preparation.geometry(shape)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores ``(B, K)`` of images in the certified space.

@@ -24,6 +24,8 @@ HELP = """Certify a model on your own images and write a run folder.
 
   certimed certify --model python:my_models:make_classifier --allow-code --size 224x224 --data xray/ --out runs/mine
 
+  certimed certify --model hf:vinid/plip --data slides/ --space native --out runs/native
+
   certimed certify --task segment --model smp:FOLDER --denoiser ddpm/ --data xray/ --sigma 0.25 --out runs/lungs
 """
 
@@ -52,6 +54,7 @@ def certify(
     n: opt.Samples = None,
     alpha: opt.Alpha = 1e-3,
     bound: opt.Bound = "one-sided",
+    space: opt.Space = "input",
     seed: opt.Seed = 0,
     masks: opt.Masks = None,
     denoiser: opt.Denoiser = None,
@@ -102,6 +105,7 @@ def certify(
                 bound=bound,
                 seed=seed,
                 batch_size=batch_size,
+                space=inputs.space(space),
             ).checked()
             prompting = parse_prompts(
                 prompts, initial_context=initial_context, copies=copies, steps=tuning_steps, lr=tuning_lr

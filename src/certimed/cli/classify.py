@@ -12,13 +12,13 @@ import torch
 
 from certimed import __version__
 from certimed.assets import demo_prompts
-from certimed.certificates import ClassCertificate, collect_provenance
+from certimed.certificates import MODEL_INPUT, NATIVE, SPACES, ClassCertificate, collect_provenance
 from certimed.classification import check_samples
 from certimed.classifiers import DENOISED, MODEL, ClassificationModel, classifier_methods, load_classifier
 from certimed.cli import inputs
 from certimed.cli.console import advance, err, out, printable, sample_progress
 from certimed.cli.prompting import Prompting
-from certimed.cli.tables import print_accuracy
+from certimed.cli.tables import print_accuracy, print_native
 from certimed.data import Dataset, MedicalImage, class_balanced
 from certimed.denoising import ModuleDenoiser, OneStepDenoiser, load_denoiser
 from certimed.errors import ImageError, InputError
@@ -28,7 +28,7 @@ from certimed.runs import FAILED, Record, RunFolder, certify_dataset, data_secti
 from certimed.sampling import check_sigma
 from certimed.statistics import BOUND_NAMES
 from certimed.usercode import is_user_code
-from certimed.vlm import VisionLanguageModel
+from certimed.vlm import NativeModel, VisionLanguageModel
 from certimed.vlm.sources import fingerprint
 
 DEFAULT_TEMPLATE = "an image of {}."
@@ -45,12 +45,15 @@ class Settings:
     bound: str
     seed: int
     batch_size: int | None
+    space: str = MODEL_INPUT
 
     def checked(self) -> Settings:
         """Refuse impossible settings before any work."""
         check_sigma(self.sigma)
         check_samples(n0=self.n0, n=self.n, alpha=self.alpha)
         inputs.one_of("--bound", self.bound, BOUND_NAMES)
+        if self.space not in SPACES:
+            raise InputError(f"space={self.space!r} is unknown; use one of {', '.join(SPACES)}")
         return self
 
 
@@ -65,16 +68,20 @@ class Job:
     dataset: Dataset
     denoiser: OneStepDenoiser | ModuleDenoiser | None = None
 
-    def comparison(self, sigma: float) -> PromptComparison:
-        """The prompt methods at one noise level; refuses templates and prompts that do not fit the model."""
+    def comparison(self, sigma: float, space: str = MODEL_INPUT) -> PromptComparison:
+        """The prompt methods at one noise level; refuses templates and prompts that do not fit the model.
+
+        At native resolution the preparation is inside the certified model, and a denoiser in front of it.
+        """
         if isinstance(self.model, ClassificationModel):
             methods = classifier_methods(self.model.num_classes, self.prompting.names)
         else:
             methods = self.prompting.methods(self.model, self.class_names, self.templates, sigma)
+        model = NativeModel(self.model) if space == NATIVE else self.model
         if self.denoiser is None:
-            return PromptComparison(self.model, methods, sigma)
+            return PromptComparison(model, methods, sigma)
         return PromptComparison(
-            self.model,
+            model,
             methods,
             sigma,
             denoiser=self.denoiser.at(sigma).eval(),
@@ -199,11 +206,13 @@ def certify_image(
     progress: Callable[[int], None] | None = None,
 ) -> tuple[dict[str, int], dict[str, ClassCertificate]]:
     """Clean predictions and certificates of one image by method; refuses an image a prompt was tuned on."""
-    x = job.model.preprocess(torch.from_numpy(image.pixels).to(job.model.device))
+    pixels = torch.from_numpy(image.pixels).to(job.model.device)
+    x = job.model.preprocess(pixels)
     if content_id(x) in job.prompting.tuned_on:
         raise ImageError(f"{image.id} was used to tune the prompt; a test image must not be")
+    native = comparison.space == NATIVE
     results = comparison.run(
-        x,
+        pixels if native else x,
         n0=settings.n0,
         n=settings.n,
         alpha=settings.alpha,
@@ -215,7 +224,8 @@ def certify_image(
         progress=progress,
     )
     clean = {name: result.clean_prediction for name, result in results.items()}
-    return clean, {name: result.certificate for name, result in results.items()}
+    geometry = None if native else job.model.geometry(tuple(pixels.shape))
+    return clean, {name: result.certificate.with_geometry(geometry) for name, result in results.items()}
 
 
 def _announcer(bar: object, task: int) -> Callable[[str], None]:
@@ -255,5 +265,6 @@ def report(job: Job, settings: Settings, target: RunFolder) -> int:
     failed = sum(record.status == FAILED for record in records)
     if failed < len(records):
         print_accuracy({(settings.sigma, name): records for name in job.prompting.names})
+        print_native(records, job.prompting.names[0])
     say_where(target, len(records) - failed, failed)
     return failed

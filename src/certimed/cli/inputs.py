@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import typer
 
+from certimed.certificates import MODEL_INPUT, NATIVE
 from certimed.cli.console import EXIT_SOME_FAILED
 from certimed.data import DEFAULT_READ, Dataset, ReadOptions, open_dataset
 from certimed.errors import InputError
@@ -28,6 +29,11 @@ def one_of(option: str, value: str, allowed: Sequence[str]) -> str:
     if value not in allowed:
         raise InputError(f"{option} {value} is unknown; use one of {', '.join(allowed)}")
     return value
+
+
+def space(text: str) -> str:
+    """``--space input`` or ``--space native``, in the words of certificates."""
+    return {"input": MODEL_INPUT, "native": NATIVE}[one_of("--space", text, ("input", "native"))]
 
 
 def read_options(*, window: str | None, frame: int, axis: str, slice_: int | None) -> ReadOptions:

@@ -126,6 +126,13 @@ Pictures = Annotated[int, typer.Option(min=0, help="Panels to draw of the first 
 Alpha = Annotated[float, typer.Option(help="Failure probability of each certificate.", rich_help_panel=_NOISE)]
 Bound = Annotated[str, typer.Option(help="one-sided, two-sided or best.", rich_help_panel=_NOISE)]
 Seed = Annotated[int, typer.Option(help="Seed of all noise.", rich_help_panel=_NOISE)]
+Space = Annotated[
+    str,
+    typer.Option(
+        help="Where noise is added and radii live: input (after resizing) or native (before it).",
+        rich_help_panel=_NOISE,
+    ),
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 BatchSize = Annotated[
     int | None,

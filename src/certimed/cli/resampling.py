@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from certimed.certificates import NATIVE
 from certimed.classifiers import MODEL
 from certimed.cli import classify, inputs
 from certimed.cli.console import out, printable
@@ -116,7 +117,7 @@ def _recount(manifest: Mapping[str, Any], sources: Sources) -> Recount:
     ):
         if own != its:
             raise InputError(f"{what} is not the one of this run: it is {own!s:.80}, the run's is {its!s:.80}")
-    comparison = job.comparison(settings.sigma)
+    comparison = job.comparison(settings.sigma, settings.space)
     positions = {item: index for index, item in enumerate(job.dataset.ids)}
 
     def recount(item: str) -> dict[str, tuple[int, ...]]:
@@ -126,7 +127,7 @@ def _recount(manifest: Mapping[str, Any], sources: Sources) -> Recount:
             )
         pixels = torch.from_numpy(job.dataset.load(positions[item]).pixels).to(job.model.device)
         results = comparison.run(
-            job.model.preprocess(pixels),
+            pixels if settings.space == NATIVE else job.model.preprocess(pixels),
             n0=settings.n0,
             n=settings.n,
             alpha=settings.alpha,

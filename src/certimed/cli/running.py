@@ -128,7 +128,7 @@ def run_classification(running: Running, prepare: dict[str, Any], settings: clas
         number of images that failed.
     """
     job = classify.prepare(**prepare)
-    comparison = job.comparison(settings.sigma)
+    comparison = job.comparison(settings.sigma, settings.space)
     folder, part = running.open(job.dataset, lambda data: classify.manifest(job, settings, data))
     with folder:
         crew, again = running.crew(), running.retry_failed
@@ -146,5 +146,5 @@ def run_classification(running: Running, prepare: dict[str, Any], settings: clas
 def make_classification(prepare: dict[str, Any], settings: classify.Settings) -> tuple[Dataset, Certifier]:
     """What a worker builds: see :class:`certimed.runs.ClassificationWork`; ``prepare`` are classify.prepare's."""
     job = classify.prepare(**prepare)
-    comparison = job.comparison(settings.sigma)
+    comparison = job.comparison(settings.sigma, settings.space)
     return job.dataset, lambda image: classify.certify_image(job, comparison, settings, image)

@@ -80,9 +80,25 @@ def _informative(summaries: Iterable[ClassificationSummary], radii: Sequence[flo
     return shown[::step]
 
 
+def print_native(records: Sequence[ClassRecord], method: str) -> None:
+    """Say what the radii of a run are worth at native resolution, where its certificates know."""
+    found = [r.certificates[method] for r in records if method in r.certificates]
+    known = [c.native for c in found if c.native is not None and not c.abstained]
+    if not known:
+        return
+    norms, radii = [native.norm for native in known], sorted(native.radius for native in known)
+    span = f"{min(norms):.4g}" if min(norms) == max(norms) else f"{min(norms):.4g} to {max(norms):.4g}"
+    out.print(
+        f"native resolution: preparing an image multiplies no L2 norm by more than {span}, so radii there are those at "
+        f"the model's input divided by it (on the certificates); {method}: median {radii[len(radii) // 2]:.4g}",
+        style="dim",
+        highlight=False,
+    )
+
+
 _MOST_RADII = 6
 _LEGEND = (
-    "r: L2 in [0, 1] units of the model input. clean, noisy: base model without and with one draw of noise (not "
+    "r: L2 in [0, 1] units of the certified space. clean, noisy: base model without and with one draw of noise (not "
     "certified). few, unst.: abstained for want of samples, or because noise changes the answer. *: proved for the "
     "prompt frozen at x, not for the pipeline that tuned it on the image."
 )

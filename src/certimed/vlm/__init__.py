@@ -2,10 +2,12 @@
 
 from certimed.vlm.heads import PromptedClassifier, ZeroShotClassifier, cosine_logits
 from certimed.vlm.loading import load
+from certimed.vlm.native import NativeModel
 from certimed.vlm.preprocessing import Preprocess
 from certimed.vlm.protocol import Tokens, VisionLanguageModel
 
 __all__ = [
+    "NativeModel",
     "Preprocess",
     "PromptedClassifier",
     "Tokens",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from certimed.operators import Geometry
 from certimed.vlm.preprocessing import Preprocess
 from certimed.vlm.protocol import Tokens, VisionLanguageModel
 from certimed.vlm.sources import fingerprint
@@ -44,6 +45,10 @@ class Adapter(VisionLanguageModel):
     def preprocess(self, pixels: Tensor) -> Tensor:
         """See the protocol; the steps are those of :attr:`preprocessing`."""
         return self.preprocessing(pixels)
+
+    def geometry(self, shape: tuple[int, ...]) -> Geometry:
+        """See the protocol."""
+        return self.preprocessing.geometry(shape)
 
     def encode_image(self, x: Tensor) -> Tensor:
         """See the protocol: mean and std in float32, then the vision tower in the precision of its weights."""

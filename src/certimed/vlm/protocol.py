@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from certimed.errors import InputError
+from certimed.operators import Geometry
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -48,6 +49,12 @@ class ImageModel(Protocol):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
+
+    def preprocess(self, pixels: Tensor) -> Tensor:
+        """float ``(C, H, W)`` at native resolution -> float32 ``input_shape``."""
+
+    def geometry(self, shape: tuple[int, ...]) -> Geometry | None:
+        """The linear map :meth:`preprocess` applies to images of this native shape, or None where it is not known."""
 
     def encode_image(self, x: Tensor) -> Tensor:
         """float ``(B, C, H, W)`` in the certified space -> ``(B, D)``."""
@@ -91,6 +98,14 @@ class VisionLanguageModel(ABC, torch.nn.Module):
             float32 ``input_shape`` in [0, 1]: what noise is added to. Mean and std come later, in
             :meth:`encode_image`.
         """
+
+    def geometry(self, shape: tuple[int, ...]) -> Geometry | None:
+        """The linear map :meth:`preprocess` applies to native images ``(C, H, W)`` of this shape.
+
+        Its norm carries a radius over to native resolution (:class:`certimed.certificates.NativeRadius`). None, as
+        here, where an adapter does not describe its preparation; nothing is then said about native resolution.
+        """
+        return None
 
     @abstractmethod
     def encode_image(self, x: Tensor) -> Tensor:
