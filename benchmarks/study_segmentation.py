@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.segmentation_report import write_section
 from benchmarks.study_promptsmooth import whole_lines
+from certimed.acceleration import Accelerated, Acceleration
 from certimed.data import MedicalImage
 from certimed.denoising import Compose, load_denoiser
 from certimed.errors import InputError
@@ -64,19 +64,6 @@ class Setting:
     bfloat16: bool = True
 
 
-class Autocast(nn.Module):
-    """A network in bfloat16 whose scores are float32 again."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, torch.bfloat16):
-            scores: Tensor = self.model(x)
-        return scores.float()
-
-
 def methods(setting: Setting, models: Path, study_set: StudySet, sigma: float) -> dict[str, nn.Module]:
     """The network alone, and behind the denoiser of its modality."""
     weights = models / f"unet_{setting.name}" / "model.safetensors"
@@ -89,11 +76,10 @@ def methods(setting: Setting, models: Path, study_set: StudySet, sigma: float) -
             raise InputError(f"{needed} is missing; train it with: python -m training.study_segmentation --set {part}")
     network = smp_unet(study_set.images.shape[1], len(study_set.class_names))
     network.load_state_dict(load_file(weights))
-    network.eval()
-    denoiser = load_denoiser(f"diffusers:{folder}", autocast=torch.bfloat16 if setting.bfloat16 else None)
-    if setting.bfloat16:
-        network = Autocast(network).eval()
-    return {PLAIN: network, DENOISED: Compose(denoiser.at(sigma), network).eval()}
+    speed = Acceleration("bfloat16" if setting.bfloat16 else "float32")
+    plain = Accelerated(network.eval(), speed)
+    denoiser = load_denoiser(f"diffusers:{folder}", autocast=speed.dtype)
+    return {PLAIN: plain, DENOISED: Compose(denoiser.at(sigma), plain).eval()}
 
 
 def test_images(setting: Setting, study_set: StudySet, data: Path) -> list[MedicalImage]:
