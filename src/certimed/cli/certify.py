@@ -52,6 +52,7 @@ def certify(
     sigma: opt.Sigma = 0.25,
     n0: opt.SelectionSamples = None,
     n: opt.Samples = None,
+    budget: opt.Budget = None,
     alpha: opt.Alpha = 1e-3,
     bound: opt.Bound = "one-sided",
     space: opt.Space = "input",
@@ -59,7 +60,7 @@ def certify(
     masks: opt.Masks = None,
     denoiser: opt.Denoiser = None,
     methods: opt.Methods = None,
-    tau: opt.Tau = 0.75,
+    tau: opt.Tau = "0.75",
     correction: opt.Correction = "holm",
     size: opt.Size = None,
     empty: opt.Empty = "one",
@@ -127,32 +128,32 @@ def certify(
             from certimed.cli import segment
             from certimed.runs import MaskSettings
 
+            taus = inputs.numbers("--tau", tau)
             chosen = segment.checked(
                 MaskSettings(
                     sigma=sigma,
                     n0=10 if n0 is None else n0,
-                    n=100 if n is None else n,
-                    tau=tau,
+                    tau=taus[0] if len(taus) == 1 else taus,
                     alpha=alpha,
                     correction=correction,
                     seed=seed,
                     batch_size=batch_size,
                     size=inputs.size("--size", size),
                     empty=empty,
+                    **segment.sample_settings(budget, n),
                 )
             )
-            masked = segment.prepare(
-                model=spec,
-                denoiser=denoiser,
-                methods=methods,
-                dataset=source.open(),
-                limit=limit,
-                device=device,
-                class_names=source.classes,
-                output=output,
-                allow_code=allow_code,
-            )
-            failed = segment.run(masked, chosen, running, pictures=pictures)
+            loading = {
+                "model": spec,
+                "denoiser": denoiser,
+                "methods": methods,
+                "limit": limit,
+                "device": device,
+                "class_names": source.classes,
+                "output": output,
+                "allow_code": allow_code,
+            }
+            failed = segment.run(source, loading, chosen, running, pictures=pictures)
     inputs.exit_for_failures(failed)
 
 

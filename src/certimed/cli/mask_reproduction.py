@@ -127,7 +127,7 @@ def write_tables(
             done = [record for record in records if method in record.scores]
             if not done:
                 continue
-            radius = float(radius_from_lower(settings.tau, sigma))
+            radius = float(radius_from_lower(settings.taus[0], sigma))
             summary = segment.summarise(done, method, job.class_names)
             rows += [{"method": method, "sigma": sigma, "radius": radius, **row} for row in summary.to_rows()]
             shown = [

@@ -91,6 +91,13 @@ Samples = Annotated[
     int | None,
     typer.Option("--n", help="Noisy copies that bound its probability; 10000, or 100 a mask.", rich_help_panel=_NOISE),
 ]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        help="Stop sampling once the answer is known, alpha covering all looks; masks: pixels:100,200,400/0.01.",
+        rich_help_panel=_NOISE,
+    ),
+]
 _MASKS = "Segmentation"
 Masks = Annotated[
     Path | None, typer.Option(help="Folder of masks, if not masks/ beside images/.", rich_help_panel=_MASKS)
@@ -103,7 +110,13 @@ Methods = Annotated[
     str | None,
     typer.Option(help="plain, denoised or both; default: all that can be had.", rich_help_panel=_MASKS),
 ]
-Tau = Annotated[float, typer.Option(help="Agreement to exceed; sets the radius.", rich_help_panel=_MASKS)]
+Tau = Annotated[
+    str,
+    typer.Option(
+        help="Agreement to exceed; sets the radius. Several by commas, fixed beforehand: alpha is shared.",
+        rich_help_panel=_MASKS,
+    ),
+]
 Correction = Annotated[str, typer.Option(help="holm or bonferroni.", rich_help_panel=_MASKS)]
 Size = Annotated[
     str | None,

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,18 @@ from torch import nn
 
 from certimed import __version__
 from certimed.assets import asset
+from certimed.budgets import as_pixel_budget
 from certimed.certificates import collect_provenance
 from certimed.classification import check_samples
 from certimed.cli import inputs
 from certimed.cli.classify import denoiser_identity, say_if_failed, say_where
-from certimed.cli.console import advance, out, printable, sample_progress
+from certimed.cli.console import advance, image_progress, out, printable, sample_progress
 from certimed.cli.running import Running
 from certimed.data import Dataset
 from certimed.denoising import Compose, ModuleDenoiser, OneStepDenoiser, load_denoiser
 from certimed.errors import InputError
 from certimed.metrics import EMPTY_NAMES, MaskSummary, summarise_masks
+from certimed.presets import SEGMENTATION_PROTOCOL
 from certimed.runs import (
     DENOISED,
     FAILED,
@@ -35,13 +38,16 @@ from certimed.runs import (
     MaskCertifier,
     MaskRecord,
     MaskSettings,
+    MaskWork,
     RunFolder,
     certify_masks,
+    certify_with,
     data_section,
+    lost_mask,
     remaining,
 )
 from certimed.runs.segmentation import prepare as prepare_image
-from certimed.sampling import check_sigma
+from certimed.sampling import Progress, check_sigma
 from certimed.segmentation import check_tau
 from certimed.segmenters import SegmentationModel, load_segmenter
 from certimed.statistics import CORRECTION_NAMES, radius_from_lower
@@ -86,10 +92,19 @@ def checked(settings: MaskSettings) -> MaskSettings:
     """Refuse impossible settings before any work."""
     check_sigma(settings.sigma)
     check_samples(n0=settings.n0, n=settings.n, alpha=settings.alpha)
-    check_tau(settings.tau)
+    for tau in settings.taus:
+        check_tau(tau)
+    if len(set(settings.taus)) < len(settings.taus):
+        raise InputError(f"--tau {','.join(map(repr, settings.taus))} names one twice; name each once")
     inputs.one_of("--correction", settings.correction, CORRECTION_NAMES)
     inputs.one_of("--empty", settings.empty, EMPTY_NAMES)
     return settings
+
+
+def sample_settings(budget: str | None, n: int | None) -> dict[str, Any]:
+    """``n`` and ``budget`` of :class:`MaskSettings` as ``--n`` and ``--budget`` ask for them."""
+    plan = as_pixel_budget(budget, n, SEGMENTATION_PROTOCOL.n)
+    return {"n": plan} if isinstance(plan, int) else {"n": plan.cap, "budget": str(plan)}
 
 
 def prepare(
@@ -137,34 +152,65 @@ def _methods(text: str | None, denoiser: str | None) -> tuple[str, ...]:
 
 def certify(job: Job, settings: MaskSettings, target: RunFolder, *, retry_failed: bool = False) -> None:
     """Certify the unfinished images of the job with a progress bar."""
-    samples = len(job.methods) * (settings.n0 + settings.n)
+    most, spent = len(job.methods) * (settings.n0 + settings.n), 0
     waiting = len(remaining(job.dataset, target, retry_failed=retry_failed))
-    with sample_progress(waiting, samples) as (bar, task):
-        certifier = MaskCertifier(
-            job.models(settings.sigma),
-            job.segmenter,
-            job.segmenter.num_classes,
-            settings,
-            channels=1 if job.segmenter.in_channels == 1 else None,
-            model_ids=job.model_ids(),
-            progress=lambda done: advance(bar, task, done),
-        )
+    with sample_progress(waiting, most) as (bar, task):
+
+        def count(done: int) -> None:
+            nonlocal spent
+            spent += done
+            advance(bar, task, done)
 
         def announce(item: str) -> None:
             bar.update(task, description=printable(item, 32))  # type: ignore[arg-type]
 
+        certifier = _certifier(job, settings, count)
         for record in certify_masks(job.dataset, certifier, target, retry_failed=retry_failed, announce=announce):
-            if say_if_failed(record):
-                advance(bar, task, samples)
+            say_if_failed(record)
+            bar.advance(task, most - spent)  # type: ignore[arg-type]
+            spent = 0
 
 
-def run(job: Job, settings: MaskSettings, running: Running, *, pictures: int = 0) -> int:
-    """Certify into a new or resumed run folder, print the result, draw panels; returns the number of failed images."""
-    if running.workers != 1 or running.executor != "local":
-        raise InputError("--workers and --executor serve --task classify; spread masks with --shard I/N")
+def _certifier(job: Job, settings: MaskSettings, progress: Progress | None = None) -> MaskCertifier:
+    return MaskCertifier(
+        job.models(settings.sigma),
+        job.segmenter,
+        job.segmenter.num_classes,
+        settings,
+        channels=_channels(job),
+        model_ids=job.model_ids(),
+        progress=progress,
+    )
+
+
+def _channels(job: Job) -> int | None:
+    return 1 if job.segmenter.in_channels == 1 else None
+
+
+def run(
+    source: inputs.Source, loading: dict[str, Any], settings: MaskSettings, running: Running, *, pictures: int = 0
+) -> int:
+    """Certify into a new or resumed run folder, here or by workers, print the result and draw panels.
+
+    Args:
+        source: the data.
+        loading: the other arguments of :func:`prepare`; workers repeat them.
+
+    Returns:
+        number of images that failed.
+    """
+    job = prepare(dataset=source.open(), **loading)
     folder, part = running.open(job.dataset, lambda data: manifest(job, settings, data))
     with folder:
-        certify(replace(job, dataset=part), settings, folder, retry_failed=running.retry_failed)
+        crew, again = running.crew(), running.retry_failed
+        if crew is None:
+            certify(replace(job, dataset=part), settings, folder, retry_failed=again)
+        else:
+            work = MaskWork(make_segmentation, source=source, loading=loading, settings=settings)
+            with image_progress(len(remaining(part, folder, retry_failed=again))) as advance_image:
+                for record in certify_with(crew, work, part, folder, retry_failed=again, lost=lost_mask):
+                    say_if_failed(record)
+                    advance_image()
         records = list(folder.mask_records())
     draw(job, settings, records[:pictures], folder.path / "pictures")
     print_masks({settings.sigma: records}, job, settings)
@@ -173,22 +219,32 @@ def run(job: Job, settings: MaskSettings, running: Running, *, pictures: int = 0
     return failed
 
 
+def make_segmentation(
+    source: inputs.Source, loading: dict[str, Any], settings: MaskSettings
+) -> tuple[Dataset, MaskCertifier]:
+    """What a worker builds: see :class:`certimed.runs.MaskWork`; arguments as of :func:`run`."""
+    job = prepare(dataset=source.open(), **loading)
+    return job.dataset, _certifier(job, settings)
+
+
 def draw(job: Job, settings: MaskSettings, records: Sequence[MaskRecord], folder: Path) -> list[Path]:
-    """One panel for each image: image, noisy, denoised, truth, certified mask and radius map of every method."""
+    """One panel for each image and tau: image, noisy, denoised, truth; certified mask and radius map of each method."""
     if not records:
         return []
     from certimed.report.panels import mask_panel
 
     folder.mkdir(exist_ok=True)
     places = {item: index for index, item in enumerate(job.dataset.ids)}
-    channels = 1 if job.segmenter.in_channels == 1 else None
     drawn = []
     for number, record in enumerate(record for record in records if record.certificates):
-        pixels, truth = prepare_image(job.dataset.load(places[record.item]), channels, settings.size)
+        pixels, truth = prepare_image(job.dataset.load(places[record.item]), _channels(job), settings.size)
         front = None if job.denoiser is None else job.denoiser.at(settings.sigma)
-        path = folder / f"{number:03d}-sigma-{settings.sigma:g}.png"
-        mask_panel(path, pixels, truth, record.certificates, job.class_names, denoiser=front)
-        drawn.append(path)
+        for tau in settings.taus:
+            found = {method: record.certificates[settings.name(method, tau)] for method in job.methods}
+            ending = "" if len(settings.taus) == 1 else f"-tau-{tau!r}"
+            path = folder / f"{number:03d}-sigma-{settings.sigma:g}{ending}.png"
+            mask_panel(path, pixels, truth, found, job.class_names, denoiser=front)
+            drawn.append(path)
     return drawn
 
 
@@ -200,7 +256,7 @@ def manifest(job: Job, settings: MaskSettings, data: dict[str, Any] | None = Non
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "arguments": sys.argv[1:],
         "settings": asdict(settings),
-        "methods": list(job.methods),
+        "methods": settings.names(job.methods),
         "model": {"name": job.segmenter.name, "identity": job.segmenter.model_id},
         "denoiser": job.denoiser_id,
         "classes": list(job.class_names),
@@ -210,22 +266,25 @@ def manifest(job: Job, settings: MaskSettings, data: dict[str, Any] | None = Non
 
 
 def print_masks(runs: Mapping[float, Sequence[MaskRecord]], job: Job, settings: MaskSettings) -> None:
-    """Print one row for each (sigma, method): radius, Dice clean, noisy, published and guaranteed, share abstained."""
+    """Print one row for each (sigma, method, tau): radius, Dice clean, noisy, published and guaranteed, abstained."""
     table = Table(box=SIMPLE_HEAD, padding=0)
-    for heading in ("sigma", "radius", "method", "clean", "noisy", "publ.", "guaranteed", "IoU", "abst."):
+    headings = ["sigma", "radius", "method", "clean", "noisy", "publ.", "guaranteed", "IoU", "abst."]
+    samples = ["samples"] if settings.budget is not None else []
+    for heading in headings + samples:
         table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
     scored = False
     for sigma, records in runs.items():
         done = [record for record in records if record.certificates]
-        for method in job.methods:
-            cells = _row(done, method, job)
-            scored = scored or len(cells) > 1
-            table.add_row(f"{sigma:g}", f"{float(radius_from_lower(settings.tau, sigma)):.3f}", method, *cells)
+        for method, tau in product(job.methods, settings.taus):
+            name = settings.name(method, tau)
+            cells = _row(done, name, job) + [_mean_samples(done, name) for _ in samples]
+            scored = scored or any(record.scores for record in done)
+            table.add_row(f"{sigma:g}", f"{float(radius_from_lower(tau, sigma)):.3f}", method, *cells)
         if sigma != list(runs)[-1]:
             table.add_section()
     out.print("certified segmentation, Dice and IoU as foreground means:" if scored else "certified segmentation:")
     out.print(table)
-    out.print(_LEGEND, style="dim", highlight=False)
+    out.print(_LEGEND + (_SAMPLES_LEGEND if samples else ""), style="dim", highlight=False)
 
 
 _LEGEND = (
@@ -233,6 +292,12 @@ _LEGEND = (
     "publ.: published Dice, over certified pixels, no bound under attack. guaranteed: lowest and highest Dice any "
     "attack below the radius can reach. IoU: guaranteed. abst.: pixels abstained."
 )
+_SAMPLES_LEGEND = " samples: estimation samples an image, mean."
+
+
+def _mean_samples(records: Sequence[MaskRecord], name: str) -> str:
+    drawn = [record.certificates[name].n for record in records]
+    return f"{sum(drawn) / len(drawn):.0f}" if drawn else "-"
 
 
 def _row(records: Sequence[MaskRecord], method: str, job: Job) -> list[str]:

@@ -27,7 +27,7 @@ CLASS_COLUMNS = (
 )  # fmt: skip
 MASK_COLUMNS = (
     "item", "method", "status", "reason", "group", "share_certified", "radius", "tau", "threshold", "pixels",
-    "num_classes", "n0", "n", "alpha", "sigma", "correction", "k_fwer", "scope", "space", "seconds",
+    "num_classes", "n0", "n", "budget", "stopped", "alpha", "sigma", "correction", "k_fwer", "scope", "space", "seconds",
 )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,10 @@ class MaskSettings:
     """Settings of a segmentation run; see :meth:`certimed.segmentation.SmoothedSegmenter.certify`.
 
     Attributes:
+        n: estimation samples; under a budget the most that an image can cost.
+        tau: one tau, or several: each then has certificates of its own, named by :meth:`name`, at an equal share of
+            alpha.
+        budget: spelling of a :class:`~certimed.budgets.PixelLooks`, or None: n samples an image.
         size: ``(height, width)`` images are resized to in float, or None for their own size.
         empty: convention for classes absent from truth and prediction.
     """
@@ -41,7 +45,7 @@ class MaskSettings:
     sigma: float
     n0: int = 10
     n: int = 100
-    tau: float = 0.75
+    tau: float | tuple[float, ...] = 0.75
     alpha: float = 1e-3
     correction: str = "holm"
     k_fwer: int = 1
@@ -49,6 +53,20 @@ class MaskSettings:
     batch_size: int | None = None
     size: tuple[int, int] | None = None
     empty: str = "one"
+    budget: str | None = None
+
+    @property
+    def taus(self) -> tuple[float, ...]:
+        """Every tau."""
+        return self.tau if isinstance(self.tau, tuple) else (self.tau,)
+
+    def name(self, method: str, tau: float) -> str:
+        """Under which name a method's certificates at a tau are kept: ``"denoised"``, ``"denoised tau 0.9"``."""
+        return method if len(self.taus) == 1 else f"{method} tau {tau!r}"
+
+    def names(self, methods: Iterable[str]) -> list[str]:
+        """The names of all methods' certificates."""
+        return [self.name(method, tau) for method in methods for tau in self.taus]
 
 
 class MaskCertifier:
@@ -84,19 +102,20 @@ class MaskCertifier:
         self.progress = progress
 
     def __call__(self, image: MedicalImage) -> tuple[dict[str, MaskCertificate], dict[str, MaskScores]]:
-        """Certificates, and scores where the image has a mask, by method.
+        """Certificates, and scores where the image has a mask, by method (and tau, where there are several).
 
         Raises:
             ImageError: the image or its mask does not fit. ModelError: a model broke its contract.
         """
         s = self.settings
         pixels, truth = prepare(image, self.channels, s.size)
-        certificates = {
-            name: smoothed.certify(
+        certificates: dict[str, MaskCertificate] = {}
+        for method, smoothed in self.smoothed.items():
+            found = smoothed.certify_taus(
                 pixels,
+                s.taus,
                 n0=s.n0,
-                n=s.n,
-                tau=s.tau,
+                budget=s.n if s.budget is None else s.budget,
                 alpha=s.alpha,
                 correction=s.correction,
                 k_fwer=s.k_fwer,
@@ -106,20 +125,28 @@ class MaskCertifier:
                 intensity=image.intensity,
                 progress=self.progress,
             )
-            for name, smoothed in self.smoothed.items()
-        }
-        if truth is None:
-            return certificates, {}
+            certificates |= {s.name(method, certificate.tau): certificate for certificate in found}
+        return certificates, {} if truth is None else self._scores(image, pixels, truth, certificates)
+
+    def _scores(
+        self,
+        image: MedicalImage,
+        pixels: Tensor,
+        truth: NDArray[np.int64],
+        certificates: Mapping[str, MaskCertificate],
+    ) -> dict[str, MaskScores]:
+        s = self.settings
         clean = self._mask(self.segmenter, pixels.unsqueeze(0))
         noisy = next(noisy_batches(pixels, s.sigma, NoiseKey(s.seed, image.id, "evaluation"), 1))
         scores = {}
-        for name, certificate in certificates.items():
-            plain = {"clean": clean, "noisy": self._mask(self.smoothed[name].model, noisy)}
-            try:
-                scores[name] = mask_scores(certificate, truth, plain=plain, empty=s.empty)
-            except InputError as error:
-                raise ImageError(f"{image.id} cannot be scored: {error}") from error
-        return certificates, scores
+        for method, smoothed in self.smoothed.items():
+            plain = {"clean": clean, "noisy": self._mask(smoothed.model, noisy)}
+            for name in s.names([method]):
+                try:
+                    scores[name] = mask_scores(certificates[name], truth, plain=plain, empty=s.empty)
+                except InputError as error:
+                    raise ImageError(f"{image.id} cannot be scored: {error}") from error
+        return scores
 
     @staticmethod
     def _mask(model: Callable[[Tensor], Tensor], x: Tensor) -> NDArray[np.uint8]:
