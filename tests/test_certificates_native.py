@@ -15,10 +15,11 @@ from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 from test_operators_norm import set_ups
 
-from certimed import ClassCertificate, InputError
+from certimed import ClassCertificate, InputError, MaskCertificate
 from certimed.certificates import NATIVE, NativeRadius
 from certimed.classification import certificate_from_counts
 from certimed.operators import REPEAT, Axis, Geometry, norm_bound, unchanged
+from certimed.segmentation import certificate_from_agreement
 from certimed.verification import verify
 from certimed.verification.native import _norm
 from certimed.vlm import Preprocess
@@ -157,3 +158,60 @@ def test_reading_refuses_what_contradicts_itself(change: dict[str, Any]) -> None
 def test_norm_one_carries_the_radius_over_unchanged() -> None:
     found = NativeRadius.of(0.3, Geometry("same", 3, (unchanged(24), unchanged(24))))
     assert (found.radius, found.norm) == (0.3, 1.0)
+
+
+def mask_certificate(geometry: Geometry | None = GEOMETRY) -> MaskCertificate:
+    generator = np.random.default_rng(0)
+    found = certificate_from_agreement(
+        generator.integers(0, 3, size=SHAPE[1:]),
+        generator.integers(70, 101, size=SHAPE[1:]),
+        item="<b>slice</b>",
+        num_classes=3,
+        n0=10,
+        n=100,
+        tau=0.75,
+        alpha=1e-3,
+        correction="holm",
+        sigma=0.5,
+        seed=0,
+        shape=SHAPE,
+    )
+    return found.with_geometry(geometry)
+
+
+def test_masks_carry_it_too(tmp_path: Path) -> None:
+    found = mask_certificate()
+    assert found.native is not None and found.native_radius == found.native.radius
+    assert found.native.radius == pytest.approx(found.radius / norm_bound(GEOMETRY), rel=1e-12)
+    found.save(tmp_path / "a")
+    read = MaskCertificate.load(tmp_path / "a")
+    assert read == found and read.native == found.native
+    assert verify(tmp_path / "a.json").faults == ()
+    plain = mask_certificate(None)
+    assert plain.native_radius is None and "native" not in plain.to_dict() and plain != found
+    assert "at native 3x61x47" in repr(found) and "3x61x47" in found.statement()
+
+
+@pytest.mark.parametrize("name", ["a larger native radius", "a smaller norm", "a larger native image", "no norm"])
+def test_forged_masks_are_found(tmp_path: Path, name: str) -> None:
+    forge, words = FORGERIES[name]
+    text, _ = mask_certificate().save(tmp_path / "a")
+    data = json.loads(text.read_text())
+    forge(data["native"])
+    text.write_text(json.dumps(data))
+    faults = verify(text).faults
+    assert faults and any(words in fault for _, fault in faults), faults
+
+
+def test_the_mask_schema_holds() -> None:
+    schemas = [json.loads(p.read_text()) for p in (Path(__file__).parents[1] / "docs" / "schema").glob("*.json")]
+    registry = Registry().with_resources([(s["$id"], Resource.from_contents(s)) for s in schemas])
+    schema = next(s for s in schemas if s["$id"] == "urn:certimed:mask-certificate:1")
+    Draft202012Validator(schema, registry=registry).validate(json.loads(mask_certificate().to_json()))
+
+
+def test_a_notebook_shows_pictures_and_no_foreign_markup() -> None:
+    page = mask_certificate()._repr_html_()
+    assert page.count("data:image/png;base64,") == 3
+    assert "<b>slice</b>" not in page and "&lt;b&gt;slice&lt;/b&gt;" in page
+    assert "native per-value RMS" in page

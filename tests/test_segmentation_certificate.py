@@ -114,7 +114,7 @@ def test_numbers_add_up_and_words_state_them():
     assert made.units().l2_grey_levels == pytest.approx(made.radius * 255)
     assert f"{int(made.certified.sum())} certified pixels" in made.statement() and "A note." in made.statement()
     assert made.item in repr(made) and "holm" in repr(made)
-    assert made._repr_html_().count("data:image/png") == 2
+    assert made._repr_html_().count("data:image/png") == 3
     nothing = certificate(tau=0.95, n=100)
     assert nothing.threshold is None and nothing.share_certified == 0 and "Nothing was proved" in nothing.statement()
 

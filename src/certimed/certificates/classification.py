@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, replace
-from html import escape
 from statistics import NormalDist
 from typing import Any
 
 from certimed.budgets import Betting, Fixed, parse_budget
+from certimed.certificates.cards import class_card
 from certimed.certificates.fields import Fields
 from certimed.certificates.native import NativeRadius, native_fields, radius_at_native
 from certimed.certificates.provenance import Provenance
@@ -220,7 +220,7 @@ class ClassCertificate:
         spent = f"n={self.n}" if self.budget == f"fixed:{self.n}" else f"n={self.n} of {self.budget}"
         if self.abstained:
             return f"{head}abstained, {self.abstention}; {spent}, alpha={self.alpha:g}, sigma={self.sigma:g})"
-        native = "" if self.native is None else f" ({self.native.radius:.4f} at native {self.native.size})"
+        native = "" if self.native is None else f" ({self.native.words})"
         return (
             f"{head}class {self.prediction}, radius {self.radius:.4f} L2 = {self.units().rms_grey_levels:.3g} grey "
             f"levels RMS{native}; p>={self.p_lower:.4f}, {spent}, alpha={self.alpha:g}, sigma={self.sigma:g}, "
@@ -228,22 +228,4 @@ class ClassCertificate:
         )
 
     def _repr_html_(self) -> str:
-        units = self.units()
-        answer = f"abstained ({self.abstention})" if self.abstained else f"class {self.prediction}"
-        rows = {
-            "image": self.item,
-            "answer": answer,
-            "radius (L2, [0, 1] units)": f"{self.radius:.4f}",
-            "radius (L2, grey levels)": f"{units.l2_grey_levels:.1f}",
-            "per-value RMS (grey levels)": f"{units.rms_grey_levels:.3g}",
-            "L-infinity implied (grey levels)": f"{units.linf_grey_levels:.3g}",
-            **({} if self.native is None else self.native.rows()),
-            "p lower": f"{self.p_lower:.6f}",
-            "samples": f"{self.n0} + {self.n}",
-            "budget": f"{self.budget}, {self.stopped}",
-            "alpha, sigma": f"{self.alpha:g}, {self.sigma:g}",
-            "scope": self.scope,
-            "space": self.space,
-        }
-        body = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in rows.items())
-        return f"<table>{body}</table><p>{escape(self.statement())}</p>"
+        return class_card(self)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certimed.budgets import Look, PixelLooks
+from certimed.certificates.cards import mask_card
 from certimed.certificates.classification import TOO_FEW_SAMPLES, UNSTABLE
 from certimed.certificates.fields import Fields
 from certimed.certificates.looks import sampling_fields
 from certimed.certificates.mask_files import (
     arrays_digest,
-    png_data_uri,
     read_arrays,
     smallest_unsigned,
     write_arrays,
     write_nifti,
     write_png,
 )
+from certimed.certificates.native import NativeRadius, native_fields, radius_at_native
 from certimed.certificates.provenance import Provenance
 from certimed.certificates.scope import END_TO_END, MODEL_INPUT, SCOPES, SPACES
 from certimed.certificates.units import RadiusUnits, radius_units
 from certimed.errors import InputError
+from certimed.operators import Geometry
 from certimed.statistics import CORRECTION_NAMES, radius_map_bonferroni
 
 MASK_SCHEMA = "certimed/mask-certificate/1"
@@ -67,6 +68,7 @@ class MaskCertificate:
         budget: spelling of the :class:`~certimed.budgets.PixelLooks` that chose ``n``; None: n was fixed beforehand.
         looks: under a budget, every look held; the last one, with its share of ``alpha``, gave ``threshold``.
         stopped: under a budget, why no more samples were drawn, in a sentence.
+        native: the radius carried over to the image before it was resized, where that map is known.
 
     Raises:
         InputError: arrays and numbers that contradict each other.
@@ -94,6 +96,7 @@ class MaskCertificate:
     budget: str | None = None
     looks: tuple[Look, ...] = ()
     stopped: str | None = None
+    native: NativeRadius | None = None
 
     def __post_init__(self) -> None:
         for name, largest in (("mask", self.num_classes - 1), ("agreement", self.n)):
@@ -117,6 +120,8 @@ class MaskCertificate:
         if self.scope not in SCOPES or self.space not in SPACES:
             raise InputError(f"scope {self.scope!r} or space {self.space!r} is unknown to this version of certimed")
         self._check_budget()
+        if self.native is not None:
+            self.native.check(self.radius, self.shape, self.space)
 
     def _check_budget(self) -> None:
         if self.budget is None:
@@ -182,6 +187,21 @@ class MaskCertificate:
         radii.setflags(write=False)
         return radii
 
+    @property
+    def native_radius(self) -> float | None:
+        """L2 radius at native resolution: ``radius`` itself where the space is native, None where it is not known."""
+        return radius_at_native(self)
+
+    def with_geometry(self, geometry: Geometry | None) -> MaskCertificate:
+        """This certificate with its radius at native resolution beside it; unchanged where the geometry is not known.
+
+        Pixels stay those of the model's input: the statement is about the mask of that size.
+
+        Raises:
+            InputError: the geometry does not end at this certificate's input, or its space is native already.
+        """
+        return self if geometry is None else replace(self, native=NativeRadius.of(self.radius, geometry))
+
     def units(self) -> RadiusUnits:
         """The radius in grey levels, per-value RMS and L-infinity."""
         return radius_units(self.radius, self.shape)
@@ -201,7 +221,7 @@ class MaskCertificate:
             f"({self.share_certified:.2%} of {self.pixels}) keep their class under the smoothed segmenter (Gaussian "
             f"noise, sigma {self.sigma:g}) for every perturbation of {self.item} with L2 norm below "
             f"{self.radius:.6g}{tolerated} ({self.correction}, all pixels at once). Space: {SPACES[self.space]}. "
-            f"Scope: {SCOPES[self.scope]}.{notes}"
+            f"Scope: {SCOPES[self.scope]}.{'' if self.native is None else ' ' + self.native.statement()}{notes}"
         )
 
     def _sampling(self) -> str:
@@ -239,6 +259,7 @@ class MaskCertificate:
             "provenance": self.provenance.to_dict(),
             "arrays_sha256": arrays_digest({"mask": self.mask, "agreement": self.agreement}),
             **(chosen if self.budget is not None else {}),
+            **native_fields(self.native),
         }
 
     def to_json(self) -> str:
@@ -310,6 +331,7 @@ class MaskCertificate:
             space=fields.string("space"),
             notes=tuple(notes),
             **sampling_fields(fields),
+            native=NativeRadius.from_fields(fields, "mask certificate"),
         )
         if not np.array_equal(certificate.certified, stored["certified"]):
             raise InputError(f"'certified' in {path} contradicts agreement and threshold; restore the file")
@@ -362,35 +384,13 @@ class MaskCertificate:
         spent = f"n={self.n}" if self.budget is None else f"n={self.n} of {self.budget}"
         return (
             f"MaskCertificate({self.item!r}: {self.share_certified:.2%} of {self.pixels} pixels certified at radius "
-            f"{self.radius:.4f} L2 = {self.units().rms_grey_levels:.3g} grey levels RMS; {self.correction}, "
+            f"{self.radius:.4f} L2 = {self.units().rms_grey_levels:.3g} grey levels RMS"
+            f"{'' if self.native is None else f' ({self.native.words})'}; {self.correction}, "
             f"tau={self.tau:g}, {spent}, alpha={self.alpha:g}, sigma={self.sigma:g}, {self.scope})"
         )
 
     def _repr_html_(self) -> str:
-        units, causes = self.units(), self.abstention()
-        rows = {
-            "image": self.item,
-            "pixels certified": f"{self.share_certified:.2%} of {self.pixels}",
-            "abstained": "; ".join(f"{name}: {count}" for name, count in causes.items()),
-            "radius (L2, [0, 1] units)": f"{self.radius:.4f}",
-            "radius (L2, grey levels)": f"{units.l2_grey_levels:.1f}",
-            "per-value RMS (grey levels)": f"{units.rms_grey_levels:.3g}",
-            "correction, tau": f"{self.correction}, {self.tau:g}",
-            "samples": f"{self.n0} + {self.n}",
-            **({} if self.budget is None else {"budget": f"{self.budget}, {self.stopped}"}),
-            "alpha, sigma": f"{self.alpha:g}, {self.sigma:g}",
-            "scope": self.scope,
-            "space": self.space,
-        }
-        body = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in rows.items())
-        pictures = ""
-        if self.mask.ndim == 2:
-            pictures = "".join(
-                f'<figure style="display:inline-block"><img src="{png_data_uri(name, self.layer(name))}" alt="{name}">'
-                f"<figcaption>{name}</figcaption></figure>"
-                for name in ("mask", "certified")
-            )
-        return f"<table>{body}</table>{pictures}<p>{escape(self.statement())}</p>"
+        return mask_card(self)
 
 
 def _whole(name: str, values: Any) -> NDArray[Any]:

@@ -55,6 +55,11 @@ class NativeRadius:
         """The shape as people write it, e.g. ``"3x512x512"``."""
         return "x".join(map(str, self.shape))
 
+    @property
+    def words(self) -> str:
+        """For a certificate's repr."""
+        return f"{self.radius:.4f} at native {self.size}"
+
     def units(self) -> RadiusUnits:
         """The native radius in grey levels, RMS per native value and L-infinity."""
         return radius_units(self.radius, self.shape)

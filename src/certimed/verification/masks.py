@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from certimed.verification.exact import context, number, quantile, upper_tail
 from certimed.verification.looks import MASK_BUDGET, level_of, look_faults
+from certimed.verification.native import native_faults
 from certimed.verification.shapes import MASK_CERTIFICATE, certificate_faults, pixels_of
 
 _LAYERS = ("agreement", "certified", "mask")
@@ -29,7 +30,8 @@ def mask_faults(data: Any, arrays: Path) -> Iterator[str]:
 
     Checked: schema, the digest of the arrays, that they belong to the numbers, the family-wise test from the histogram
     of agreement counts with exact p-values (Holm, Bonferroni, Lehmann-Romano), the certified pixels, their share, the
-    radius ``sigma * Phi^-1(tau)``, and under a budget the looks, each look's share of alpha, and the reason to stop.
+    radius ``sigma * Phi^-1(tau)``, the radius at native resolution, and under a budget the looks, each look's share of
+    alpha, and the reason to stop.
 
     Args:
         data: the certificate's JSON.
@@ -52,6 +54,7 @@ def mask_faults(data: Any, arrays: Path) -> Iterator[str]:
         yield f"its arrays {arrays.name} cannot be read ({error})"
         return
     yield from _array_faults(data, layers, arrays.name) or _proof_faults(data, layers)
+    yield from native_faults(data)
 
 
 def setting_faults(method: str, data: dict[str, Any], settings: dict[str, Any]) -> Iterator[str]:

@@ -98,7 +98,7 @@ def _resize(padded: int, resized: int, kernel: str) -> NDArray[np.float64]:
     for row in range(resized):
         centre = scale * (row + 0.5)
         low, high = max(0, int(centre - support + 0.5)), min(padded, int(centre + support + 0.5))
-        weights = _kernel((np.arange(low, high) - centre + 0.5) / stretch, kernel)
+        weights = _kernel((np.arange(low, high, dtype=np.float64) - centre + 0.5) / stretch, kernel)
         matrix[row, low:high] = weights / weights.sum()
     return matrix
 
