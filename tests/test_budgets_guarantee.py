@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from certimed.budgets import Betting, Budget, Fixed, Grid, Looks, Precision, Session, kinds
+from certimed.budgets import Betting, Budget, Fixed, Grid, Looks, Precision, Session, kinds, planning
 
 ALPHA = 0.1
 SIGMA = 1.0
@@ -94,6 +94,33 @@ def test_a_radius_above_the_true_one_is_reported_with_probability_at_most_alpha(
         true_radius = max(SIGMA * float(special.ndtri(p)), 0.0)
         worst = max(worst, float(weight[radii > true_radius].sum()))
     assert 0.01 * ALPHA < worst <= ALPHA
+
+
+def test_planning_from_the_selection_costs_no_alpha(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exactly, over every selection count, its class and its size, times every estimation count."""
+    monkeypatch.setattr(planning, "plan_sizes", lambda cap: (8, 13, 21, cap))
+    planning._forecast.cache_clear()
+    planning.planned_size.cache_clear()
+    budget, n0 = Precision(0.2, 0.2, n=40), 15
+    planned = {k: budget.plan(max(k, n0 - k), n0, ALPHA, SIGMA) for k in range(n0 + 1)}
+    assert len(set(planned.values())) > 1
+    radii = {}
+    for k, size in planned.items():
+        sessions = [budget.start(np.array([k, n0 - k]), ALPHA, SIGMA) for _ in range(size + 1)]
+        first = 1 if k >= n0 - k else -1  # which class was selected
+        counts = [np.array([hits, size - hits][::first]) for hits in range(size + 1)]
+        radii[k] = np.array([session.finish(count).bound.radius for session, count in zip(sessions, counts)])
+    worst = 0.0
+    for p in np.unique([*np.linspace(0.02, 0.98, 49), 0.5, *(ALPHA ** (1 / n) * (1 - 1e-9) for n in (8, 13, 21, 40))]):
+        wrong = 0.0
+        for k, chance in enumerate(stats.binom.pmf(np.arange(n0 + 1), n0, p)):
+            share = p if k >= n0 - k else 1 - p
+            hits = stats.binom.pmf(np.arange(planned[k] + 1), planned[k], share)
+            wrong += chance * float(hits[radii[k] > max(SIGMA * special.ndtri(share), 0.0)].sum())
+        worst = max(worst, wrong)
+    planning._forecast.cache_clear()
+    planning.planned_size.cache_clear()
+    assert 0.3 * ALPHA < worst <= ALPHA
 
 
 @pytest.mark.parametrize("bound", ["two-sided", "best"])

@@ -32,7 +32,8 @@ def run(budget: Budget, p: float, sigma: float = 0.25, bound: str = "one-sided",
         counts = counts + rng.multinomial(more, [p, 0.7 * (1 - p), 0.3 * (1 - p)])
     outcome = session.finish(counts)
     assert outcome == session.finish(counts)
-    assert outcome.n == counts.sum() <= budget.cap == session.cap
+    assert outcome.n == counts.sum() <= session.cap <= budget.cap
+    assert session.cap == budget.cap or isinstance(budget, Precision)
     return outcome
 
 
@@ -66,7 +67,8 @@ def test_spelling_and_json_round_trips(text: str, budget: Budget) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "grids", "looks:1000,100", "looks:ten", "betting", "betting:x", "betting:-1", "grid:0.5,0.25", "precision:0",
-     "precision:150%", "fixed:0", "fixed:1.5", "grid@0", "looks:100,1000@10", "grid:nan", "10000000000", "grid@10000000"],
+     "precision:150%", "fixed:0", "fixed:1.5", "grid@0", "looks:100,1000@10", "grid:nan", "10000000000",
+     "grid@10000000"],
 )  # fmt: skip
 def test_bad_spellings_are_refused(text: str) -> None:
     with pytest.raises(InputError):
@@ -119,8 +121,9 @@ def test_reasons_say_why() -> None:
     assert run(Grid(), 0.7).reason == "answered: between reported radii 0.1 and 0.25"
     assert run(Betting(0.25), 0.4).stop == "futile"
     assert run(Grid((0.25,)), 0.8513).reason == "cap reached: 10000 samples"
-    assert run(Precision(0.2), 0.95).reason.startswith("answered: radius 0.")
-    assert run(Precision(), 0.3).reason == "futile: 10000 samples would not prove the prediction"
+    planned = run(Precision(), 0.95)
+    assert planned.reason == f"answered: {planned.n} samples planned from 95 of 100 selection samples"
+    assert 1_000 < planned.n < 3_000 and planned.looks == 1
 
 
 def test_interruption_keeps_what_was_proved() -> None:
@@ -133,6 +136,15 @@ def test_interruption_keeps_what_was_proved() -> None:
     assert outcome.bound.radius > 0.1 and outcome.proved_at == (first, 0, 0)
     empty = Grid().start(SELECTION, 0.001, 0.25).finish(np.zeros(3, dtype=int))
     assert empty.bound.abstained and empty.n == 0
+
+
+def test_a_planned_size_depends_on_the_selection_alone_and_grows_with_what_is_asked() -> None:
+    sizes = [Precision(fraction).plan(95, 100, 0.001, 0.25) for fraction in (0.2, 0.1, 0.05, 0.02)]
+    assert sizes == sorted(sizes) and sizes[0] < sizes[-1] < 10_000
+    assert Precision().plan(20, 100, 0.001, 0.25) == 32  # a minority: not worth a sample more
+    assert Precision(absolute=0.0125).plan(97, 100, 0.001, 0.25) == Precision().plan(97, 100, 0.001, 0.25)
+    assert Precision().plan(97, 100, 0.001, 1.0) == Precision().plan(97, 100, 0.001, 0.1)
+    assert Precision(n=20).plan(9, 10, 0.001, 0.25) == 20
 
 
 def test_partial_batches_are_asked_to_be_filled() -> None:

@@ -148,20 +148,6 @@ def probability_above(radius: float, sigma: float) -> float:
     return p
 
 
-def forecast_radius(counts: Counts, top: int, cap: int, alpha: float, sigma: float, bound: str) -> float:
-    """Radius that a fixed budget of ``cap`` samples would be expected to prove, judged from the counts so far.
-
-    The top class keeps the share (k + 1/2) / (n + 1) over the remaining samples. An estimate, never a claim.
-    """
-    n = int(counts.sum())
-    expected = round(int(counts[top]) + (cap - n) * (int(counts[top]) + 0.5) / (n + 1))
-    if bound == "one-sided":
-        return float(radius_from_lower(clopper_pearson_lower(expected, cap, alpha), sigma))
-    others = np.delete(counts, top).astype(np.float64)
-    share = others / others.sum() if others.sum() else np.full(others.shape, 1.0 / others.size)
-    return class_bound(_with_rest(top, expected, share, cap), top, alpha, sigma, bound).radius
-
-
 def _best_case(counts: Counts, top: int, cap: int) -> Counts:
     """Counts at the cap if the top class keeps its upper bound's share, and its strongest rival its lower bound's."""
     n = int(counts.sum())

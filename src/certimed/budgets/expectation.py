@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from certimed.budgets.evidence import Evidence
-from certimed.budgets.kinds import Budget
+from certimed.budgets.kinds import Budget, LookBudget
 from certimed.budgets.session import WhichRadius
 from certimed.errors import InputError
 from certimed.statistics import minimum_count
@@ -55,8 +55,8 @@ def expected(budget: Budget, p: float, alpha: float, sigma: float) -> Expectatio
     """
     if not 0.0 < p < 1.0:
         raise InputError(f"p must lie strictly between 0 and 1, but is {p}")
-    question = budget.question(0, alpha, sigma, "one-sided")
-    if not isinstance(question, WhichRadius):
+    question = budget.question() if isinstance(budget, LookBudget) else None
+    if not isinstance(budget, LookBudget) or not isinstance(question, WhichRadius):
         raise InputError(f"budget {budget} has no reported radii; use looks, grid or betting")
     chart = _chart(budget, question.radii, alpha, sigma)
     return chart.walk(p)
@@ -123,7 +123,7 @@ class _Chart:
 
 
 @lru_cache(maxsize=16)
-def _chart(budget: Budget, radii: tuple[float, ...], alpha: float, sigma: float) -> _Chart:
+def _chart(budget: LookBudget, radii: tuple[float, ...], alpha: float, sigma: float) -> _Chart:
     evidence = budget.evidence(0, alpha, sigma, "one-sided")
     proves = [[_first_proof(evidence, look, radius) for radius in radii] for look in range(len(evidence.looks))]
     gives_up = [[_first_hope(evidence, size, radius) for radius in radii] for size in evidence.looks]

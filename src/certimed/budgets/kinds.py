@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from certimed.budgets.evidence import BettingEvidence, Counts, Evidence, LadderEvidence, SplitEvidence
-from certimed.budgets.session import AllSamples, CloseEnough, Question, Session, WhichRadius
+from certimed.budgets.planning import plan_sizes, planned_size
+from certimed.budgets.session import Planned, Question, Session, WhichRadius
 from certimed.errors import InputError
-from certimed.statistics import BOUND_NAMES, ClassBound, alpha_split
+from certimed.statistics import BOUND_NAMES, ClassBound, alpha_split, class_bound
 from certimed.statistics.sequential import look_sizes
 
 PUBLISHED_RADII = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5)
@@ -39,18 +40,12 @@ class Budget(ABC):
         """Most estimation samples one image can cost."""
 
     @abstractmethod
-    def evidence(self, top: int, alpha: float, sigma: float, bound: str) -> Evidence:
-        """Looks and claims for one image; raises InputError where the budget cannot serve the bound."""
-
-    @abstractmethod
-    def question(self, top: int, alpha: float, sigma: float, bound: str) -> Question:
-        """When to stop."""
-
     def start(self, selection: ArrayLike, alpha: float, sigma: float, bound: str = "one-sided") -> Session:
         """Begin one image.
 
         Args:
-            selection: counts of the n0 selection samples, integers (K,), which choose the class and nothing else.
+            selection: counts of the n0 selection samples, integers (K,), which choose the class and never enter a
+                bound.
             alpha: failure probability of the whole image, all looks together.
             sigma: noise standard deviation, in the units of the radii.
             bound: ``"one-sided"``, ``"two-sided"`` or ``"best"``.
@@ -58,20 +53,38 @@ class Budget(ABC):
         Raises:
             InputError: an argument out of range, or a bound or radius the budget cannot serve.
         """
-        counts = np.asarray(selection)
-        if counts.ndim != 1 or counts.size < 2 or counts.dtype.kind not in "iu":
-            raise InputError(f"selection must be integer counts of at least 2 classes, but is {selection!r:.80}")
-        _check_setting(alpha, sigma, bound)
-        top = int(counts.argmax())
-        evidence = self.evidence(top, alpha, sigma, bound)
-        return Session(evidence, self.question(top, alpha, sigma, bound), counts.size, bound)
 
+    @abstractmethod
     def bound_at(self, counts: ArrayLike, top: int, alpha: float, sigma: float, bound: str = "one-sided") -> ClassBound:
         """What cumulative counts prove at one of this budget's looks: checks an outcome's ``proved_at``.
 
         Raises:
             InputError: the counts sum to no look of this budget; an argument out of range.
         """
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, for manifests and certificates."""
+        return {"kind": self.kind, **{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}}
+
+
+class LookBudget(Budget):
+    """A budget whose looks do not depend on the image."""
+
+    @abstractmethod
+    def evidence(self, top: int, alpha: float, sigma: float, bound: str) -> Evidence:
+        """Looks and claims for one image; raises InputError where the budget cannot serve the bound."""
+
+    def question(self) -> Question:
+        """When to stop."""
+        return Question()
+
+    def start(self, selection: ArrayLike, alpha: float, sigma: float, bound: str = "one-sided") -> Session:
+        counts = _checked_selection(selection)
+        _check_setting(alpha, sigma, bound)
+        evidence = self.evidence(int(counts.argmax()), alpha, sigma, bound)
+        return Session(evidence, self.question(), counts.size, bound)
+
+    def bound_at(self, counts: ArrayLike, top: int, alpha: float, sigma: float, bound: str = "one-sided") -> ClassBound:
         _check_setting(alpha, sigma, bound)
         array: Counts = np.asarray(counts, dtype=np.int64)
         evidence = self.evidence(top, alpha, sigma, bound)
@@ -79,13 +92,9 @@ class Budget(ABC):
             raise InputError(f"counts sum to {n}, which is no look of budget {self}")
         return evidence.bound(evidence.looks.index(n), array)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, for manifests and certificates."""
-        return {"kind": self.kind, **{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}}
-
 
 @dataclass(frozen=True)
-class Fixed(Budget):
+class Fixed(LookBudget):
     """Exactly n samples: the published protocol.
 
     Guarantee: Clopper-Pearson at level alpha (Cohen et al. 2019, CERTIFY); two-sided and best likewise.
@@ -107,12 +116,9 @@ class Fixed(Budget):
     def evidence(self, top: int, alpha: float, sigma: float, bound: str) -> Evidence:
         return SplitEvidence((self.n,), (alpha,), top, sigma, bound)
 
-    def question(self, top: int, alpha: float, sigma: float, bound: str) -> Question:
-        return AllSamples()
-
 
 @dataclass(frozen=True)
-class Looks(Budget):
+class Looks(LookBudget):
     """Clopper-Pearson at preset looks, alpha split over them; stops when the place among the reported radii is known.
 
     Guarantee: look i fails with probability at most its share of alpha, all looks together with at most alpha (union
@@ -146,12 +152,12 @@ class Looks(Budget):
     def evidence(self, top: int, alpha: float, sigma: float, bound: str) -> Evidence:
         return SplitEvidence(self.sizes, look_shares(len(self.sizes), alpha), top, sigma, bound)
 
-    def question(self, top: int, alpha: float, sigma: float, bound: str) -> Question:
+    def question(self) -> Question:
         return WhichRadius(self.radii)
 
 
 @dataclass(frozen=True)
-class Grid(Budget):
+class Grid(LookBudget):
     """Stops when the place of the radius among the reported radii is known; the default.
 
     Guarantee: one-sided, every claim at every look is right with probability at least 1 - alpha: exact sequential
@@ -183,14 +189,17 @@ class Grid(Budget):
         return self.n
 
     def evidence(self, top: int, alpha: float, sigma: float, bound: str) -> Evidence:
-        return _adaptive(self.n, 2.0, top, alpha, sigma, bound, self.radii)
+        looks = look_sizes(self.n)
+        if bound == "one-sided":
+            return LadderEvidence(looks, 2.0, top, sigma, alpha, self.radii)
+        return SplitEvidence(looks, look_shares(len(looks), alpha), top, sigma, bound)
 
-    def question(self, top: int, alpha: float, sigma: float, bound: str) -> Question:
+    def question(self) -> Question:
         return WhichRadius(self.radii)
 
 
 @dataclass(frozen=True)
-class Betting(Budget):
+class Betting(LookBudget):
     """Decides "robust at this radius or not"; looks often, since a bettor's wealth may be looked at any time.
 
     Guarantee: the claim is wrong with probability at most alpha: Ville's inequality for the wealth of the KT bettor at
@@ -227,16 +236,21 @@ class Betting(Budget):
             raise InputError(f"budget betting bets on the top class alone; use bound='one-sided' instead of {bound!r}")
         return BettingEvidence(look_sizes(self.n, 32, 1.125), top, sigma, alpha, self.radius)
 
-    def question(self, top: int, alpha: float, sigma: float, bound: str) -> Question:
+    def question(self) -> Question:
         return WhichRadius((self.radius,))
 
 
 @dataclass(frozen=True)
 class Precision(Budget):
-    """Stops when the radius is within a fraction, or an absolute loss, of what all n samples are expected to prove.
+    """As many samples as the image is worth: planned from its selection samples, then drawn afresh and looked at once.
 
-    Guarantee: as :class:`Grid`, with failure probability spent earlier (it grows with the square root of n_i / n). How
-    much radius is lost is a forecast from the counts, not part of the guarantee.
+    Planned is the smallest size whose expected radius is within a fraction, or an absolute loss, of the one expected
+    from n samples (:func:`certimed.budgets.planning.planned_size`).
+
+    Guarantee: as for ``Fixed``, Clopper-Pearson at the full alpha, two-sided and best likewise. Proof: the size is a
+    function of the selection samples, which are independent of the estimation samples; so given the size the counts are
+    binomial (multinomial), and the bound fails with probability at most alpha for every size. The loss of radius is a
+    forecast and no part of the guarantee. Source of the idea: Chen et al., AAAI 2022.
 
     Args:
         fraction: of the expected radius, 0 < fraction < 1.
@@ -264,12 +278,25 @@ class Precision(Budget):
     def cap(self) -> int:
         return self.n
 
-    def evidence(self, top: int, alpha: float, sigma: float, bound: str) -> Evidence:
-        return _adaptive(self.n, 0.5, top, alpha, sigma, bound, (0.0,))
+    def plan(self, agreeing: int, n0: int, alpha: float, sigma: float) -> int:
+        """Estimation samples of an image on which ``agreeing`` of ``n0`` selection samples have the selected class."""
+        absolute = self.fraction if self.absolute is None else self.absolute / sigma
+        return planned_size(agreeing, n0, self.n, alpha, self.fraction, absolute)
 
-    def question(self, top: int, alpha: float, sigma: float, bound: str) -> Question:
-        absolute = self.fraction * sigma if self.absolute is None else self.absolute
-        return CloseEnough(self.fraction, absolute, top, alpha, sigma, bound)
+    def start(self, selection: ArrayLike, alpha: float, sigma: float, bound: str = "one-sided") -> Session:
+        counts = _checked_selection(selection)
+        _check_setting(alpha, sigma, bound)
+        top, n0 = int(counts.argmax()), int(counts.sum())
+        agreeing = int(counts[top])
+        evidence = SplitEvidence((self.plan(agreeing, n0, alpha, sigma),), (alpha,), top, sigma, bound)
+        return Session(evidence, Planned(agreeing, n0), counts.size, bound)
+
+    def bound_at(self, counts: ArrayLike, top: int, alpha: float, sigma: float, bound: str = "one-sided") -> ClassBound:
+        _check_setting(alpha, sigma, bound)
+        array: Counts = np.asarray(counts, dtype=np.int64)
+        if (n := int(array.sum())) not in plan_sizes(self.n):
+            raise InputError(f"counts sum to {n}, which budget {self} never plans")
+        return class_bound(array, top, alpha, sigma, bound)
 
 
 def look_shares(looks: int, alpha: float) -> tuple[float, ...]:
@@ -279,13 +306,11 @@ def look_shares(looks: int, alpha: float) -> tuple[float, ...]:
     return tuple(float(share) for share in alpha_split(alpha, [1.0] * (looks - 1) + [looks - 1.0]))
 
 
-def _adaptive(
-    cap: int, power: float, top: int, alpha: float, sigma: float, bound: str, radii: Sequence[float]
-) -> Evidence:
-    looks = look_sizes(cap)
-    if bound == "one-sided":
-        return LadderEvidence(looks, power, top, sigma, alpha, radii)
-    return SplitEvidence(looks, look_shares(len(looks), alpha), top, sigma, bound)
+def _checked_selection(selection: ArrayLike) -> Counts:
+    counts = np.asarray(selection)
+    if counts.ndim != 1 or counts.size < 2 or counts.dtype.kind not in "iu":
+        raise InputError(f"selection must be integer counts of at least 2 classes, but is {selection!r:.80}")
+    return counts.astype(np.int64)
 
 
 def _check_setting(alpha: float, sigma: float, bound: str) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from certimed.budgets.evidence import Counts, Evidence, forecast_radius, nothing_proved
+from certimed.budgets.evidence import Counts, Evidence, nothing_proved
 from certimed.errors import InputError
 from certimed.statistics import ClassBound
 
@@ -52,24 +52,23 @@ class Outcome:
         }
 
 
-class Question(Protocol):
-    """When the samples have answered what was asked; free to use any estimate, since stopping claims nothing."""
+class Question:
+    """When the samples have answered what was asked; free to use any estimate, since stopping claims nothing.
+
+    This one uses every sample.
+    """
 
     def decide(self, evidence: Evidence, counts: Counts, radius: float) -> tuple[Stop, str] | None:
         """Why to stop now, or None to go on; ``radius`` is proved already (0: nothing)."""
-        ...
-
-
-@dataclass(frozen=True)
-class AllSamples:
-    """Use every sample."""
-
-    def decide(self, evidence: Evidence, counts: Counts, radius: float) -> tuple[Stop, str] | None:
         return None
 
+    def at_cap(self, n: int) -> tuple[Stop, str]:
+        """Why there are no more samples after the last look, at n samples."""
+        return "cap reached", f"cap reached: {n} samples"
+
 
 @dataclass(frozen=True)
-class WhichRadius:
+class WhichRadius(Question):
     """The place of the radius among reported radii: stop when the next one up is (very likely) out of reach."""
 
     radii: tuple[float, ...]
@@ -87,25 +86,14 @@ class WhichRadius:
 
 
 @dataclass(frozen=True)
-class CloseEnough:
-    """Stop when the radius proved is close to the one that all samples are expected to give."""
+class Planned(Question):
+    """One look, at a size planned from the selection samples."""
 
-    fraction: float
-    absolute: float
-    top: int
-    alpha: float
-    sigma: float
-    bound: str
+    agreeing: int
+    n0: int
 
-    def decide(self, evidence: Evidence, counts: Counts, radius: float) -> tuple[Stop, str] | None:
-        cap = evidence.looks[-1]
-        if radius <= 0.0:
-            stop = evidence.gives_up(counts, 0.0)
-            return ("futile", f"futile: {cap} samples would not prove the prediction") if stop else None
-        expected = forecast_radius(counts, self.top, cap, self.alpha, self.sigma, self.bound)
-        if expected - radius > max(self.fraction * expected, self.absolute):
-            return None
-        return "answered", f"answered: radius {radius:.4g} of about {expected:.4g} expected from {cap} samples"
+    def at_cap(self, n: int) -> tuple[Stop, str]:
+        return "answered", f"answered: {n} samples planned from {self.agreeing} of {self.n0} selection samples"
 
 
 class Session:
@@ -179,7 +167,7 @@ class Session:
         self._stopped = self._question.decide(self._evidence, counts, self._best.radius)
         if self._look == len(self._evidence.looks):
             # At the cap nothing is forecast any more: what is not proved stays open.
-            self._stopped = "cap reached", f"cap reached: {n} samples"
+            self._stopped = self._question.at_cap(n)
 
     def _checked(self, counts: ArrayLike) -> Counts:
         array = np.asarray(counts)
