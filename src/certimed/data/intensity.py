@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 from certimed.data.images import ReadOptions
 
+_UNPACKED_FREELY = 1 << 30
+_MOST_EXPANSION = 600
+
 
 class UnreadableError(Exception):
     """A reader's reason for giving up on a file; the caller adds the file's name and makes it an ImageError."""
@@ -24,6 +27,21 @@ def check_size(height: int, width: int, options: ReadOptions) -> None:
         raise UnreadableError(
             f"its header says {width} x {height} pixels, more than max_pixels={options.max_pixels}; raise max_pixels "
             "if the file is meant to be that large"
+        )
+
+
+def check_expansion(stored: int, unpacked: int) -> None:
+    """Refuse a compressed file that would unpack to far more than images do, before unpacking it.
+
+    Images and masks shrink a few hundredfold at most; a file of nothing but one byte, a thousandfold.
+
+    Raises:
+        UnreadableError: more than 1 GiB and more than 600 times the stored bytes.
+    """
+    if unpacked > _UNPACKED_FREELY and unpacked > _MOST_EXPANSION * stored:
+        raise UnreadableError(
+            f"its {stored} stored bytes would unpack to {unpacked / 2**30:.1f} GiB, which no image does; store it "
+            "uncompressed if it is meant"
         )
 
 

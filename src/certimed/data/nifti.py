@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certimed.data.images import AXES, ReadOptions
-from certimed.data.intensity import UnreadableError, apply_window, check_finite, check_size, to_unit
+from certimed.data.intensity import UnreadableError, apply_window, check_expansion, check_finite, check_size, to_unit
 from certimed.errors import require
 
 _FROM = ("left", "posterior", "inferior")
@@ -98,6 +99,9 @@ def _open(path: Path, options: ReadOptions, *, still_is_every_frame: bool = Fals
         image = kind.from_file_map({"image": nibabel.FileHolder(fileobj=stream)}, mmap=False)
         if image.get_data_dtype().kind not in "iuf":
             raise UnreadableError("it holds colour or complex voxels; only plain numbers are supported")
+        if zipped:
+            unpacked = math.prod(int(side) for side in image.shape) * image.get_data_dtype().itemsize
+            check_expansion(path.stat().st_size, unpacked)
         yield _describe(nibabel, image, options, still_is_every_frame)
 
 

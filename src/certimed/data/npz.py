@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from certimed.data.classes import ClassList, names_in_data
 from certimed.data.dataset import Dataset, Item
 from certimed.data.images import MedicalImage, ReadOptions
-from certimed.data.intensity import UnreadableError, apply_window, check_size
+from certimed.data.intensity import UnreadableError, apply_window, check_expansion, check_size
 from certimed.data.masks import class_ids
 from certimed.data.reading import reading
 from certimed.errors import InputError
@@ -169,6 +169,10 @@ def read_array(path: Path, name: str) -> NDArray[Any]:
     size = int(np.prod(header.shape, dtype=object)) * header.dtype.itemsize
     if size > _MAX_BYTES:
         raise InputError(f"the array {name} of {path} needs {size / 2**30:.1f} GiB, more than 8; split the file")
+    try:
+        check_expansion(path.stat().st_size, size)
+    except UnreadableError as error:
+        raise InputError(f"the array {name} of {path} is refused: {error}") from None
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return np.asarray(arrays[name])

@@ -157,11 +157,13 @@ def load_run(path: str | Path) -> LoadedRun:
 
 
 def _class_row(data: dict[str, Any], method: str | None, cert: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    _check_kinds(data, {"label": (int, type(None))})
     label, abstained = data["label"], cert.get("abstained")
     row = {"item": data["item"], "method": method, "status": data["status"], "reason": data["reason"], "label": label}
     row["label_name"] = _name(names, label)
     if not cert:
         return row
+    _check_kinds(cert, {"abstained": bool, "prediction": int, "radius": (int, float)})
     row |= {name: cert[name] for name in CLASS_COLUMNS if name in cert and name not in row}
     row["prediction_name"] = _name(names, cert["prediction"])
     row["correct"] = None if label is None else bool(not abstained and cert["prediction"] == label)
@@ -178,6 +180,14 @@ def _mask_row(data: dict[str, Any], method: str | None, cert: dict[str, Any], na
         row |= {name: cert[name] for name in MASK_COLUMNS if name in cert and name not in row}
         row["pixels"] = math.prod(cert["shape"][1:])
     return row
+
+
+def _check_kinds(data: dict[str, Any], kinds: dict[str, Any]) -> None:
+    """Values that tables compute with must be of their kind; KeyError or TypeError names the first that is not."""
+    for name, kind in kinds.items():
+        value = data[name]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise TypeError(f"{name} is {value!r:.30}")
 
 
 def _name(names: list[str], index: int | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -250,7 +251,9 @@ class RunFolder:
             for line in stream:
                 with suppress(ValueError, KeyError, TypeError, RecursionError, OverflowError):
                     data = json.loads(line)
-                    found[str(data["item"])] = float(data["seconds"])
+                    seconds = float(data["seconds"])
+                    if math.isfinite(seconds):
+                        found[str(data["item"])] = seconds
         return found
 
     def digest(self) -> str:
