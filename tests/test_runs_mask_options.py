@@ -131,6 +131,48 @@ def test_impossible_requests_are_one_sentence(certify, tmp_path, words, sentence
     assert result.exit_code == 2 and sentence in " ".join(result.output.split()), result.output
 
 
+@pytest.fixture(scope="module")
+def two_taus(certify, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert certify(folder, "--budget", BUDGET, "--tau", "0.6,0.75").exit_code == 0
+    return folder
+
+
+def test_an_honest_run_is_redrawn_exactly(two_taus, unet, discs):
+    words = ("verify", two_taus, "--resample", 2, "--salt", "s", "--data", discs, "--model")
+    result = run(*words, f"unet:{unet}")
+    assert result.exit_code == 0, result.output
+    assert "4 of 4 masks are equal" in result.output and result.output.count("tau 0.75: equal") == 2
+    refused = run("verify", two_taus, "--resample", 1, "--data", discs)
+    assert refused.exit_code == 2 and "--model is missing" in refused.output
+
+
+def test_another_model_is_refused(two_taus, discs, tmp_path):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        SmallUNet(1, 2, (4, 8), patch=2).save(tmp_path / "other")
+    result = run("verify", two_taus, "--resample", 1, "--data", discs, "--model", f"unet:{tmp_path / 'other'}")
+    assert result.exit_code == 2 and "the model is not the one of this run" in " ".join(result.output.split())
+
+
+def test_invented_counts_are_false(certify, unet, discs, tmp_path, monkeypatch):
+    """A forger computes everything from counts that nobody saw: arithmetic holds, the model disagrees."""
+    from certimed.segmentation import SmoothedSegmenter
+
+    modes = SmoothedSegmenter._modes
+
+    def invented(self, image, mask, key, sizes, *rest, **options):
+        return sizes[0], np.full(tuple(mask.shape), sizes[0], dtype=np.int16)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SmoothedSegmenter, "_modes", lambda self, *given: 1 - modes(self, *given))
+        patch.setattr(SmoothedSegmenter, "_agreement", invented)
+        assert certify(tmp_path / "run").exit_code == 0
+    assert verify(tmp_path / "run").ok
+    result = run("verify", tmp_path / "run", "--resample", 1, "--data", discs, "--model", f"unet:{unet}")
+    assert result.exit_code == 1 and "false" in result.output and "pixels differ" in result.output
+
+
 def test_names_of_taus_are_exact():
     assert MaskSettings(0.25).names(["plain"]) == ["plain"]
     several = MaskSettings(0.25, tau=(0.75, 0.75 + 1e-12)).names(["plain", "denoised"])

@@ -206,6 +206,31 @@ def test_winning_class_is_argmax_with_ties_to_the_lowest(classes):
     assert torch.equal(winning_class(scores).long(), scores.argmax(dim=1))
 
 
+def test_many_images_are_certified_as_alone():
+    images = {name: torch.rand(1, 6, 6, generator=torch.Generator().manual_seed(i)) for i, name in enumerate("ab")}
+    segmenter = SmoothedSegmenter(threshold, 2, 0.1)
+    many = list(segmenter.certify_many(images.items(), n=60, seed=5))
+    assert many == [segmenter.certify(x, n=60, seed=5, item_id=name) for name, x in images.items()]
+    budgeted = next(segmenter.certify_many(images.items(), budget="pixels:60,80"))
+    assert budgeted.budget == "pixels:60,80"
+    with pytest.raises(InputError, match="comes twice"):
+        list(segmenter.certify_many([("a", images["a"]), ("a", images["b"])], n=60))
+
+
+def test_a_redrawn_certificate_is_what_it_was():
+    image = torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(3))
+    segmenter = SmoothedSegmenter(bands, 3, 0.2)
+    made = segmenter.certify(image, n=80, seed=4, item_id="a")
+    for size in (None, 7):
+        mask, agreement = segmenter.redraw(image, made, batch_size=size)
+        assert np.array_equal(mask, made.mask) and np.array_equal(agreement, made.agreement)
+    # Another model's samples are counted against the recorded classes.
+    _, other = SmoothedSegmenter(lambda x: -bands(x), 3, 0.2).redraw(image, made)
+    assert (other < made.agreement).mean() > 0.9
+    with pytest.raises(InputError, match=r"sigma=0\.2"):
+        SmoothedSegmenter(bands, 3, 0.1).redraw(image, made)
+
+
 def test_progress_counts_every_sample():
     seen: list[int] = []
     SmoothedSegmenter(threshold, 2, 0.1).certify(torch.rand(1, 8, 8), n0=10, n=60, batch_size=32, progress=seen.append)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -179,6 +179,81 @@ class SmoothedSegmenter:
         return self._certify(
             image, tuple(taus), n0, plan, alpha, correction, k_fwer, seed, item_id, batch_size, intensity, progress
         )
+
+    def certify_many(
+        self,
+        images: Iterable[tuple[str, Tensor | NDArray[np.floating[Any]]]],
+        *,
+        n0: int = 10,
+        n: int | None = None,
+        budget: PixelLooks | int | str | None = None,
+        tau: float = 0.75,
+        alpha: float = 1e-3,
+        correction: str = "holm",
+        k_fwer: int = 1,
+        seed: int = 0,
+        batch_size: int | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[MaskCertificate]:
+        """Certify ``(item id, image)`` pairs lazily, one at a time; arguments as in :meth:`certify`.
+
+        Each certificate holds for its own image with probability at least ``1 - alpha``.
+
+        Raises:
+            InputError: an item id comes twice (its noise would too).
+        """
+        seen: set[str] = set()
+        for item, image in images:
+            if item in seen:
+                raise InputError(f"item id {item!r} comes twice; ids name the noise and must be unique in a run")
+            seen.add(item)
+            yield self.certify(
+                image,
+                n0=n0,
+                n=n,
+                budget=budget,
+                tau=tau,
+                alpha=alpha,
+                correction=correction,
+                k_fwer=k_fwer,
+                seed=seed,
+                item_id=item,
+                batch_size=batch_size,
+                progress=progress,
+            )
+
+    def redraw(
+        self,
+        image: Tensor | NDArray[np.floating[Any]],
+        certificate: MaskCertificate,
+        *,
+        batch_size: int | None = None,
+    ) -> tuple[NDArray[Any], NDArray[np.integer[Any]]]:
+        """Draw a certificate's samples again with its own key, to compare with what it records.
+
+        Returns:
+            the candidate classes, and how many estimation samples agree with the *certificate's* mask (so that counts
+            remain comparable where rounding moved a candidate); both of the mask's shape. On the same kind of device
+            with the same library versions they equal ``certificate.mask`` and ``certificate.agreement``.
+
+        Raises:
+            InputError: an image of another shape, a certificate of another sigma or number of classes. ModelError: the
+                model broke its contract.
+        """
+        tensor = as_image(image, self.device)
+        shape = tuple(tensor.shape)
+        of_image, own = (shape, self.sigma, self.num_classes), certificate
+        if (tuple(own.shape), own.sigma, own.num_classes) != of_image:
+            raise InputError(
+                f"the certificate of {own.item!r:.80} is of input {tuple(own.shape)}, sigma={own.sigma} and "
+                f"{own.num_classes} classes, not {of_image}"
+            )
+        size = batch_size if batch_size is not None else self.default_batch_size(shape)
+        chosen = self._modes(tensor, NoiseKey(own.seed, own.item, "selection"), own.n0, size, None)
+        mask = torch.from_numpy(own.mask.astype(np.int64)).to(tensor.device, chosen.dtype)
+        key = NoiseKey(own.seed, own.item, "estimation")
+        _, agreement = self._agreement(tensor, mask, key, (own.n,), size, None, more=lambda counts: False)
+        return chosen.cpu().numpy(), agreement
 
     def _certify(
         self,

@@ -14,11 +14,13 @@ from certimed.certificates import NATIVE
 from certimed.classifiers import MODEL
 from certimed.cli import classify, inputs
 from certimed.cli.console import out, printable
+from certimed.cli.mask_resampling import compare_run
 from certimed.cli.prompting import parse_prompts
 from certimed.data import ReadOptions
 from certimed.errors import InputError
 from certimed.integrity import strict_json
 from certimed.runs import RunFolder
+from certimed.throughput import settled
 from certimed.verification import Comparison, resample
 from certimed.verification.resampling import Recount, recorded_counts
 
@@ -37,14 +39,15 @@ class Sources:
     denoiser: str | None = None
     allow_code: bool = False
     size: tuple[int, int] | None = None
+    output: str | None = None
 
 
 def compare(path: Path, m: int, salt: str | None, sources: Sources) -> bool:
-    """Redraw ``m`` images of a classification run, print each comparison; returns whether all are consistent."""
+    """Redraw ``m`` images of a run, print each comparison; returns whether all are consistent."""
     folder = RunFolder.open(path)
-    if folder.manifest.get("task") != "classify":
-        raise InputError(f"--resample redraws classification runs, and {path} is one of another task; leave it out")
     chosen = salt if salt is not None else secrets.token_hex(8)
+    if folder.manifest.get("task") == "segment":
+        return compare_run(folder, m, chosen, sources)
     lines = [strict_json(line, "a line") for _, line in folder.lines()]
     found = resample(recorded_counts(lines), _recount(folder.manifest, sources), m, chosen)
     for one in found:
@@ -72,9 +75,7 @@ def _print(one: Comparison) -> None:
 def _recount(manifest: Mapping[str, Any], sources: Sources) -> Recount:
     """Build model, prompts and data as the manifest describes them, from what the verifier names."""
     try:
-        settings = classify.Settings(
-            **{name: manifest["settings"][name] for name in classify.Settings.__dataclass_fields__}
-        ).checked()
+        settings = classify.Settings.recorded(manifest)
         recorded, reading, model = manifest["prompts"], dict(manifest["data"]["reading"]), manifest["model"]
         tuning = {name: recorded[name] for name in ("initial_context", "copies", "steps", "lr")}
         names = ["none" if name == MODEL else str(name) for name in recorded["methods"]]
@@ -117,7 +118,7 @@ def _recount(manifest: Mapping[str, Any], sources: Sources) -> Recount:
     ):
         if own != its:
             raise InputError(f"{what} is not the one of this run: it is {own!s:.80}, the run's is {its!s:.80}")
-    comparison = job.comparison(settings.sigma, settings.space)
+    comparison = job.comparison(settings.sigma, settings.space, settings.acceleration)
     positions = {item: index for index, item in enumerate(job.dataset.ids)}
 
     def recount(item: str) -> dict[str, tuple[int, ...]]:
@@ -133,7 +134,7 @@ def _recount(manifest: Mapping[str, Any], sources: Sources) -> Recount:
             alpha=settings.alpha,
             seed=settings.seed,
             item_id=item,
-            batch_size=settings.batch_size,
+            batch_size=settled(settings.batch_size),
             bound=settings.bound,
         )
         return {name: result.certificate.counts for name, result in results.items()}

@@ -18,14 +18,16 @@ from rich.table import Table
 from torch import nn
 
 from certimed import __version__
+from certimed.acceleration import arithmetic
 from certimed.assets import asset
 from certimed.budgets import as_pixel_budget
-from certimed.certificates import collect_provenance
-from certimed.classification import check_samples
+from certimed.certificates import NATIVE, collect_provenance
+from certimed.classification import check_samples, model_device
 from certimed.cli import inputs
 from certimed.cli.classify import denoiser_identity, say_if_failed, say_where
 from certimed.cli.console import advance, image_progress, out, printable, sample_progress
 from certimed.cli.running import Running
+from certimed.cli.tables import print_native
 from certimed.data import Dataset
 from certimed.denoising import Compose, ModuleDenoiser, OneStepDenoiser, load_denoiser
 from certimed.errors import InputError
@@ -49,7 +51,7 @@ from certimed.runs import (
 from certimed.runs.segmentation import prepare as prepare_image
 from certimed.sampling import Progress, check_sigma
 from certimed.segmentation import check_tau
-from certimed.segmenters import SegmentationModel, load_segmenter
+from certimed.segmenters import NativeSegmenter, SegmentationModel, load_segmenter
 from certimed.statistics import CORRECTION_NAMES, radius_from_lower
 from certimed.usercode import is_user_code
 
@@ -70,20 +72,29 @@ class Job:
     class_names: tuple[str, ...]
     dataset: Dataset
 
-    def models(self, sigma: float) -> dict[str, nn.Module]:
-        """The certified models by method; the denoiser is made for this sigma."""
+    def network(self, settings: MaskSettings) -> nn.Module:
+        """The network on images of the certified space; at native resolution it resizes inside."""
+        if settings.space == NATIVE:
+            return NativeSegmenter(self.segmenter, channels_of(self), settings.size)
+        return self.segmenter
+
+    def models(self, sigma: float, network: nn.Module | None = None) -> dict[str, nn.Module]:
+        """The certified models by method; the denoiser is made for this sigma, and stands in front of any resize."""
+        front = self.segmenter if network is None else network
         made: dict[str, nn.Module] = {}
         for name in self.methods:
             if name == PLAIN:
-                made[name] = self.segmenter
+                made[name] = front
             else:
                 assert self.denoiser is not None
-                made[name] = Compose(self.denoiser.at(sigma), self.segmenter).eval()
+                made[name] = Compose(self.denoiser.at(sigma), front).eval()
         return made
 
-    def model_ids(self) -> dict[str, str]:
+    def model_ids(self, settings: MaskSettings | None = None) -> dict[str, str]:
         """Identity of each method's model."""
         own = self.segmenter.model_id or "unknown"
+        if settings is not None and settings.space == NATIVE:
+            own = hashlib.sha256(json.dumps(["native", own, settings.size]).encode()).hexdigest()
         both = hashlib.sha256(json.dumps([own, self.denoiser_id]).encode()).hexdigest()
         return {name: own if name == PLAIN else both for name in self.methods}
 
@@ -164,26 +175,28 @@ def certify(job: Job, settings: MaskSettings, target: RunFolder, *, retry_failed
         def announce(item: str) -> None:
             bar.update(task, description=printable(item, 32))  # type: ignore[arg-type]
 
-        certifier = _certifier(job, settings, count)
+        certifier = mask_certifier(job, settings, count)
         for record in certify_masks(job.dataset, certifier, target, retry_failed=retry_failed, announce=announce):
             say_if_failed(record)
             bar.advance(task, most - spent)  # type: ignore[arg-type]
             spent = 0
 
 
-def _certifier(job: Job, settings: MaskSettings, progress: Progress | None = None) -> MaskCertifier:
+def mask_certifier(job: Job, settings: MaskSettings, progress: Progress | None = None) -> MaskCertifier:
+    network = job.network(settings)
     return MaskCertifier(
-        job.models(settings.sigma),
-        job.segmenter,
+        job.models(settings.sigma, network),
+        network,
         job.segmenter.num_classes,
         settings,
-        channels=_channels(job),
-        model_ids=job.model_ids(),
+        channels=channels_of(job),
+        model_ids=job.model_ids(settings),
         progress=progress,
     )
 
 
-def _channels(job: Job) -> int | None:
+def channels_of(job: Job) -> int | None:
+    """What images are made for the network; see :class:`certimed.runs.MaskCertifier`."""
     return 1 if job.segmenter.in_channels == 1 else None
 
 
@@ -200,7 +213,9 @@ def run(
         number of images that failed.
     """
     job = prepare(dataset=source.open(), **loading)
-    folder, part = running.open(job.dataset, lambda data: manifest(job, settings, data))
+    batch = running.batch_size(settings.batch_size, lambda: mask_certifier(job, settings).probe(job.dataset.load(0)))
+    folder, part = running.open(job.dataset, lambda data: manifest(job, settings, data), batch_size=batch)
+    settings = replace(settings, batch_size=batch)
     with folder:
         crew, again = running.crew(), running.retry_failed
         if crew is None:
@@ -214,6 +229,7 @@ def run(
         records = list(folder.mask_records())
     draw(job, settings, records[:pictures], folder.path / "pictures")
     print_masks({settings.sigma: records}, job, settings)
+    print_native(records, settings.names(job.methods)[0])
     failed = sum(record.status == FAILED for record in records)
     say_where(folder, len(records) - failed, failed)
     return failed
@@ -224,7 +240,7 @@ def make_segmentation(
 ) -> tuple[Dataset, MaskCertifier]:
     """What a worker builds: see :class:`certimed.runs.MaskWork`; arguments as of :func:`run`."""
     job = prepare(dataset=source.open(), **loading)
-    return job.dataset, _certifier(job, settings)
+    return job.dataset, mask_certifier(job, settings)
 
 
 def draw(job: Job, settings: MaskSettings, records: Sequence[MaskRecord], folder: Path) -> list[Path]:
@@ -237,7 +253,8 @@ def draw(job: Job, settings: MaskSettings, records: Sequence[MaskRecord], folder
     places = {item: index for index, item in enumerate(job.dataset.ids)}
     drawn = []
     for number, record in enumerate(record for record in records if record.certificates):
-        pixels, truth = prepare_image(job.dataset.load(places[record.item]), _channels(job), settings.size)
+        image = job.dataset.load(places[record.item])
+        pixels, truth = prepare_image(image, channels_of(job), settings.size, settings.space)
         front = None if job.denoiser is None else job.denoiser.at(settings.sigma)
         for tau in settings.taus:
             found = {method: record.certificates[settings.name(method, tau)] for method in job.methods}
@@ -261,7 +278,11 @@ def manifest(job: Job, settings: MaskSettings, data: dict[str, Any] | None = Non
         "denoiser": job.denoiser_id,
         "classes": list(job.class_names),
         "data": data_section(job.dataset) if data is None else data,
-        "provenance": collect_provenance("cpu", model=job.segmenter.model_id).to_dict(),
+        "provenance": collect_provenance(
+            str(model_device(job.segmenter)),
+            dtype=arithmetic(job.segmenter, settings.acceleration),
+            model=job.segmenter.model_id,
+        ).to_dict(),
     }
 
 

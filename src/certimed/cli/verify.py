@@ -26,6 +26,8 @@ Needs no model, no data and no GPU, and computes with an implementation of its o
   certimed verify certificate.json
 
   certimed verify runs/plip --resample 5 --model hf:vinid/plip --data slides/
+
+  certimed verify runs/lungs --resample 5 --model smp:FOLDER --denoiser ddpm/ --data xray/
 """
 
 
@@ -39,6 +41,7 @@ def verify(
     allow_code: opt.AllowCode = False,
     size: opt.Size = None,
     denoiser: opt.Denoiser = None,
+    output: opt.Output = None,
     data: opt.Data = None,
     classes: opt.Classes = None,
     labels: opt.Labels = None,
@@ -76,6 +79,7 @@ def verify(
                 denoiser=denoiser,
                 allow_code=allow_code,
                 size=inputs.size("--size", size),
+                output=output,
             )
             if not compare(path, resample, salt, sources):
                 raise typer.Exit(EXIT_FALSE)

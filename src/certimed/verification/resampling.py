@@ -8,10 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from certimed.errors import InputError
 
 LEVEL = 1e-6
 """Level of the consistency test of one image and method: a false alarm in a million."""
+
+_MOST_PAIRS = 200
+
+MaskDraw = tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]]
+"""Candidate classes, and agreement counts with the recorded classes."""
 
 Recount = Callable[[str], Mapping[str, Sequence[int]]]
 """Item id -> counts of all classes by method, drawn anew with the run's seed and settings."""
@@ -66,6 +74,63 @@ def compare_counts(item: str, method: str, recorded: Sequence[int], redrawn: Seq
         return Comparison(item, method, first, second, True, 1.0)
     smallest = min(_fisher(a, sum(first), b, sum(second)) for a, b in zip(first, second))
     return Comparison(item, method, first, second, False, min(1.0, smallest * len(first)))
+
+
+@dataclass(frozen=True)
+class MaskComparison:
+    """Recorded and redrawn candidate classes and agreement counts of one image and method.
+
+    Attributes:
+        item, method: which.
+        pixels: pixels of the mask.
+        moved: pixels whose candidate class or agreement count differs.
+        equal: whether none does, as it must be on the same kind of device with the same versions.
+        p_value: of the consistency test; 1 where equal.
+    """
+
+    item: str
+    method: str
+    pixels: int
+    moved: int
+    equal: bool
+    p_value: float
+
+    @property
+    def consistent(self) -> bool:
+        """Whether both could come from the same model and noise: p-value above :data:`LEVEL`."""
+        return self.p_value > LEVEL
+
+
+def compare_masks(item: str, method: str, n: int, recorded: MaskDraw, redrawn: MaskDraw) -> MaskComparison:
+    """Test whether two draws of one image's mask are of one model, whatever the device.
+
+    Where they are not equal: for each pixel, Fisher's exact test of "the recorded class has the same probability in
+    both", two-sided, times the number of pixels (Bonferroni, valid however pixels depend on each other); the smallest
+    is the p-value. It can show that counts do not belong together; it cannot show that they do, and small forgeries
+    pass it: over 262 144 pixels at n = 100, 97 recorded agreements are false only where at most 57 are found.
+
+    Args:
+        n: estimation samples of each draw.
+        recorded, redrawn: (candidate classes, samples that agree with the *recorded* class), integers of one shape.
+
+    Raises:
+        InputError: arrays of different shapes.
+    """
+    shapes = {np.shape(array) for array in (*recorded, *redrawn)}
+    if len(shapes) != 1:
+        raise InputError(f"the recorded mask of {item!r:.80} and the one redrawn have different shapes: {shapes}")
+    classes, counts = (np.asarray(array).ravel().astype(np.int64) for array in recorded)
+    new_classes, new_counts = (np.asarray(array).ravel().astype(np.int64) for array in redrawn)
+    moved = int(np.count_nonzero((classes != new_classes) | (counts != new_counts)))
+    if not moved:
+        return MaskComparison(item, method, classes.size, 0, True, 1.0)
+    pairs = np.unique(np.stack([counts, new_counts]), axis=1)
+    total = pairs.sum(axis=0)
+    # The test is run where it may reject: at the pairs furthest apart. Leaving out others can only raise the p-value.
+    apart = np.abs(pairs[0] - pairs[1]) / np.sqrt(np.maximum(total * (1 - total / (2 * n)), 0.5))
+    furthest = pairs[:, np.argsort(-apart, kind="stable")[:_MOST_PAIRS]]
+    smallest = min(_fisher(int(a), n, int(b), n) for a, b in furthest.T)
+    return MaskComparison(item, method, classes.size, moved, False, min(1.0, smallest * classes.size))
 
 
 def resample(
