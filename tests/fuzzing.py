@@ -206,7 +206,7 @@ def attack_manifest(kit: Kit, draw: random.Random) -> None:
     else:
         data = changed_text(draw, text)
     (run / "run.json").write_bytes(data)
-    use_run(kit, run, json.loads(text))
+    use_run(kit, run, whole, json.loads(text))
 
 
 def attack_lines(kit: Kit, draw: random.Random) -> None:
@@ -235,10 +235,10 @@ def attack_lines(kit: Kit, draw: random.Random) -> None:
         parts = [line.encode() for line in lines]
         parts[at] = changed_text(draw, lines[at])
         (run / "certificates.jsonl").write_bytes(b"\n".join(parts) + (b"\n" if draw.random() < 0.8 else b""))
-    use_run(kit, run, manifest)
+    use_run(kit, run, whole, manifest)
 
 
-def use_run(kit: Kit, run: Path, manifest: dict[str, Any]) -> None:
+def use_run(kit: Kit, run: Path, whole: Path, manifest: dict[str, Any]) -> None:
     """Everything that reads a run folder."""
 
     def resume() -> None:
@@ -255,7 +255,7 @@ def use_run(kit: Kit, run: Path, manifest: dict[str, Any]) -> None:
         lambda: recorded_arguments(run),
         lambda: load_run(run).to_csv(kit.place / "table.csv"),
         lambda: load_run(run).to_cohen(kit.place / "table.tsv"),
-        lambda: merge([run], kit.place / "merged").close(),
+        lambda: merge([run, whole], kit.place / "merged").close(),
         resume,
     ):
         allowed(read)

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
+import math
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from typing import Any
@@ -33,6 +37,18 @@ VOLATILE = (
 )
 """Parts of a manifest that may differ between machines and shards of one run; everything else is a setting."""
 
+BROKEN_ARCHIVE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    ValueError,
+    OSError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+)
+"""What reading a damaged zip of arrays raises (RuntimeError: an encrypted or unknown member; MemoryError: a size)."""
+
 _MARK = ', "sha256": "'
 _HEX = 64
 _LONGEST_INTEGER = 40
@@ -45,7 +61,9 @@ def strict_json(text: str, what: str) -> Any:
         InputError: the text is not such JSON; the message begins with ``what``.
     """
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_integer)
+        return json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_integer, parse_float=_finite
+        )
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise InputError(f"{what} is not valid JSON: {reason}") from error
@@ -144,6 +162,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text:.20} is too large")
+    return value
 
 
 def _integer(text: str) -> int:

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from certimed.errors import InputError, require
+from certimed.integrity import BROKEN_ARCHIVE
 
 _PALETTE = ((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0))
 _PNG_STEPS = 255
@@ -57,7 +57,7 @@ def read_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
             return {name: stored[name] for name in names}
     except KeyError as error:
         raise InputError(f"{path} lacks an array of a mask certificate ({error}); restore the file") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+    except BROKEN_ARCHIVE as error:
         raise InputError(f"the arrays {path} cannot be read ({error}); restore the file") from error
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import lzma
 import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -22,11 +20,10 @@ from certimed.data.intensity import UnreadableError, apply_window, check_expansi
 from certimed.data.masks import class_ids
 from certimed.data.reading import reading
 from certimed.errors import InputError
+from certimed.integrity import BROKEN_ARCHIVE
 
 _GROUPS = ("group", "patient", "sequence")
 _MAX_BYTES = 8 << 30
-_BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, ValueError, OSError, EOFError, RuntimeError)
-"""What reading a damaged zip of arrays raises (RuntimeError: an encrypted or unknown member)."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +127,7 @@ def read_headers(path: Path) -> dict[str, Header]:
     try:
         stamp = path.stat()
         return dict(_headers(path, stamp.st_mtime_ns, stamp.st_size))
-    except _BROKEN as error:
+    except BROKEN_ARCHIVE as error:
         raise InputError(f"{path} cannot be read as an npz file: {' '.join(str(error).split())}") from None
 
 
@@ -176,7 +173,7 @@ def read_array(path: Path, name: str) -> NDArray[Any]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return np.asarray(arrays[name])
-    except _BROKEN as error:
+    except BROKEN_ARCHIVE as error:
         raise InputError(f"the array {name} of {path} is broken: {' '.join(str(error).split())}") from None
 
 

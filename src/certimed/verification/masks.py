@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from certimed.integrity import BROKEN_ARCHIVE
 from certimed.verification.exact import context, number, quantile, upper_tail
 from certimed.verification.looks import MASK_BUDGET, level_of, look_faults
 from certimed.verification.native import native_faults
@@ -50,7 +50,7 @@ def mask_faults(data: Any, arrays: Path) -> Iterator[str]:
         return
     try:
         layers = _read(arrays)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (KeyError, *BROKEN_ARCHIVE) as error:
         yield f"its arrays {arrays.name} cannot be read ({error})"
         return
     yield from _array_faults(data, layers, arrays.name) or _proof_faults(data, layers)
