@@ -140,6 +140,7 @@ def certify(
                     batch_size=batch_size,
                     size=inputs.size("--size", size),
                     empty=empty,
+                    space=inputs.space(space),
                     **segment.sample_settings(budget, n),
                 )
             )

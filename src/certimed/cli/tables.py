@@ -10,7 +10,7 @@ from rich.table import Table
 from certimed.certificates import PROMPT_FROZEN
 from certimed.cli.console import out
 from certimed.metrics import PUBLISHED_RADII, ClassificationSummary, summarise
-from certimed.runs import CERTIFIED, ClassRecord
+from certimed.runs import CERTIFIED, ClassRecord, MaskRecord
 
 
 def summarise_records(
@@ -80,10 +80,10 @@ def _informative(summaries: Iterable[ClassificationSummary], radii: Sequence[flo
     return shown[::step]
 
 
-def print_native(records: Sequence[ClassRecord], method: str) -> None:
+def print_native(records: Sequence[ClassRecord | MaskRecord], method: str) -> None:
     """Say what the radii of a run are worth at native resolution, where its certificates know."""
     found = [r.certificates[method] for r in records if method in r.certificates]
-    known = [c.native for c in found if c.native is not None and not c.abstained]
+    known = [c.native for c in found if c.native is not None and c.radius > 0]
     if not known:
         return
     norms, radii = [native.norm for native in known], sorted(native.radius for native in known)

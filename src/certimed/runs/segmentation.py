@@ -13,17 +13,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from certimed.certificates import MaskCertificate
+from certimed.certificates import MODEL_INPUT, NATIVE, MaskCertificate
 from certimed.data import Dataset, MedicalImage
 from certimed.errors import ImageError, InputError, ModelError
 from certimed.metrics import MaskScores, mask_scores
 from certimed.noise import NoiseKey
+from certimed.operators import apply
 from certimed.runs.classification import RunWork, remaining
 from certimed.runs.folder import RunFolder
 from certimed.runs.mask_records import MaskRecord
 from certimed.runs.records import CERTIFIED, FAILED
 from certimed.sampling import Progress, noisy_batches
 from certimed.segmentation import SmoothedSegmenter, winning_class
+from certimed.segmenters.native import mask_geometry
 
 PLAIN = "plain"
 DENOISED = "denoised"
@@ -40,6 +42,7 @@ class MaskSettings:
         budget: spelling of a :class:`~certimed.budgets.PixelLooks`, or None: n samples an image.
         size: ``(height, width)`` images are resized to in float, or None for their own size.
         empty: convention for classes absent from truth and prediction.
+        space: ``"model input"``, or ``"native"``: noise, mask and truth at native resolution, the resize inside.
     """
 
     sigma: float
@@ -54,6 +57,7 @@ class MaskSettings:
     size: tuple[int, int] | None = None
     empty: str = "one"
     budget: str | None = None
+    space: str = MODEL_INPUT
 
     @property
     def taus(self) -> tuple[float, ...]:
@@ -73,8 +77,9 @@ class MaskCertifier:
     """Certifies one image with every method: the segmenter alone, or behind a denoiser, on the same noise.
 
     Args:
-        methods: by name, modules ``(B, C, H, W)`` in [0, 1] -> scores ``(B, K, H, W)``, in eval mode.
-        segmenter: the network without a denoiser, for the clean image's Dice.
+        methods: by name, modules ``(B, C, H, W)`` in [0, 1] -> scores ``(B, K, H, W)``, in eval mode. At native
+            resolution they take native images and resize inside: :class:`certimed.segmenters.NativeSegmenter`.
+        segmenter: the network without a denoiser, for the clean image's Dice; takes what the methods take.
         channels: what images are made: 1 grey (colour is averaged), 3 colour (grey stays one channel, which the
             network repeats), or None to leave them.
         model_ids: identity of each method's model.
@@ -93,7 +98,7 @@ class MaskCertifier:
     ) -> None:
         ids = model_ids or {}
         self.smoothed = {
-            name: SmoothedSegmenter(model, num_classes, settings.sigma, model_id=ids.get(name))
+            name: SmoothedSegmenter(model, num_classes, settings.sigma, model_id=ids.get(name), space=settings.space)
             for name, model in methods.items()
         }
         self.segmenter = segmenter
@@ -108,7 +113,9 @@ class MaskCertifier:
             ImageError: the image or its mask does not fit. ModelError: a model broke its contract.
         """
         s = self.settings
-        pixels, truth = prepare(image, self.channels, s.size)
+        pixels, truth = prepare(image, self.channels, s.size, s.space)
+        shape = tuple(image.pixels.shape)
+        geometry = None if s.space == NATIVE else mask_geometry(shape, self.channels, s.size)
         certificates: dict[str, MaskCertificate] = {}
         for method, smoothed in self.smoothed.items():
             found = smoothed.certify_taus(
@@ -125,7 +132,7 @@ class MaskCertifier:
                 intensity=image.intensity,
                 progress=self.progress,
             )
-            certificates |= {s.name(method, certificate.tau): certificate for certificate in found}
+            certificates |= {s.name(method, one.tau): one.with_geometry(geometry) for one in found}
         return certificates, {} if truth is None else self._scores(image, pixels, truth, certificates)
 
     def _scores(
@@ -155,23 +162,20 @@ class MaskCertifier:
 
 
 def prepare(
-    image: MedicalImage, channels: int | None, size: tuple[int, int] | None
+    image: MedicalImage, channels: int | None, size: tuple[int, int] | None, space: str = MODEL_INPUT
 ) -> tuple[Tensor, NDArray[np.int64] | None]:
     """Image and truth in the certified space: float, linear, never through 8 bits.
 
     Colour becomes grey by the mean of its channels where the network takes one channel; resizing is bilinear with
-    antialiasing for images and nearest for masks.
+    antialiasing for images and nearest for masks. At native resolution both are left as they are.
     """
-    pixels = torch.from_numpy(image.pixels)
-    if channels == 1 and pixels.shape[0] > 1:
-        pixels = pixels.mean(dim=0, keepdim=True)
-    truth = image.mask
-    if size is not None and tuple(pixels.shape[1:]) != tuple(size):
-        pixels = functional.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0]
-        if truth is not None:
-            nearest = functional.interpolate(torch.from_numpy(truth)[None, None].double(), size, mode="nearest-exact")
-            truth = nearest[0, 0].long().numpy()
-    return pixels, truth
+    pixels, truth = torch.from_numpy(image.pixels), image.mask
+    if space == NATIVE:
+        return pixels, truth
+    if truth is not None and size is not None and tuple(pixels.shape[1:]) != tuple(size):
+        nearest = functional.interpolate(torch.from_numpy(truth)[None, None].double(), size, mode="nearest-exact")
+        truth = nearest[0, 0].long().numpy()
+    return apply(mask_geometry(tuple(pixels.shape), channels, size), pixels), truth
 
 
 def certify_masks(

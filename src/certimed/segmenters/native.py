@@ -1,0 +1,61 @@
+"""Segment at native resolution: resize inside the model, and bring its answer back to every native pixel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from certimed.errors import InputError
+from certimed.operators import MEAN, SAME, Axis, Geometry, apply, unchanged
+
+
+def mask_geometry(shape: tuple[int, ...], channels: int | None, size: tuple[int, int] | None) -> Geometry:
+    """The linear map from a native image to a segmentation network's input.
+
+    Args:
+        shape: ``(C, *space)`` of the native image.
+        channels: 1 makes colour grey by the mean of its channels; None leaves channels alone.
+        size: ``(height, width)`` to resize to, bilinear with antialiasing, or None.
+
+    Raises:
+        InputError: a size for something that is no plane.
+    """
+    depth, *space = shape
+    if size is not None and len(space) != len(size):
+        raise InputError(f"size {size[0]}x{size[1]} is of a plane, and the image has {len(space)} spatial axes")
+    wanted = space if size is None else size
+    axes = tuple(
+        unchanged(native) if native == resized else Axis(native, (0, 0), resized, (0, 0))
+        for native, resized in zip(space, wanted)
+    )
+    return Geometry(MEAN if channels == 1 and depth > 1 else SAME, depth, axes)
+
+
+class NativeSegmenter(nn.Module):
+    """``enlarge(network(resize(x)))``: native images ``(B, C, *space)`` of any size -> scores ``(B, K, *space)``.
+
+    Each native pixel gets the scores of the nearest pixel of the network's answer, so its class is the network's own.
+    Any fixed function of the noisy image can be certified; this one is certified for every native pixel, against
+    perturbations of the native image, and scored against the native mask.
+
+    Args:
+        network: ``(B, C, *space)`` -> ``(B, K, *space)``, in eval mode.
+        channels, size: see :func:`mask_geometry`.
+    """
+
+    def __init__(self, network: nn.Module, channels: int | None, size: tuple[int, int] | None) -> None:
+        super().__init__()
+        self.network = network
+        self.channels = channels
+        self.size = size
+        self.training = network.training
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores of the native pixels."""
+        with torch.autocast(x.device.type, enabled=False):
+            prepared = apply(mask_geometry(tuple(x.shape[1:]), self.channels, self.size), x)
+        scores: Tensor = self.network(prepared)
+        if scores.shape[2:] == x.shape[2:]:
+            return scores
+        return functional.interpolate(scores, size=x.shape[2:], mode="nearest-exact")
