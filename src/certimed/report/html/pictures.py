@@ -1,0 +1,135 @@
+"""Pictures inside the page: bounded thumbnails, and a picture of how large a radius is."""
+
+from __future__ import annotations
+
+import base64
+import io
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.nn import functional
+
+from certimed.certificates import NATIVE, ClassCertificate
+from certimed.data import MedicalImage
+from certimed.noise import NoiseKey
+from certimed.operators import apply
+
+Pixels = NDArray[np.float32]
+THUMBNAIL = 176
+AMPLIFIED = 8
+_INSIDE = 0.999
+
+
+class Budget:
+    """Bytes the page may still spend on pictures; what does not fit is left out, and the page says so."""
+
+    def __init__(self, limit: int) -> None:
+        self.left = limit
+        self.refused = 0
+
+    def spend(self, text: str) -> str | None:
+        """The text, or None where it no longer fits."""
+        if len(text) > self.left:
+            self.refused += 1
+            return None
+        self.left -= len(text)
+        return text
+
+
+def thumbnail(image: MedicalImage, edge: int = THUMBNAIL) -> str:
+    """A JPEG of at most ``edge`` pixels a side as a data address; for looking at, not for measuring."""
+    picture = Image.fromarray(eight_bits(image.pixels))
+    picture.thumbnail((edge, edge), Image.Resampling.LANCZOS)
+    return _address(picture, "JPEG", quality=82, optimize=True)
+
+
+def base_picture(pixels: Pixels) -> str:
+    """A JPEG of the certified image at its own size, below the overlays."""
+    return _address(Image.fromarray(eight_bits(pixels)), "JPEG", quality=88, optimize=True)
+
+
+def packed(values: NDArray[Any]) -> str:
+    """Small whole numbers as base64 of deflated little-endian bytes; the page inflates them without loss."""
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(values).tobytes(), 9)).decode()
+
+
+def eight_bits(pixels: Pixels) -> NDArray[np.uint8]:
+    """``(C, H, W)`` floats as 8-bit ``(H, W)`` or ``(H, W, 3)``, clipped: for showing only."""
+    values = np.asarray(np.rint(np.clip(pixels, 0, 1) * 255), dtype=np.uint8)
+    return values[0] if values.shape[0] == 1 else np.ascontiguousarray(values.transpose(1, 2, 0))
+
+
+@dataclass(frozen=True)
+class WorkedPicture:
+    """An image, the same image moved by a random perturbation just inside the radius, and their difference.
+
+    Attributes:
+        image, perturbed, difference: PNG data addresses; the difference is amplified around middle grey.
+        norm: L2 norm of the perturbation, below the radius.
+        largest: largest change of a single value, grey levels.
+    """
+
+    image: str
+    perturbed: str
+    difference: str
+    norm: float
+    largest: float
+    amplified: int = AMPLIFIED
+
+
+def worked_picture(pixels: Pixels, radius: float, item: str, seed: int) -> WorkedPicture:
+    """Draw one random perturbation whose L2 norm is 0.999 of the radius.
+
+    Args:
+        pixels: float ``(C, H, W)`` of the certified space.
+        radius: certified radius, positive.
+        item, seed: key of the draw (phase "probe"), so that the picture is always the same.
+    """
+    generator = NoiseKey(seed, item, "probe").generator(0)
+    direction = torch.randn(pixels.shape, generator=generator, dtype=torch.float64).numpy()
+    change = direction * (_INSIDE * radius / np.linalg.norm(direction))
+    shown = eight_bits(np.asarray(0.5 + AMPLIFIED * change, dtype=np.float32))
+    return WorkedPicture(
+        image=_png(eight_bits(pixels)),
+        perturbed=_png(eight_bits(np.asarray(pixels + change, dtype=np.float32))),
+        difference=_png(shown),
+        norm=float(np.linalg.norm(change)),
+        largest=255 * float(np.abs(change).max()),
+    )
+
+
+def certified_space(image: MedicalImage, certificate: ClassCertificate) -> Pixels:
+    """The image as the certificate speaks of it: by the map it records; else shortest edge resized, centre cropped.
+
+    Without a recorded map the model's own preprocessing may crop or interpolate a little differently; the size of a
+    perturbation drawn on it does not depend on that.
+    """
+    native = certificate.native
+    if native is not None and native.shape == image.pixels.shape:
+        return np.asarray(apply(native.geometry, torch.from_numpy(image.pixels)), dtype=np.float32)
+    channels, height, width = certificate.shape[0], *certificate.shape[-2:]
+    pixels = torch.from_numpy(image.pixels)
+    if channels == 1 and pixels.shape[0] > 1:
+        pixels = pixels.mean(dim=0, keepdim=True)
+    if tuple(pixels.shape[1:]) != (height, width) and certificate.space != NATIVE:
+        scale = max(height / pixels.shape[1], width / pixels.shape[2])
+        size = [max(edge, round(side * scale)) for edge, side in zip((height, width), pixels.shape[1:])]
+        pixels = functional.interpolate(pixels[None], size, mode="bicubic", antialias=True)[0]
+        top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
+        pixels = pixels[:, top : top + height, left : left + width]
+    return np.asarray(pixels.expand(channels, -1, -1) if channels > pixels.shape[0] else pixels, dtype=np.float32)
+
+
+def _png(values: NDArray[np.uint8]) -> str:
+    return _address(Image.fromarray(values), "PNG", optimize=True)
+
+
+def _address(picture: Image.Image, kind: str, **options: Any) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
