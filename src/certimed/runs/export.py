@@ -23,11 +23,12 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 CLASS_COLUMNS = (
     "item", "method", "status", "reason", "label", "label_name", "prediction", "prediction_name", "abstained",
     "correct", "radius", "p_lower", "q_upper", "top_count", "n0", "n", "alpha", "sigma", "bound", "scope", "space",
-    "clean", "counts", "seconds",
+    "native_radius", "clean", "counts", "seconds",
 )  # fmt: skip
 MASK_COLUMNS = (
     "item", "method", "status", "reason", "group", "share_certified", "radius", "tau", "threshold", "pixels",
-    "num_classes", "n0", "n", "budget", "stopped", "alpha", "sigma", "correction", "k_fwer", "scope", "space", "seconds",
+    "num_classes", "n0", "n", "budget", "stopped", "alpha", "sigma", "correction", "k_fwer", "scope", "space",
+    "native_radius", "seconds",
 )  # fmt: skip
 
 
@@ -169,6 +170,7 @@ def _class_row(data: dict[str, Any], method: str | None, cert: dict[str, Any], n
     row["correct"] = None if label is None else bool(not abstained and cert["prediction"] == label)
     row["top_count"] = cert["counts"][cert["prediction"]]
     row["counts"] = json.dumps(cert["counts"])
+    row["native_radius"] = _native_radius(cert)
     row["clean"] = data["clean"].get(method)
     return row
 
@@ -179,7 +181,17 @@ def _mask_row(data: dict[str, Any], method: str | None, cert: dict[str, Any], na
     if cert:
         row |= {name: cert[name] for name in MASK_COLUMNS if name in cert and name not in row}
         row["pixels"] = math.prod(cert["shape"][1:])
+        row["native_radius"] = _native_radius(cert)
     return row
+
+
+def _native_radius(cert: dict[str, Any]) -> float | None:
+    """See ``ClassCertificate.native_radius``."""
+    native = {"radius": cert["radius"]} if cert["space"] == "native" else cert.get("native")
+    if native is None:
+        return None
+    _check_kinds(native, {"radius": (int, float)})
+    return float(native["radius"])
 
 
 def _check_kinds(data: dict[str, Any], kinds: dict[str, Any]) -> None:
