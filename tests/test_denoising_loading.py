@@ -305,6 +305,20 @@ def test_a_folder_ddpm_pipeline_wrote(prefix: str, tmp_path: Path) -> None:
     torch.testing.assert_close(denoiser.at(0.25)(images), (clean.clamp(-1, 1) + 1) / 2, atol=1e-5, rtol=0)
 
 
+def test_noise_beyond_what_was_trained_is_refused(tmp_path: Path) -> None:
+    small_pipeline().save_pretrained(tmp_path)
+    assert load_denoiser(tmp_path).at(2.0).sigma == 2.0
+    (tmp_path / "certimed.json").write_text(json.dumps({"patch": 1, "max_sigma": 0.5}))
+    denoiser = load_denoiser(tmp_path)
+    assert denoiser.at(0.5).sigma == 0.5
+    with pytest.raises(InputError, match=r"sigma=0\.6 is more noise than .*max_sigma=0\.5.*use sigma <= 0\.5"):
+        denoiser.at(0.6)
+    for content in ('{"max_sigma": -1}', '{"max_sigma": "x"}', "[]", '{"patch": 0}', "{"):
+        (tmp_path / "certimed.json").write_text(content)
+        with pytest.raises(InputError, match="restore the file"):
+            load_denoiser(tmp_path)
+
+
 def test_folders_that_are_no_denoiser(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not understood"):
         load_denoiser(tmp_path)

@@ -213,6 +213,7 @@ def run(
         number of images that failed.
     """
     job = prepare(dataset=source.open(), **loading)
+    job.models(settings.sigma)  # refuses a sigma that the denoiser cannot serve before anything is written
     batch = running.batch_size(settings.batch_size, lambda: mask_certifier(job, settings).probe(job.dataset.load(0)))
     folder, part = running.open(job.dataset, lambda data: manifest(job, settings, data), batch_size=batch)
     settings = replace(settings, batch_size=batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,24 @@ def _diffusers(place: str, autocast: torch.dtype | None, tile: int | None) -> On
             unet, scheduler_config = pipeline.unet, dict(pipeline.scheduler.config)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"no diffusion model could be loaded from {place!r}: {error}") from error
-    sidecar_path = root / SIDECAR_NAME
-    sidecar = json.loads(sidecar_path.read_text()) if sidecar_path.is_file() else {}
-    return wrap_unet(unet, scheduler_config, patch=int(sidecar.get("patch", 1)), autocast=autocast, tile=tile)
+    patch, max_sigma = _sidecar(root)
+    return wrap_unet(unet, scheduler_config, patch=patch, max_sigma=max_sigma, autocast=autocast, tile=tile)
+
+
+def _sidecar(root: Path) -> tuple[int, float | None]:
+    """Patch and largest trained sigma from ``certimed.json``; 1 and None for folders others have written."""
+    path = root / SIDECAR_NAME
+    if not path.is_file():
+        return 1, None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        patch, most = int(content.get("patch", 1)), content.get("max_sigma")
+        largest = None if most is None else float(most)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} cannot be read ({error}); restore the file") from error
+    if patch < 1 or not (largest is None or 0 < largest < math.inf):
+        raise InputError(f"{path} says patch={patch} and max_sigma={largest}; both must be positive, restore the file")
+    return patch, largest
 
 
 def _scheduler_config(root: Path) -> dict[str, Any]:
@@ -93,6 +109,7 @@ def wrap_unet(
     scheduler_config: dict[str, Any],
     *,
     patch: int = 1,
+    max_sigma: float | None = None,
     autocast: torch.dtype | None = None,
     tile: int | None = None,
 ) -> OneStepDenoiser:
@@ -118,7 +135,7 @@ def wrap_unet(
         overlap=min(32, 4 * multiple),
         autocast=autocast,
     )
-    return OneStepDenoiser(unet, NoiseSchedule.from_config(scheduler_config), options)
+    return OneStepDenoiser(unet, NoiseSchedule.from_config(scheduler_config), options, max_sigma)
 
 
 def _trained_tile(sample_size: Any, patch: int, multiple: int) -> int | None:

@@ -101,10 +101,19 @@ class OneStepDenoiser(nn.Module):
             is a learned variance (dropped).
         schedule: the model's noise schedule.
         options: see :class:`DenoiserOptions`.
+        max_sigma: largest noise level the model was trained for, in [0, 1] image units, or None where it is not known;
+            :meth:`at` refuses more.
     """
 
-    def __init__(self, unet: nn.Module, schedule: NoiseSchedule, options: DenoiserOptions | None = None) -> None:
+    def __init__(
+        self,
+        unet: nn.Module,
+        schedule: NoiseSchedule,
+        options: DenoiserOptions | None = None,
+        max_sigma: float | None = None,
+    ) -> None:
         super().__init__()
+        self.max_sigma = max_sigma
         self.unet = unet.eval().requires_grad_(False)
         self.schedule = schedule
         self.options = options or DenoiserOptions()
@@ -118,8 +127,13 @@ class OneStepDenoiser(nn.Module):
                 distances from that timestep down to 0. Deterministic, so the base classifier remains a function.
 
         Raises:
-            InputError: sigma is not positive or is beyond the schedule, or steps < 1.
+            InputError: sigma is not positive, or is beyond the schedule or what the model was trained for; steps < 1.
         """
+        if self.max_sigma is not None and sigma > self.max_sigma * (1 + 1e-6):
+            raise InputError(
+                f"sigma={sigma:g} is more noise than this denoiser was trained for (max_sigma={self.max_sigma:g}); use "
+                f"sigma <= {self.max_sigma:g}, or train one with: certimed train denoiser --max-sigma {sigma:g}"
+            )
         return DenoiserAt(self, sigma, steps)
 
     def forward(self, x: Tensor, sigma: float) -> Tensor:
