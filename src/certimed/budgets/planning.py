@@ -15,8 +15,8 @@ _DISTANCES = np.arange(-2.0, 5.01, 0.1)
 
 
 def plan_sizes(cap: int) -> tuple[int, ...]:
-    """Sample sizes that can be planned: 32 to the cap, in steps of about a tenth."""
-    return look_sizes(cap, first=32, ratio=1.1)
+    """Sample sizes that can be planned: 32 to the cap, in steps of about a sixteenth."""
+    return look_sizes(cap, first=32, ratio=1.0625)
 
 
 @lru_cache(maxsize=4096)

@@ -8,6 +8,14 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
+from certimed.verification.budgets import (
+    Allowance,
+    betting_fault,
+    ladder_fault,
+    ladder_modesty,
+    read_budget,
+    stopping_fault,
+)
 from certimed.verification.exact import context, lower_tail, number, quantile, upper_tail
 from certimed.verification.native import native_faults
 from certimed.verification.shapes import CLASS_CERTIFICATE, certificate_faults
@@ -16,6 +24,7 @@ SLACK = Fraction(1, 10**8)
 """How far below the exact bound a recorded one may lie, relative: ten times what outward rounding may cost."""
 
 _RADIUS_SLACK = Fraction(1, 10**9)
+_TOO_LOW = "below the lower confidence bound"
 _CHOSEN = re.compile(
     r"Chosen as the largest radius of (\d{1,4}) methods \((.*)\): each was bounded at alpha/(\d{1,4}) ="
 )
@@ -24,8 +33,11 @@ _CHOSEN = re.compile(
 def class_faults(data: Any) -> Iterator[str]:
     """Every false statement of a class certificate, most basic first; none if it holds.
 
-    Checked with exact tails: ``p_lower`` (Clopper-Pearson at alpha, or at alpha/2 for the bounds that pay for two
-    sides), ``q_upper``, the radius (Cohen et al. 2019, Theorem 1), the abstention; and the radius at native resolution.
+    Checked with exact tails: ``p_lower`` (Clopper-Pearson at alpha, at the look's share of it where a budget splits it,
+    at half of that for the bounds that pay for two sides), ``q_upper``, the radius (Cohen et al. 2019, Theorem 1), the
+    abstention; and the radius at native resolution. One-sided grid and betting budgets: the claim against sequential
+    thresholds computed anew (:mod:`certimed.verification.budgets`). Every budget: that n is a look of it, how many were
+    held, that the counts grew from those that proved the bound, and why it stopped, as far as counts can tell.
     A recorded value that would claim too much is false by any margin; one that claims less than the counts prove is
     false beyond :data:`SLACK`.
     """
@@ -39,7 +51,16 @@ def class_faults(data: Any) -> Iterator[str]:
     if fault is not None:
         yield fault
         return
-    yield from _bound_faults(data, level)
+    allowed = read_budget(data["budget"])
+    if allowed is None:
+        yield f"budget {data['budget']!r:.80} is none this version knows"
+        return
+    faults = list(_budget_faults(data, allowed))
+    if faults:
+        yield from faults
+        return
+    sequential = data["bound"] == "one-sided" and _SEQUENTIAL.get(allowed.kind)
+    yield from sequential(data, allowed, level) if sequential else _split_faults(data, allowed, level)
     yield from _radius_faults(data)
     yield from native_faults(data)
 
@@ -50,8 +71,6 @@ def _count_faults(data: dict[str, Any]) -> Iterator[str]:
         yield f"the counts sum to {sum(counts)}, not to n={data['n']}"
     if data["prediction"] >= len(counts):
         yield f"prediction {data['prediction']} is no index into the {len(counts)} counts"
-    if data["budget"] != f"fixed:{data['n']}":
-        yield f"budget {data['budget']!r:.80} is not one this version can check"
     if (data["q_upper"] is None) != (data["bound"] == "one-sided"):
         yield f"q_upper={data['q_upper']} does not belong to bound {data['bound']!r}"
 
@@ -69,8 +88,73 @@ def _level(data: dict[str, Any]) -> tuple[Fraction, str | None]:
     return level, None
 
 
-def _bound_faults(data: dict[str, Any], level: Fraction) -> Iterator[str]:
-    counts, n, top = data["counts"], data["n"], data["prediction"]
+def _budget_faults(data: dict[str, Any], allowed: Allowance) -> Iterator[str]:
+    """Could these samples have been drawn under this budget, and stopped for the reason given?"""
+    counts, proved_at, n = data["counts"], data["proved_at"], data["n"]
+    if allowed.kind == "betting" and data["bound"] != "one-sided":
+        yield f"budget {data['budget']!r:.80} does not serve bound {data['bound']!r}"
+    if n not in allowed.looks:
+        yield f"n={n} is no look of budget {data['budget']!r:.80}"
+        return
+    held = 1 if allowed.looks_once else allowed.looks.index(n) + 1
+    if data["looks"] != held:
+        yield f"looks={data['looks']} is not the {held} that budget {data['budget']!r:.80} holds up to n={n}"
+    if bool(proved_at) == data["abstained"]:
+        yield "proved_at must be empty where it abstained, and nowhere else"
+    elif proved_at:
+        at = sum(proved_at)
+        if len(proved_at) != len(counts) or any(a > b for a, b in zip(proved_at, counts)):
+            yield f"proved_at={proved_at!r:.120} is no part of the counts"
+        elif at not in allowed.looks or (allowed.looks_once and at != n):
+            yield f"proved_at sums to {at}, which is no look of budget {data['budget']!r:.80}"
+    fault = stopping_fault(data["stopped"], n, data["n0"], allowed, data["radius"])
+    if fault is not None:
+        yield fault
+
+
+def _split_faults(data: dict[str, Any], allowed: Allowance, level: Fraction) -> Iterator[str]:
+    """Confidence bounds at the look that counts, at its share of alpha; one-sided, the last look proves no more."""
+    at = data["proved_at"] or data["counts"]
+    yield from _bound_faults(data, at, allowed.share(sum(at), level))
+    if data["bound"] == "one-sided" and at != data["counts"]:
+        k, n = data["counts"][data["prediction"]], data["n"]
+        if _lower_fault(k, n, allowed.share(n, level), data["p_lower"]) == _TOO_LOW:
+            yield f"p_lower={data['p_lower']!r} is less than {k} of {n} samples prove"
+
+
+def _ladder_faults(data: dict[str, Any], allowed: Allowance, level: Fraction) -> Iterator[str]:
+    top, sigma, p_lower = data["prediction"], data["sigma"], data["p_lower"]
+    if data["proved_at"]:
+        look = allowed.looks.index(sum(data["proved_at"]))
+        yield from _said(ladder_fault(data["proved_at"][top], look, allowed, level, sigma, p_lower))
+    elif p_lower != 0:
+        yield f"p_lower={p_lower!r} is claimed where nothing was proved (abstained)"
+        return
+    for counts in (data["proved_at"], data["counts"]) if data["proved_at"] != data["counts"] else (data["counts"],):
+        if counts:
+            look = allowed.looks.index(sum(counts))
+            yield from _said(ladder_modesty(counts[top], look, allowed, level, sigma, p_lower))
+
+
+def _betting_faults(data: dict[str, Any], allowed: Allowance, level: Fraction) -> Iterator[str]:
+    at = data["proved_at"] or data["counts"]
+    if (data["p_lower"] == 0) != data["abstained"]:
+        yield f"p_lower={data['p_lower']!r} does not belong to abstained={data['abstained']}"
+        return
+    k, look = at[data["prediction"]], allowed.looks.index(sum(at))
+    yield from _said(betting_fault(k, look, allowed, level, data["sigma"], data["p_lower"]))
+
+
+_SEQUENTIAL = {"grid": _ladder_faults, "betting": _betting_faults}
+
+
+def _said(fault: str | None) -> Iterator[str]:
+    if fault is not None:
+        yield fault
+
+
+def _bound_faults(data: dict[str, Any], counts: list[int], level: Fraction) -> Iterator[str]:
+    n, top = sum(counts), data["prediction"]
     share = level if data["bound"] == "one-sided" else level / 2
     fault = _lower_fault(counts[top], n, share, data["p_lower"])
     if fault is not None:
@@ -93,7 +177,7 @@ def _lower_fault(k: int, n: int, level: Fraction, claimed: float) -> str | None:
         return "above the lower confidence bound"
     tighter = p * (1 + SLACK)
     if tighter < 1 and upper_tail(k, n, tighter) <= target:
-        return "below the lower confidence bound"
+        return _TOO_LOW
     return None
 
 
