@@ -50,11 +50,12 @@ class Setting:
 
     Attributes:
         images: certified, evenly spaced over the test part.
-        bfloat16: run network and denoiser in autocast bfloat16; the noise and what is counted stay float32.
+        bfloat16: run network and denoiser in autocast bfloat16, the network channels last (a third faster on a CPU with
+            such instructions); the noise stays float32.
     """
 
     name: str
-    images: int = 50
+    images: int = 40
     n0: int = 10
     n: int = 100
     tau: float = 0.75
@@ -76,7 +77,7 @@ def methods(setting: Setting, models: Path, study_set: StudySet, sigma: float) -
             raise InputError(f"{needed} is missing; train it with: python -m training.study_segmentation --set {part}")
     network = smp_unet(study_set.images.shape[1], len(study_set.class_names))
     network.load_state_dict(load_file(weights))
-    speed = Acceleration("bfloat16" if setting.bfloat16 else "float32")
+    speed = Acceleration("bfloat16", channels_last=True) if setting.bfloat16 else Acceleration()
     plain = Accelerated(network.eval(), speed)
     denoiser = load_denoiser(f"diffusers:{folder}", autocast=speed.dtype)
     return {PLAIN: plain, DENOISED: Compose(denoiser.at(sigma), plain).eval()}
