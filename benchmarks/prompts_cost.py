@@ -11,17 +11,17 @@ clock and of processor time (with one thread the latter is the steadier figure o
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
+from benchmarks.models import clip_sized
 from benchmarks.reference.cohen_promptsmooth import PromptedModel, certify
+from benchmarks.timing import Times, alternate
 from certimed.assets import demo_prompts
 from certimed.noise import NoiseKey, NoiseStream
 from certimed.presets import classification_preset
@@ -48,26 +48,6 @@ class _Enough(Exception):
     """Ends the set-up of the linearised encoder after a few rows."""
 
 
-class Times(NamedTuple):
-    """One run of one side: seconds on the clock, and seconds of processor time, which other processes disturb less."""
-
-    wall: float
-    processor: float
-
-
-def alternate(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[Times]]:
-    """Times of each side, run in turn after one run to warm up."""
-    times: dict[str, list[Times]] = {name: [] for name in sides}
-    for work in sides.values():
-        work()
-    for _ in range(repeats):
-        for name, work in sides.items():
-            wall, processor = time.perf_counter(), time.process_time()
-            work()
-            times[name].append(Times(time.perf_counter() - wall, time.process_time() - processor))
-    return times
-
-
 def show(title: str, times: dict[str, list[Times]], bar: str) -> None:
     """Medians, ranges, and the ratio of the second side to the first."""
     print(f"\n{title}")
@@ -82,26 +62,6 @@ def show(title: str, times: dict[str, list[Times]], bar: str) -> None:
         ratios = sorted(getattr(b, kind) / getattr(a, kind) for a, b in zip(first, second))
         spread = f"({ratios[0]:.3f} to {ratios[-1]:.3f})"
         print(f"  ratio, {kind:<9} {statistics.median(ratios):.3f} {spread}; {bar}", flush=True)
-
-
-def plip_sized(folder: Path) -> VisionLanguageModel:
-    """A CLIP of PLIP's size with random weights, written and loaded like the real one."""
-    from open_clip.tokenizer import SimpleTokenizer
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
-
-    words = SimpleTokenizer()
-    ends = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
-    vocabulary = {ends.get(word, word): index for word, index in words.encoder.items()}
-    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
-    merges = "\n".join(["#version: 0.2", *(" ".join(pair) for pair in words.bpe_ranks), ""])
-    (folder / "merges.txt").write_text(merges, encoding="utf-8")
-    last = len(vocabulary) - 1
-    config = CLIPConfig(text_config={"bos_token_id": last - 1, "eos_token_id": last, "pad_token_id": last})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        CLIPModel(config).save_pretrained(folder)
-    CLIPImageProcessor().save_pretrained(folder)
-    return load(f"hf:{folder}")
 
 
 def methods_at_once(repeats: int, n: int) -> None:
@@ -218,7 +178,7 @@ def main() -> None:
         methods_at_once(given.repeats, given.n)
     if set(parts) - {"methods"}:
         with tempfile.TemporaryDirectory() as folder:
-            vlm = plip_sized(Path(folder))
+            vlm = clip_sized(Path(folder))
             if "zero-shot" in parts:
                 zero_shot(vlm, given.repeats)
             if "per-sample" in parts:

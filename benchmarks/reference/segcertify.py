@@ -38,9 +38,16 @@ def segcertify(
     n = len(estimation)
     modes = stats.mode(selection.reshape(len(selection), -1), axis=0).mode
     agreeing = (estimation.reshape(n, -1) == modes).sum(axis=0)
-    p_values = np.array([stats.binomtest(int(k), n, tau, alternative="greater").pvalue for k in agreeing])
-    certified = holm_by_sorting(p_values, alpha) if correction == "holm" else p_values <= alpha / p_values.size
+    certified = test_pixels(agreeing, n, tau=tau, alpha=alpha, correction=correction)
     return modes.reshape(space), certified.reshape(space)
+
+
+def test_pixels(
+    agreeing: NDArray[np.int64], n: int, *, tau: float, alpha: float, correction: str = "holm"
+) -> NDArray[np.bool_]:
+    """Certified pixels from agreement counts ``(K,)``: one binomial test a pixel, then the correction."""
+    p_values = np.array([stats.binomtest(int(k), n, tau, alternative="greater").pvalue for k in agreeing])
+    return holm_by_sorting(p_values, alpha) if correction == "holm" else p_values <= alpha / p_values.size
 
 
 def holm_by_sorting(p_values: NDArray[np.float64], alpha: float) -> NDArray[np.bool_]:

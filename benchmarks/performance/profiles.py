@@ -1,0 +1,62 @@
+"""How sure smoothed classifiers are: the counts of the studies' certificates, kept without ids or images.
+
+The studies certified 288 test images at four sigmas with n = 1 000 samples, too few to replay a budget of 10 000. So
+runs of full length are drawn from what the counts make likely: class probabilities from Jeffreys' posterior
+(Dirichlet, counts + 1/2), then a class for every sample.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.performance.recordings import Run
+from certimed.errors import InputError
+
+FILE = "performance_profiles.json"
+KEPT = Path(__file__).parents[1] / "results" / FILE
+METHODS = ("none", "few-shot")
+
+Profiles = dict[str, dict[str, dict[str, list[list[int]]]]]
+"""Set -> sigma -> method -> for every image its label, then the counts of all classes."""
+
+
+def collect(studies: Path, results: Path) -> Path:
+    """Write the profiles of the studies found below ``studies``; without any, those kept with the repository serve.
+
+    Raises:
+        InputError: neither studies nor kept profiles.
+    """
+    found: Profiles = {}
+    for path in sorted(studies.glob("promptsmooth/*/sigma-*.jsonl")):
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        sigma = path.stem.removeprefix("sigma-")
+        found.setdefault(path.parent.name, {})[sigma] = {
+            method: [[line["label"], *line["certificates"][method]["counts"]] for line in lines] for method in METHODS
+        }
+    target = results / FILE
+    if found:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(found, separators=(",", ":")) + "\n", encoding="utf-8")
+        return target
+    if target.exists() or KEPT.exists():
+        return target if target.exists() else KEPT
+    raise InputError(
+        f"{studies} has no finished study and {KEPT} does not exist; run benchmarks.study_promptsmooth first"
+    )
+
+
+def likely_runs(path: Path, n0: int, n: int, every: int = 1) -> Iterator[tuple[str, Run]]:
+    """One run of full length for every ``every``-th image, sigma and method, with the name of its set."""
+    profiles: Profiles = json.loads(path.read_text(encoding="utf-8"))
+    rng = np.random.default_rng(0)
+    for name, sigmas in profiles.items():
+        for sigma, methods in sigmas.items():
+            for method, images in methods.items():
+                for image, (label, *counts) in enumerate(images[::every]):
+                    p = rng.dirichlet(np.array(counts) + 0.5)
+                    won = rng.choice(len(counts), size=n0 + n, p=p).astype(np.uint8)
+                    yield name, Run(image, label, method, float(sigma), len(counts), won[:n0], won[n0:])
