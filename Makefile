@@ -4,12 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-slow lint types unit clean
+.PHONY: demo test test-slow lint types unit docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/certimed demo
 
-test: lint types unit
+test: lint types docs unit
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -21,6 +21,10 @@ types: $(VENV)/.dev
 # One thread a process: the tests' models are small, and threads that wait for each other cost more than they bring.
 unit: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+# The documentation site, in site/; a dead link or a page that is in no menu is an error.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
@@ -37,4 +41,4 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@ $(VENV)/.demo
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache
