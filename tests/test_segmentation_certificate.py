@@ -176,12 +176,12 @@ from certimed.segmentation import SmoothedSegmenter
 torch.set_num_threads(1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 image = torch.rand(1, 512, 512)
-SmoothedSegmenter(lambda x: torch.cat([x, 1 - x], 1), 2, 0.25).certify(image, n=int(sys.argv[1]))
+SmoothedSegmenter(lambda x: torch.cat([x, 1 - x], 1), 2, 0.25).certify(image, budget=sys.argv[1])
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 
 
-def peak_mib(n: int) -> float:
+def peak_mib(n: int | str) -> float:
     result = subprocess.run([sys.executable, "-c", MEMORY, str(n)], capture_output=True, text=True, check=True)
     return float(result.stdout)
 
@@ -194,6 +194,11 @@ def test_peak_memory_of_a_large_image():
 @pytest.mark.slow
 def test_peak_memory_does_not_grow_with_n():
     assert abs(peak_mib(10_000) - peak_mib(1_000)) < 10
+
+
+@pytest.mark.slow
+def test_peak_memory_does_not_grow_with_looks():
+    assert abs(peak_mib("pixels:200,400,1000,2000") - peak_mib(1_000)) < 10
 
 
 def test_a_volume_is_certified_like_an_image():
