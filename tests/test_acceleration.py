@@ -246,6 +246,8 @@ def test_models_in_low_precision_of_their_own_are_not_called_float32() -> None:
     mixed = Net()
     mixed.head.half()
     assert arithmetic(mixed) == "float16 weights"
+    assert arithmetic(Acceleration(channels_last=True).wrap(mixed)) == "float16 weights, channels last"
+    assert arithmetic(mixed, BF16) == arithmetic(BF16.wrap(mixed)) == "bfloat16 autocast"
 
 
 @torch.inference_mode()

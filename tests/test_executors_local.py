@@ -183,3 +183,25 @@ if __name__ == "__main__":
             return  # ended; nobody has asked for its exit code
         time.sleep(0.1)
     pytest.fail("the worker is still alive")
+
+
+@pytest.mark.parametrize(
+    ("workers", "threads", "variable", "expected"),
+    [
+        (None, None, None, (8, 1)),
+        (2, None, None, (2, 4)),
+        (3, None, None, (3, 2)),
+        (16, None, None, (16, 1)),
+        (2, 3, "5", (2, 3)),
+        (2, None, "5", (2, 5)),
+        (None, None, "4", (2, 4)),
+        (2, None, "lots", (2, 4)),
+    ],
+)
+def test_workers_share_the_cores_unless_told_otherwise(monkeypatch, workers, threads, variable, expected):
+    monkeypatch.setattr("certimed.executors.local.available_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    executor = LocalExecutor(workers, threads=threads)
+    assert (executor.workers, executor.threads) == expected

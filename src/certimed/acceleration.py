@@ -65,9 +65,11 @@ class Acceleration:
 
     def __str__(self) -> str:
         """What provenance records, e.g. ``"bfloat16 autocast, compiled"``."""
-        words = [self.precision if self.dtype is None else f"{self.precision} autocast"]
-        words += ["compiled"] * self.compile + ["channels last"] * self.channels_last
-        return ", ".join(words)
+        return self._of("float32")
+
+    def _of(self, weights: str) -> str:
+        words = [weights if self.dtype is None else f"{self.precision} autocast"]
+        return ", ".join(words + ["compiled"] * self.compile + ["channels last"] * self.channels_last)
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -93,7 +95,7 @@ class Acceleration:
             InputError: the model's device does not compute in this precision.
             ModelError: a module in training mode.
         """
-        if self == Acceleration():
+        if self == FLOAT32:
             return model
         check_evaluation_mode(model)
         if isinstance(model, nn.Module):
@@ -101,6 +103,10 @@ class Acceleration:
                 self.check_device(parameter.device)
                 break
         return Accelerated(model, self)
+
+
+FLOAT32 = Acceleration()
+"""The model as it is."""
 
 
 class Accelerated(nn.Module):
@@ -151,20 +157,22 @@ class Accelerated(nn.Module):
         return str(self.acceleration)
 
 
-def arithmetic(model: Model) -> str:
+def arithmetic(model: Model, acceleration: Acceleration | None = None) -> str:
     """Arithmetic of a model's forward pass, for provenance: ``"float32"``, ``"bfloat16 autocast, compiled"``, ...
 
     Parts of a module that switch precision themselves (a denoiser under autocast) are named behind it; they say so in
     an attribute ``arithmetic``.
+
+    Args:
+        model: wrapped or not.
+        acceleration: describe the model as if wrapped in it.
     """
+    how = model.acceleration if isinstance(model, Accelerated) else acceleration or FLOAT32
     if not isinstance(model, nn.Module):
-        return "float32"
-    if isinstance(model, Accelerated):
-        words = [str(model.acceleration)]
-    else:
-        kinds = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
-        low = sorted(str(kind).removeprefix("torch.") for kind in kinds - {torch.float32})
-        words = [f"{' and '.join(low)} weights" if low else "float32"]
+        return str(how)
+    kinds = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    low = sorted(str(kind).removeprefix("torch.") for kind in kinds - {torch.float32})
+    words = [how._of(f"{' and '.join(low)} weights" if low else "float32")]
     inner = {(type(part).__name__, part.arithmetic) for part in model.modules() if hasattr(part, "arithmetic")}
     return ", ".join([*words, *(f"{name} in {how}" for name, how in sorted(inner) if how)])
 

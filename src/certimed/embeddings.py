@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from certimed.acceleration import Acceleration, arithmetic
+from certimed.acceleration import FLOAT32, Acceleration, arithmetic
 from certimed.errors import InputError, ModelError
 from certimed.noise import NoiseKey, NoiseStream, item_id
 from certimed.sampling import default_batch_size, noisy_batches
@@ -73,7 +73,7 @@ class ImageEncoder(nn.Module):
                 raise InputError("the denoiser is in training mode; call denoiser.eval() first")
             name = denoiser_id or _state_hash(denoiser)
             self.identity = hashlib.sha256(json.dumps([vlm.identity, name]).encode()).hexdigest()
-        self._features = (acceleration or Acceleration()).wrap(_Features(vlm, denoiser))
+        self._features = (acceleration or FLOAT32).wrap(_Features(vlm, denoiser))
         self.arithmetic = arithmetic(self._features)
 
     def forward(self, x: Tensor) -> Tensor:

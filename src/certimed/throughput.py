@@ -117,6 +117,13 @@ def probe_batch_size(model: Model, image: Tensor, *, sigma: float = 0.25) -> int
     return measured.batch_size
 
 
+def settled(batch_size: int | str | None) -> int | None:
+    """The number, or None; InputError for :data:`AUTO`, which somebody has to settle by :func:`probe_batch_size`."""
+    if isinstance(batch_size, str):
+        raise InputError(f"batch_size={batch_size!r} is settled once a run; give what probe_batch_size finds")
+    return batch_size
+
+
 def check_batch_size(batch_size: int | str | None) -> int | str | None:
     """Return it, or raise InputError unless it is positive, :data:`AUTO` or None (the default for the device)."""
     if batch_size is None or batch_size == AUTO or (isinstance(batch_size, int) and batch_size >= 1):

@@ -27,8 +27,8 @@ class LocalExecutor:
 
     Args:
         workers: processes; default one for each processor core and thread.
-        threads: threads of each worker's arithmetic. Results may differ in rounding between thread counts, not between
-            worker counts.
+        threads: threads of each worker's arithmetic; default OMP_NUM_THREADS where it is set, else an equal share of
+            the cores. Results may differ in rounding between thread counts, not between worker counts.
         gpus: ids of GPUs, dealt to the workers in turn; each worker sees its own only, as ``cuda``.
         retries: how often an image is tried again after its worker ended (out of memory, kill -9).
 
@@ -37,12 +37,13 @@ class LocalExecutor:
     """
 
     def __init__(
-        self, workers: int | None = None, *, threads: int = 1, gpus: Sequence[str] = (), retries: int = 2
+        self, workers: int | None = None, *, threads: int | None = None, gpus: Sequence[str] = (), retries: int = 2
     ) -> None:
-        self.workers = workers if workers is not None else max(1, (os.cpu_count() or 1) // max(1, threads))
-        if self.workers < 1 or threads < 1 or retries < 0:
+        cores = available_cores()
+        self.workers = workers if workers is not None else max(1, cores // max(1, threads or _wanted_threads() or 1))
+        self.threads = threads if threads is not None else _wanted_threads() or max(1, cores // max(1, self.workers))
+        if self.workers < 1 or self.threads < 1 or retries < 0:
             raise InputError(f"workers={workers}, threads={threads}, retries={retries}: use 1, 1 and 0 or more")
-        self.threads = threads
         self.gpus = tuple(gpus)
         self.retries = retries
 
@@ -52,6 +53,18 @@ class LocalExecutor:
     def run(self, work: Work[T, R], tasks: Iterable[T]) -> Iterator[tuple[T, R | Lost]]:
         """See :class:`certimed.executors.Executor`."""
         return drive(_Processes(work, self.threads, self.gpus), tasks, self.workers, self.retries)
+
+
+def available_cores() -> int:
+    """Cores this process may use, which on a shared machine are fewer than it has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _wanted_threads() -> int | None:
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    return int(text) if text.isdigit() and int(text) > 0 else None
 
 
 @dataclass(eq=False)

@@ -58,7 +58,8 @@ def _mixed(geometry: Geometry, x: Tensor) -> Tensor:
     if geometry.channels == REPEAT:
         return x.expand(*x.shape[:axis], 3, *x.shape[axis + 1 :])
     if geometry.channels == LUMA:
-        return torch.einsum("c,...chw->...hw", x.new_tensor(LUMA_WEIGHTS), x).unsqueeze(axis)
+        with torch.autocast(x.device.type, enabled=False):  # a model in low precision still resizes in float32
+            return torch.einsum("c,...chw->...hw", x.new_tensor(LUMA_WEIGHTS), x).unsqueeze(axis)
     return x.mean(dim=axis, keepdim=True) if geometry.channels == MEAN else x
 
 
