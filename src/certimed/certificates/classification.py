@@ -100,6 +100,11 @@ class ClassCertificate:
         return carried
 
     @property
+    def stop(self) -> str:
+        """Why the samples ended in a word or two: ``"answered"``, ``"futile"`` or ``"cap reached"``."""
+        return self.stopped.partition(":")[0]
+
+    @property
     def abstention(self) -> str | None:
         """Why nothing was proved: ``"too few samples"`` if the majority is there but not significant with the samples
         drawn (or, where the budget gave up early, with all it could have drawn), else ``"unstable under noise"``; None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -37,7 +38,24 @@ def print_accuracy(
     out.print("certified accuracy (%) at radius r:" if labelled else "images certified (%) at radius r, no labels:")
     frozen = {key for key, records in runs.items() if _is_frozen(records, key[1])}
     out.print(_accuracy_table(summaries, radii, labelled, frozen))
+    if _adaptive(summaries):
+        out.print(_why_samples_ended(summaries.values()), highlight=False)
     out.print(_LEGEND, style="dim", highlight=False)
+
+
+def _adaptive(summaries: Mapping[tuple[float, str], ClassificationSummary]) -> bool:
+    """Whether images got as many samples as they needed, instead of one fixed number."""
+    return any(stop != "cap reached" for summary in summaries.values() for stop in summary.stops)
+
+
+def _why_samples_ended(summaries: Collection[ClassificationSummary]) -> str:
+    """Mean samples and stops, over all certificates."""
+    mean = sum(summary.mean_samples for summary in summaries) / len(summaries)
+    stops: Counter[str] = Counter()
+    for summary in summaries:
+        stops.update({stop: share / len(summaries) for stop, share in summary.stops.items()})
+    why = ", ".join(f"{stop} {100 * share:.0f} %" for stop, share in stops.most_common())
+    return f"samples (n): {mean:,.0f} an image on average; {why}"
 
 
 def _accuracy_table(
@@ -48,7 +66,8 @@ def _accuracy_table(
 ) -> Table:
     shown = _informative(summaries.values(), radii)
     table = Table(box=SIMPLE_HEAD, padding=0)
-    for heading in ("sigma", "prompt", "clean", "noisy", *(f"r={r:g}" for r in shown), "few", "unst."):
+    samples = ["n"] if _adaptive(summaries) else []
+    for heading in ("sigma", "prompt", "clean", "noisy", *(f"r={r:g}" for r in shown), "few", "unst.", *samples):
         table.add_column(heading, justify="left" if heading == "prompt" else "right", no_wrap=True)
     previous = None
     for (sigma, method), summary in summaries.items():
@@ -64,6 +83,7 @@ def _accuracy_table(
             *(_percent(value) for value, r in zip(curve or (), summary.radii) if r in shown),
             _percent(summary.too_few_samples),
             _percent(summary.unstable),
+            *(f"{summary.mean_samples:.0f}" for _ in samples),
         )
     return table
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from certimed.certificates import TOO_FEW_SAMPLES, UNSTABLE, ClassCertificate
@@ -33,6 +34,8 @@ class ClassificationSummary:
         too_few_samples, unstable: shares abstained, by reason; they sum to the abstained share.
         mean_radius: mean radius, 0 for abstained or wrong images ("average certified radius"; it misleads alone).
         confidence: level of the intervals.
+        mean_samples: mean number of estimation samples of a certified image.
+        stops: share of certified images by why their samples ended, e.g. ``{"answered": 0.8, "futile": 0.2}``.
     """
 
     images: int
@@ -48,6 +51,8 @@ class ClassificationSummary:
     mean_radius: float
     confidence: float
     failed: int = 0
+    mean_samples: float = 0.0
+    stops: Mapping[str, float] = field(default_factory=dict)
 
     def to_rows(self) -> list[dict[str, Any]]:
         """The certified accuracy curve as rows of a table, one a radius; None where there were no labels."""
@@ -122,6 +127,8 @@ def summarise(
         mean_radius=sum(counted) / total,
         confidence=confidence,
         failed=failed,
+        mean_samples=sum(c.n for c in certificates) / len(certificates),
+        stops={stop: count / len(certificates) for stop, count in Counter(c.stop for c in certificates).most_common()},
     )
 
 

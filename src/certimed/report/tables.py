@@ -113,6 +113,7 @@ def accuracy_rows(summaries: AccuracySummaries) -> list[dict[str, Any]]:
             "noisy_accuracy": summary.noisy_accuracy,
             "too_few_samples": summary.too_few_samples,
             "unstable": summary.unstable,
+            "mean_samples": summary.mean_samples,
         }
         for (sigma, method), summary in summaries.items()
         for row in summary.to_rows()

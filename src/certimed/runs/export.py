@@ -22,8 +22,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 CLASS_COLUMNS = (
     "item", "method", "status", "reason", "label", "label_name", "prediction", "prediction_name", "abstained",
-    "correct", "radius", "p_lower", "q_upper", "top_count", "n0", "n", "alpha", "sigma", "bound", "scope", "space",
-    "native_radius", "clean", "counts", "seconds",
+    "correct", "radius", "p_lower", "q_upper", "top_count", "n0", "n", "budget", "looks", "stopped", "alpha", "sigma",
+    "bound", "scope", "space", "native_radius", "clean", "counts", "proved_at", "seconds",
 )  # fmt: skip
 MASK_COLUMNS = (
     "item", "method", "status", "reason", "group", "share_certified", "radius", "tau", "threshold", "pixels",
@@ -162,14 +162,14 @@ def _class_row(data: dict[str, Any], method: str | None, cert: dict[str, Any], n
     label, abstained = data["label"], cert.get("abstained")
     row = {"item": data["item"], "method": method, "status": data["status"], "reason": data["reason"], "label": label}
     row["label_name"] = _name(names, label)
-    if not cert:
+    if method is None:
         return row
     _check_kinds(cert, {"abstained": bool, "prediction": int, "radius": (int, float)})
     row |= {name: cert[name] for name in CLASS_COLUMNS if name in cert and name not in row}
     row["prediction_name"] = _name(names, cert["prediction"])
     row["correct"] = None if label is None else bool(not abstained and cert["prediction"] == label)
     row["top_count"] = cert["counts"][cert["prediction"]]
-    row["counts"] = json.dumps(cert["counts"])
+    row["counts"], row["proved_at"] = json.dumps(cert["counts"]), json.dumps(cert["proved_at"])
     row["native_radius"] = _native_radius(cert)
     row["clean"] = data["clean"].get(method)
     return row
@@ -178,7 +178,7 @@ def _class_row(data: dict[str, Any], method: str | None, cert: dict[str, Any], n
 def _mask_row(data: dict[str, Any], method: str | None, cert: dict[str, Any], names: list[str]) -> dict[str, Any]:
     row = {"item": data["item"], "method": method, "status": data["status"], "reason": data["reason"]}
     row["group"] = data["group"]
-    if cert:
+    if method is not None:
         row |= {name: cert[name] for name in MASK_COLUMNS if name in cert and name not in row}
         row["pixels"] = math.prod(cert["shape"][1:])
         row["native_radius"] = _native_radius(cert)

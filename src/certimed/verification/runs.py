@@ -174,7 +174,7 @@ def _belongs(check: RunCheck, method: str, item: str, certificate: dict[str, Any
     settings = check.manifest.get("settings")
     settings = settings if isinstance(settings, dict) else {}
     masks = check.manifest.get("task") == "segment"
-    for name in (*_SETTINGS, *(() if settings.get("budget") else ("n",)), *(() if masks else ("alpha",))):
+    for name in (*_SETTINGS, *(() if settings.get("budget") else ("n",)), *(() if masks else ("alpha", "budget"))):
         if name in settings and name in certificate and certificate[name] != settings[name]:
             yield f"{name}={certificate[name]!r} is not the run's {name}={settings[name]!r}"
     if masks:
