@@ -87,6 +87,8 @@ def test_a_bare_module_is_certified_verified_and_redrawn(place):
     manifest = json.loads(Path("run/run.json").read_text())
     assert manifest["prompts"]["methods"] == ["model"]
     assert manifest["classes"] == ["dark", "light"]
+    first = json.loads(Path("run/certificates.jsonl").read_text().splitlines()[0])
+    assert manifest["model_ids"] == {"model": first["certificates"]["model"]["provenance"]["model"]}
     assert "true: 4 certificates of 4 images" in call("verify", "run")
     assert "4 of 4 counts are equal" in call("verify", "run", "--resample", 4, *BARE)
 

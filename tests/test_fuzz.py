@@ -106,7 +106,7 @@ def bombs(folder: Path) -> None:
     shape = (44, 5000, 5000)
     stream = io.BytesIO()
     np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
-    packed = zipfile.ZipFile(folder / "zeros.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1)
+    packed = zipfile.ZipFile(folder / "zeros.npz", "w", zipfile.ZIP_DEFLATED)
     with packed, packed.open("images.npy", "w", force_zip64=True) as member:
         member.write(stream.getvalue())
         for _ in range(shape[0]):

@@ -73,8 +73,9 @@ def test_workers_give_the_same_lines(run, tmp_path):
     }  # fmt: skip
     settings = classify.Settings(0.25, 10, 50, 1e-3, "one-sided", 0, None)
     job = classify.prepare(**prepare)
+    comparison = job.comparison(settings.sigma)
     options = Running(out=tmp_path / "run", workers=2).checked()
-    folder, part = options.open(job.dataset, lambda data: {**classify.manifest(job, settings), "data": data})
+    folder, part = options.open(job.dataset, lambda data: classify.manifest(job, comparison, settings, data))
     work = ClassificationWork(make_classification, prepare=prepare, settings=settings)
     with folder:
         assert len(list(certify_with(options.crew(), work, part, folder))) == IMAGES

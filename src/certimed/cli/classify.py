@@ -235,7 +235,9 @@ def _announcer(bar: object, task: int) -> Callable[[str], None]:
     return announce
 
 
-def manifest(job: Job, settings: Settings, data: dict[str, Any] | None = None) -> dict[str, Any]:
+def manifest(
+    job: Job, comparison: PromptComparison, settings: Settings, data: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Everything needed to redo the run; ``data`` is its part about the data set where it is known already."""
     return {
         "task": "classify",
@@ -247,6 +249,7 @@ def manifest(job: Job, settings: Settings, data: dict[str, Any] | None = None) -
         "classes": list(job.class_names),
         "templates": list(job.templates),
         "prompts": job.prompting.record(),
+        "model_ids": comparison.model_ids(),
         "denoiser": None if job.denoiser is None else denoiser_identity(job.denoiser),
         "data": data_section(job.dataset) if data is None else data,
         "provenance": collect_provenance(str(job.model.device), model=job.model.identity).to_dict(),

@@ -85,8 +85,10 @@ def classification(folder: Path, *, images: int, n: int, seed: int) -> None:
     runs = {}
     for sigma in SIGMAS:
         settings = classify.Settings(sigma, n0=100, n=n, alpha=1e-3, bound="one-sided", seed=seed, batch_size=None)
-        with RunFolder.create(folder / f"prompts-sigma-{sigma:g}", classify.manifest(job, settings)) as target:
-            classify.certify(job, job.comparison(sigma), settings, target)
+        comparison = job.comparison(sigma)
+        about = classify.manifest(job, comparison, settings)
+        with RunFolder.create(folder / f"prompts-sigma-{sigma:g}", about) as target:
+            classify.certify(job, comparison, settings, target)
             runs[sigma] = list(target.records())
     print_accuracy({(sigma, method): records for sigma, records in runs.items() for method in METHODS})
     out.print(f"The largest radius, in words. {printable(_example(runs).statement(), 1000)}", highlight=False)

@@ -307,7 +307,7 @@ def _certify(work: Plan, job: classify.Job, sigma: float) -> list[ClassRecord]:
     ).checked()
     comparison = job.comparison(sigma)
     folder = work.folder / f"sigma-{sigma:g}"
-    about = classify.manifest(job, settings) | {"preset": json.loads(json.dumps(asdict(work.preset)))}
+    about = classify.manifest(job, comparison, settings) | {"preset": json.loads(json.dumps(asdict(work.preset)))}
     with RunFolder.create_or_resume(folder, about) as target:
         classify.certify(job, comparison, settings, target)
         return list(target.records())

@@ -129,7 +129,7 @@ def run_classification(running: Running, prepare: dict[str, Any], settings: clas
     """
     job = classify.prepare(**prepare)
     comparison = job.comparison(settings.sigma, settings.space)
-    folder, part = running.open(job.dataset, lambda data: classify.manifest(job, settings, data))
+    folder, part = running.open(job.dataset, lambda data: classify.manifest(job, comparison, settings, data))
     with folder:
         crew, again = running.crew(), running.retry_failed
         if crew is None:

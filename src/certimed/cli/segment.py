@@ -276,6 +276,9 @@ def manifest(job: Job, settings: MaskSettings, data: dict[str, Any] | None = Non
         "settings": asdict(settings),
         "methods": settings.names(job.methods),
         "model": {"name": job.segmenter.name, "identity": job.segmenter.model_id},
+        "model_ids": {
+            name: job.model_ids(settings)[name.partition(" tau ")[0]] for name in settings.names(job.methods)
+        },
         "denoiser": job.denoiser_id,
         "classes": list(job.class_names),
         "data": data_section(job.dataset) if data is None else data,

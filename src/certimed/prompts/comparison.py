@@ -101,6 +101,10 @@ class PromptComparison:
         names = ", ".join(method.name for method in self.methods)
         return f"PromptComparison({self.vlm.name}, methods={names}, sigma={self.sigma:g})"
 
+    def model_ids(self) -> dict[str, str]:
+        """Identity of each method's model, as its certificates carry it."""
+        return {method.name: method.model_id(self.encoders) for method in self.methods}
+
     def certify(self, image: Tensor | NDArray[np.floating], **settings: object) -> dict[str, ClassCertificate]:
         """The certificates of :meth:`run` alone, by method name; arguments as there."""
         results = self.run(image, **settings)  # type: ignore[arg-type]
@@ -163,7 +167,7 @@ class PromptComparison:
                 bound=bound,
                 device=str(tensor.device),
                 dtype=_precision(method.encoder(subject), cache),
-                model_id=method.model_id(subject),
+                model_id=method.model_id(self.encoders),
                 intensity=intensity,
                 scope=method.scope,
                 space=self.space,

@@ -7,6 +7,8 @@ on the longest prompt's length, never on the encoder's full context.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -85,6 +87,14 @@ class PromptLearner(nn.Module):
     def length(self) -> int:
         """Number of context tokens, M."""
         return int(self.context.shape[-2])
+
+    @property
+    def identity(self) -> str:
+        """Hex SHA-256 over all that decides the text features, the frozen model aside: context, names and layout."""
+        settled = [list(self.context.shape), self.class_names, self.position, self.suffix]
+        digest = hashlib.sha256(json.dumps(settled).encode())
+        digest.update(self.context.detach().float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     @property
     def per_class(self) -> bool:

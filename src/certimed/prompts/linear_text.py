@@ -33,6 +33,7 @@ class LinearText:
         jacobian: float32 ``(K, D, P)`` with ``P = M d`` context coordinates.
         per_class: whether each class moves its own context.
         logit_scale: the model's.
+        identity: of the learner, see :attr:`PromptLearner.identity`.
     """
 
     def __init__(self, learner: PromptLearner, *, progress: Callable[[int, int], None] | None = None) -> None:
@@ -66,6 +67,7 @@ class LinearText:
         self.jacobian = torch.stack(rows, dim=1)
         self.per_class = learner.per_class
         self.logit_scale = learner.vlm.logit_scale
+        self.identity = learner.identity
 
     @torch.no_grad()
     def tune(self, embeddings: Tensor, *, steps: int = PUBLISHED_STEPS, lr: float = PUBLISHED_LR) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,17 +110,25 @@ class Method(ABC):
         """What embeds this method's views."""
         return subject.encoders.get(self.stream, subject.encoders["plain"])
 
-    def model_id(self, subject: Subject) -> str:
-        """Hex SHA-256 over encoder and method."""
-        encoder = self.encoder(subject)
+    def model_id(self, encoders: Mapping[str, ImageEncoder]) -> str:
+        """Hex SHA-256 over encoder (of a comparison's, by stream) and method: over what makes them, not over results.
+
+        Text features are results: another number of threads may round them differently, and be the same model.
+        """
+        encoder = encoders.get(self.stream, encoders["plain"])
         return hashlib.sha256(json.dumps([encoder.identity, *self.settings]).encode()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
 class FixedText(Method):
-    """Text features settled before the image is seen: none, few-shot, pool, a linear probe, any class list."""
+    """Text features settled before the image is seen: none, few-shot, pool, a linear probe, any class list.
+
+    Attributes:
+        recipe: what the features were made of, in plain JSON types; without it their own digest identifies them.
+    """
 
     classifier: PromptedClassifier
+    recipe: tuple[Any, ...] | None = field(default=None, kw_only=True)
 
     @property
     def num_classes(self) -> int:
@@ -130,7 +138,7 @@ class FixedText(Method):
     @property
     def settings(self) -> list[Any]:
         """See :class:`Method`."""
-        return ["fixed", _digest(self.classifier.text_features)]
+        return ["fixed", *(self.recipe or (_digest(self.classifier.text_features),))]
 
     def head(self, subject: Subject) -> Head:
         """See :class:`Method`."""
@@ -155,7 +163,7 @@ class PerImageText(Method):
     @property
     def settings(self) -> list[Any]:
         """See :class:`Method`."""
-        return ["per-image", _digest(self.tuner.learner.text_features()), self.copies, self.tuner.steps, self.tuner.lr]
+        return ["per-image", self.tuner.learner.identity, self.copies, self.tuner.steps, self.tuner.lr]
 
     def head(self, subject: Subject) -> Head:
         """Embeds the tuning copies (or finds them in the cache) and tunes."""
@@ -177,7 +185,7 @@ class PerSample(Method):
     @property
     def settings(self) -> list[Any]:
         """See :class:`Method`."""
-        return ["per-sample", _digest(self.classifier.linear.jacobian), self.classifier.steps, self.classifier.lr]
+        return ["per-sample", self.classifier.linear.identity, self.classifier.steps, self.classifier.lr]
 
     def head(self, subject: Subject) -> Head:
         """See :class:`Method`."""
@@ -306,11 +314,14 @@ def _fixed(
 ) -> FixedText:
     stream = "denoised" if name == "denoised" else "plain"
     if prompt is not None:
-        return FixedText(name, prompt.classifier(learner.vlm), stream=stream)
+        return FixedText(name, prompt.classifier(learner.vlm), stream=stream, recipe=("prompt", prompt.identity))
     if templates is not None:
-        return FixedText(name, ZeroShotClassifier(learner.vlm, learner.class_names, templates), stream=stream)
+        made = ZeroShotClassifier(learner.vlm, learner.class_names, templates)
+        captions = [templates] if isinstance(templates, str) else list(templates)
+        return FixedText(name, made, stream=stream, recipe=("templates", captions, list(learner.class_names)))
     with torch.no_grad():
-        return FixedText(name, PromptedClassifier(learner.vlm, learner.text_features()), stream=stream)
+        settled = PromptedClassifier(learner.vlm, learner.text_features())
+        return FixedText(name, settled, stream=stream, recipe=("context", learner.identity))
 
 
 def _check_names(names: Sequence[str], few_shot: Prompt | None, pool: Prompt | None, sound_start: str) -> None:
