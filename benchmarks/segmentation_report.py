@@ -17,6 +17,7 @@ TITLES = {
     "isic": "ISIC 2017: dermoscopy, lesion",
     "cvc": "CVC-ClinicDB: colonoscopy, polyp, split by sequence",
 }
+PUBLISHED_N = 100
 WANTED_RISE, WANTED_GAP = 0.30, 0.12
 """At sigma .5 a denoiser should raise guaranteed Dice by the first, or bring it within the second of clean Dice."""
 
@@ -51,8 +52,9 @@ def study_section(study: dict[str, Any]) -> str:
     setting = study["setting"]
     groups = "" if study["groups"] is None else f" of {study['groups']} sequences"
     precision = "bfloat16 autocast" if setting["bfloat16"] else "float32"
+    title = f"### {TITLES[study['set']]}" if setting["n"] == PUBLISHED_N else f"#### The same with n = {setting['n']}"
     head = (
-        f"### {TITLES[study['set']]}\n\n{setting['images']} test images{groups}, n0 = {setting['n0']}, "
+        f"{title}\n\n{setting['images']} test images{groups}, n0 = {setting['n0']}, "
         f"n = {setting['n']}, {precision}, seed {setting['seed']}.\n"
     )
     parts = [head, dice_table(study)]
@@ -99,11 +101,11 @@ def class_table(study: dict[str, Any]) -> str:
 def reading(study: dict[str, Any]) -> str:
     """What the denoiser brings at sigma .5, against the aim."""
     found = study["sigmas"]["0.5"]["methods"]
-    plain, denoised = (found[name]["foreground"]["guaranteed Dice"]["mean"] for name in ("plain", "denoised"))
-    clean = found["denoised"]["foreground"]["Dice (clean)"]["mean"]
-    met = denoised - plain >= WANTED_RISE or clean - denoised <= WANTED_GAP
-    return (
-        f"At sigma .5 the denoiser raises guaranteed Dice by {denoised - plain:.3f}, to {clean - denoised:.3f} below "
-        f"the clean Dice; the aim (a rise of {WANTED_RISE:g}, or within {WANTED_GAP:g} of clean) is "
-        f"{'met' if met else 'NOT met'}."
-    )
+    dice = {name: row["foreground"]["guaranteed Dice"]["mean"] for name, row in found.items()}
+    gap = found["denoised"]["foreground"]["Dice (clean)"]["mean"] - dice["denoised"]
+    said, met = f"At sigma .5 guaranteed Dice behind the denoiser is {gap:.3f} below the clean Dice", gap <= WANTED_GAP
+    if "plain" in dice:
+        rise = dice["denoised"] - dice["plain"]
+        said, met = f"{said} and {rise:.3f} above that without it", met or rise >= WANTED_RISE
+    verdict = "met" if met else "NOT met"
+    return f"{said}; the aim (within {WANTED_GAP:g} of clean, or {WANTED_RISE:g} above) is {verdict}."

@@ -1,9 +1,10 @@
 """Certified segmentation on real images: what is guaranteed with and without a denoiser in front.
 
     python -m benchmarks.study_segmentation --set jsrt --data ../shared/data --models studies
+    python -m benchmarks.study_segmentation --set isic --n 1000 --sigma 0.5 --methods denoised
     python -m benchmarks.study_segmentation --report docs/results.md
 
-The first certifies; every image is a line on disk, so a stopped run goes on where it was. The second writes the section
+The first two certify; every image is a line on disk, so a stopped run goes on where it was. The last writes the section
 of the report anew from the results of all sets. Networks and denoisers: ``python -m training.study_segmentation``.
 """
 
@@ -62,10 +63,11 @@ class Setting:
     alpha: float = 1e-3
     seed: int = 0
     sigmas: tuple[float, ...] = (0.25, 0.5, 1.0)
+    methods: tuple[str, ...] = (PLAIN, DENOISED)
     bfloat16: bool = True
 
 
-def methods(setting: Setting, models: Path, study_set: StudySet, sigma: float) -> dict[str, nn.Module]:
+def certified_models(setting: Setting, models: Path, study_set: StudySet, sigma: float) -> dict[str, nn.Module]:
     """The network alone, and behind the denoiser of its modality."""
     weights = models / f"unet_{setting.name}" / "model.safetensors"
     folder = models / f"denoiser_{DENOISER_OF[setting.name]}"
@@ -117,11 +119,13 @@ def certify(setting: Setting, data: Path, models: Path, folder: Path) -> tuple[S
         left = [image for image in images if image.id not in done]
         if not left:
             continue
-        made = methods(setting, models, study_set, sigma)
+        made = certified_models(setting, models, study_set, sigma)
         settings = MaskSettings(
             sigma=sigma, n0=setting.n0, n=setting.n, tau=setting.tau, alpha=setting.alpha, seed=setting.seed
         )
-        certifier = MaskCertifier(made, made[PLAIN], len(study_set.class_names), settings)
+        certifier = MaskCertifier(
+            {name: made[name] for name in setting.methods}, made[PLAIN], len(study_set.class_names), settings
+        )
         begin = time.perf_counter()
         for image in left:
             _, scores = certifier(image)
@@ -169,7 +173,7 @@ def results(setting: Setting, study_set: StudySet, images: list[MedicalImage], f
                     ),
                     study_set.class_names,
                 )
-                for method in (PLAIN, DENOISED)
+                for method in setting.methods
             },
         }
     return {
@@ -209,6 +213,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=root / "benchmarks" / "results")
     parser.add_argument("--images", type=int, default=Setting.images)
     parser.add_argument("--n", type=int, default=Setting.n)
+    parser.add_argument("--sigma", type=lambda text: tuple(map(float, text.split(","))), default=Setting.sigmas)
+    parser.add_argument("--methods", type=lambda text: tuple(text.split(",")), default=Setting.methods)
     parser.add_argument("--seed", type=int, default=Setting.seed)
     parser.add_argument("--float32", action="store_true", help="no bfloat16")
     parser.add_argument("--report", type=Path, nargs="?", const=root / "docs" / "results.md")
@@ -216,15 +222,29 @@ def main() -> None:
     if given.name is None and given.report is None:
         parser.error("give --set or --report")
     if given.name is not None:
-        setting = Setting(given.name, given.images, n=given.n, seed=given.seed, bfloat16=not given.float32)
-        folder = given.out / given.name
+        setting = Setting(
+            given.name,
+            given.images,
+            n=given.n,
+            seed=given.seed,
+            sigmas=given.sigma,
+            methods=given.methods,
+            bfloat16=not given.float32,
+        )
+        variant = given.name if given.n == Setting.n else f"{given.name}_n{given.n}"
+        folder = given.out / variant
         found = results(setting, *certify(setting, given.data, given.models, folder), folder)
         given.results.mkdir(parents=True, exist_ok=True)
-        target = given.results / f"segmentation_{given.name}.json"
+        target = given.results / f"segmentation_{variant}.json"
         target.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         print(f"written: {target}")
     if given.report is not None:
-        known = [path for name in DENOISER_OF if (path := given.results / f"segmentation_{name}.json").is_file()]
+        known = [
+            path
+            for name in DENOISER_OF
+            for pattern in (f"segmentation_{name}.json", f"segmentation_{name}_n*.json")
+            for path in sorted(given.results.glob(pattern))
+        ]
         write_section(given.report, [json.loads(path.read_text(encoding="utf-8")) for path in known])
         print(f"written: {given.report}")
 
