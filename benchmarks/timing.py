@@ -18,6 +18,19 @@ class Times(NamedTuple):
     wall: float
     processor: float
 
+    @property
+    def seconds(self) -> float:
+        """As :func:`stopwatch` counts."""
+        return self.processor if torch.get_num_threads() == 1 else self.wall
+
+
+def stopwatch() -> float:
+    """Seconds, for differences: of processor time with one thread, else on the clock.
+
+    With one thread both are the same on an idle machine; on a busy one processor time is the steadier.
+    """
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
 
 def timed(work: Callable[[], object]) -> Times:
     """One call."""
@@ -43,14 +56,14 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     return {"median": statistics.median(values), "low": min(values), "high": max(values), "values": list(values)}
 
 
-def walls(times: Sequence[Times]) -> dict[str, Any]:
-    """:func:`spread` of seconds on the clock."""
-    return spread([run.wall for run in times])
+def seconds(times: Sequence[Times]) -> dict[str, Any]:
+    """:func:`spread` of seconds, and the median on the clock beside it."""
+    return {**spread([run.seconds for run in times]), "clock": statistics.median(run.wall for run in times)}
 
 
 def ratios(over: Sequence[Times], under: Sequence[Times]) -> dict[str, Any]:
-    """:func:`spread` of the ratios of adjacent runs, by the clock."""
-    return spread([a.wall / b.wall for a, b in zip(over, under, strict=True)])
+    """:func:`spread` of the ratios of adjacent runs."""
+    return spread([a.seconds / b.seconds for a, b in zip(over, under, strict=True)])
 
 
 def machine() -> dict[str, Any]:

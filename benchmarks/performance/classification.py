@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from benchmarks.performance.replay import ALPHA, BETTING, GRID, PRECISION, budge
 from benchmarks.performance.settings import Scale
 from benchmarks.reference.cohen_promptsmooth import PromptedModel, Result, certify
 from benchmarks.study_promptsmooth import World, open_world
-from benchmarks.timing import alternate, ratios, spread, timed
+from benchmarks.timing import alternate, ratios, spread, stopwatch, timed
 from certimed.acceleration import Acceleration
 from certimed.budgets import PUBLISHED_RADII, Fixed
 from certimed.certificates import ClassCertificate
@@ -77,7 +76,7 @@ def loop(scale: Scale) -> dict[str, Any]:
         same = plain.certify(image, **settings).counts == tuple(
             published_loop(published, len(names), image, SIGMA, n0=samples, n=samples).estimation
         )
-    each = {side: spread([run.wall / (2 * samples) for run in runs]) for side, runs in times.items()}
+    each = {side: spread([run.seconds / (2 * samples) for run in runs]) for side, runs in times.items()}
     return {
         "parameters": vlm_size(scale.clip),
         "samples": 2 * samples,
@@ -105,9 +104,9 @@ class _Watched(nn.Module):
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        begin = time.perf_counter()
+        begin = stopwatch()
         scores: Tensor = self.model(x)
-        self.seconds += time.perf_counter() - begin
+        self.seconds += stopwatch() - begin
         return scores
 
 
@@ -118,7 +117,7 @@ def forward_share(model: Any, classes: int, image: Tensor, samples: int, repeats
     shares = []
     for _ in range(repeats):
         watched.seconds = 0.0
-        total = timed(lambda: smoothed.certify(image, n0=samples, n=samples)).wall
+        total = timed(lambda: smoothed.certify(image, n0=samples, n=samples)).seconds
         shares.append(watched.seconds / total)
     return spread(shares)
 
@@ -168,22 +167,22 @@ def _every_way(
 ) -> dict[str, Any]:
     """One image: seconds, estimation samples and radius of every side."""
     (item, x, label), sigma = one, smoothed.sigma
-    begin = time.perf_counter()
+    begin = stopwatch()
     found = published_loop(published, smoothed.num_classes, x, sigma, n0=scale.n0, n=scale.n, item=item)
     row: dict[str, Any] = {"sigma": sigma, "label": label}
-    row[PUBLISHED] = {"seconds": time.perf_counter() - begin, "samples": scale.n, "radius": found.radius}
+    row[PUBLISHED] = {"seconds": stopwatch() - begin, "samples": scale.n, "radius": found.radius}
     chosen = budgets(sigma, scale.n)
     kept = {"certimed, fixed n": Fixed(scale.n), **{name: chosen[name] for name in (BETTING, GRID, PRECISION)}}
     for name, budget in kept.items():
-        begin = time.perf_counter()
+        begin = stopwatch()
         made = smoothed.certify(x, n0=scale.n0, budget=budget, item_id=item)
-        row[name] = {"seconds": time.perf_counter() - begin, "samples": made.n, "radius": made.radius}
+        row[name] = {"seconds": stopwatch() - begin, "samples": made.n, "radius": made.radius}
     return row
 
 
 def verdicts(scale: Scale, places: Places) -> dict[str, Any]:
     """How many verdicts differ between float32 and bfloat16 on the same noise, on the trained demo model."""
-    world = demo_world(places, max(len(scale.demo_sigmas), 5 * scale.demo_images))
+    world = demo_world(places, scale.verdict_images)
     model, classes = zero_shot(world), len(world.names)
     different = {"prediction or abstention": 0, "place among the reported radii": 0}
     moved, radius, total = [], [], 0

@@ -20,7 +20,7 @@ from benchmarks.performance.classification import (
 from benchmarks.performance.recordings import Places
 from benchmarks.performance.settings import Scale
 from benchmarks.reference.cohen_promptsmooth import PromptedModel
-from benchmarks.timing import alternate, walls
+from benchmarks.timing import alternate, seconds
 from certimed.budgets import Grid
 from certimed.classification import SmoothedClassifier
 from certimed.prompts import PromptComparison
@@ -46,7 +46,7 @@ def growth(scale: Scale, places: Places) -> dict[str, Any]:
 
 
 def _times(sides: Sides, scale: Scale) -> dict[str, Any]:
-    return {name: walls(runs) for name, runs in alternate(sides, scale.repeats).items()}
+    return {name: seconds(runs) for name, runs in alternate(sides, scale.repeats).items()}
 
 
 def _by_samples(n: int, scale: Scale, places: Places) -> dict[str, Any]:

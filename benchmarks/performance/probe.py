@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import re
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from benchmarks.timing import stopwatch
 
 Work = Callable[[], Any]
 _STATUS = Path("/proc/self/status")
@@ -146,12 +147,10 @@ def main() -> None:
     task = json.loads(sys.argv[1])
     torch.set_num_threads(int(task.get("threads", 1)))
     work = WORKS[task["kind"]](task)
-    if task.get("warm"):
-        work()
     forget_peak()
-    before, begin = peak_bytes(), time.perf_counter()
+    before, begin = peak_bytes(), stopwatch()
     result = work()
-    seconds = time.perf_counter() - begin
+    seconds = stopwatch() - begin
     print(json.dumps({"seconds": seconds, "bytes": peak_bytes() - before, "peak": peak_bytes(), "result": result}))
 
 

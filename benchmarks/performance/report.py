@@ -8,7 +8,8 @@ from typing import Any
 
 from benchmarks.performance.bars import LOW, OURS, Results, bars, loop_ratio, section
 from benchmarks.performance.classification import PUBLISHED
-from benchmarks.performance.replay import BETTING, DECISIONS, GRID
+from benchmarks.performance.processes import ART_VERSION
+from benchmarks.performance.replay import DECISIONS
 
 _INTRODUCTION = """# Performance
 
@@ -20,9 +21,11 @@ toolbox a user would pick today. All of it is made by one command, and every fig
 python -m benchmarks.performance --out docs
 ```
 
-Sides of a comparison run in turn, in one process (or each in a process of its own where memory counts); figures are
-medians, spreads are the smallest and the largest run. *Samples* are estimation samples; the n0 selection samples come
-on top and are part of every time. A wish that was not met says so.
+Sides of a comparison run in turn, in one process (or each in a process of its own where memory counts), on one
+thread. Times are processor time, which on one thread is the time on the clock of an idle machine, and steadier on a
+busy one (the clock is kept beside it in the results). Figures are medians, spreads are the smallest and the largest
+run. *Samples* are estimation samples; the n0 selection samples come on top and are part of every time. A bar that was
+not met says so.
 """
 
 
@@ -266,12 +269,12 @@ def _art(results: Results) -> str | None:
         for name, one in found["seconds"].items()
     ]
     return (
-        f"adversarial-robustness-toolbox 1.20.1, `PyTorchRandomizedSmoothing.certify`, one demo image, sigma "
-        f"{found['sigma']:g}, n0 = 100, n = {found['n']}, alpha 0.001, each side in a process of its own with one thread. "
-        "Its `_noisy_samples` repeats the image n times and adds `numpy.random.normal` of that shape, so all n copies (and "
-        "their float64 noise) are in memory at once; it has no seed and no early stop. Memory is what the certificate "
-        "added to the process at its peak. With the same fixed n both run the same number of forward passes; the "
-        "default budget has the same alpha and cap and answers the same reported radii.\n\n"
+        f"adversarial-robustness-toolbox {ART_VERSION}, `PyTorchRandomizedSmoothing.certify`, one demo image, sigma "
+        f"{found['sigma']:g}, n0 = 100, n = {found['n']}, alpha 0.001, each side in its own process. Its "
+        "`_noisy_samples` repeats the image n times and adds `numpy.random.normal` of that shape, so all n copies (and their float64 "
+        "noise) are in memory at once; it has no seed and no early stop. Memory is what the certificate added to the "
+        "process at its peak. With the same fixed n both run the same number of forward passes; the default budget has "
+        "the same alpha and cap and answers the same reported radii.\n\n"
         + table(["side", "time", "spread", "memory", "class and radius (and samples)"], rows)
     )
 
@@ -315,4 +318,3 @@ PARTS: tuple[tuple[str, str, Callable[[Results], str | None]], ...] = (
     ("Memory", "memory", _memory),
     ("How the cost grows", "growth", _growth),
 )
-__all__ = ["BETTING", "GRID", "table", "write_report"]

@@ -14,7 +14,7 @@ from benchmarks.models import denoised_segmenter
 from benchmarks.performance.replay import ALPHA
 from benchmarks.performance.settings import Scale
 from benchmarks.reference.segcertify import all_predictions, segcertify, test_pixels
-from benchmarks.timing import alternate, ratios, spread, timed, walls
+from benchmarks.timing import alternate, ratios, seconds, spread, timed
 from certimed.acceleration import Acceleration
 from certimed.noise import NoiseKey, NoiseStream
 from certimed.segmentation import SmoothedSegmenter
@@ -50,7 +50,7 @@ def loop(scale: Scale) -> dict[str, Any]:
         "side": side,
         "n": n,
         "n0": N0,
-        "seconds": {name: walls(runs) for name, runs in times.items()},
+        "seconds": {name: seconds(runs) for name, runs in times.items()},
         "speed-up": {name: ratios(times[PUBLISHED], times[name]) for name in (OURS, LOW)},
         "pixels that differ": {name: float((masks[PUBLISHED] != masks[name]).mean()) for name in (OURS, LOW)},
         "certified": float(masks[PUBLISHED].mean()),
@@ -82,8 +82,8 @@ def statistics(scale: Scale) -> dict[str, Any]:
         equal = bool((published_tests(counts, scale.mask_n) == our_tests(counts, scale.mask_n)).all())
         theirs, mine = [], []
         for _ in range(runs):
-            theirs.append(timed(lambda: published_tests(counts, scale.mask_n)).wall)  # noqa: B023 - called at once
-            mine.append(timed(lambda: [our_tests(counts, scale.mask_n) for _ in range(INNER)]).wall / INNER)  # noqa: B023
+            theirs.append(timed(lambda: published_tests(counts, scale.mask_n)).seconds)  # noqa: B023 - called at once
+            mine.append(timed(lambda: [our_tests(counts, scale.mask_n) for _ in range(INNER)]).seconds / INNER)  # noqa: B023
         found[str(side)] = {
             PUBLISHED: spread(theirs),
             "certimed": spread(mine),

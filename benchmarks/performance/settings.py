@@ -18,7 +18,7 @@ class Scale:
         every: of the studies' images, every one so many is drawn.
         clip, clip_samples: the vision-language model, and samples of each phase on it.
         demo_images, demo_sigmas: certified end to end on the demo model.
-        verdict_n: samples a verdict in either precision.
+        verdict_images, verdict_n: images, and samples a verdict, in either precision.
         side, mask_n, statistics_sides: images of the segmentation loop, its samples, sides for the statistics alone.
         memory_n: samples at which peak memory is compared.
         growth_n, sizes, classes, prompts, growth_samples: points of the growth curves.
@@ -33,13 +33,14 @@ class Scale:
     every: int = 1
     clip: ClipSize = PLIP
     clip_samples: int = 100
-    demo_images: int = 3
+    demo_images: int = 2
     demo_sigmas: tuple[float, ...] = (0.25, 0.5)
+    verdict_images: int = 22
     verdict_n: int = 1_000
     side: int = 256
     mask_n: int = 100
     statistics_sides: tuple[int, ...] = (64, 128, 256, 512)
-    memory_n: tuple[int, ...] = (400, 4_000, 40_000)
+    memory_n: tuple[int, ...] = (400, 3_000, 20_000)
     growth_n: tuple[int, ...] = (100, 300, 1_000, 3_000)
     sizes: tuple[int, ...] = (64, 112, 160, 224)
     classes: tuple[int, ...] = (2, 8, 32, 128)
@@ -60,6 +61,7 @@ QUICK = Scale(
     clip_samples=20,
     demo_images=1,
     demo_sigmas=(0.5,),
+    verdict_images=2,
     verdict_n=50,
     side=64,
     mask_n=70,
