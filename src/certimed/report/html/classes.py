@@ -13,7 +13,7 @@ from certimed.metrics import PUBLISHED_RADII, ClassificationSummary, per_class_r
 from certimed.report.html.charts import Curve, histogram_chart, line_chart
 from certimed.report.html.gallery import Gallery
 from certimed.report.html.numbers import down, percent, plain
-from certimed.report.html.pictures import Budget, certified_space, worked_picture
+from certimed.report.html.pictures import Budget, certified_space, pixels_to_flip, worked_picture
 from certimed.report.html.sources import Pictures, Run
 from certimed.report.html.words import headline
 from certimed.runs import CERTIFIED, ClassRecord
@@ -249,6 +249,7 @@ class ClassPart:
                     "item": plain(certificate.item),
                     "answer": series.run.class_name(certificate.prediction),
                     "units": certificate.units(),
+                    "flips": pixels_to_flip(certificate.radius, certificate.shape[0]),
                     "picture": drawn,
                     "statement": plain(certificate.statement(), 2000),
                 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -101,6 +102,15 @@ def worked_picture(pixels: Pixels, radius: float, item: str, seed: int) -> Worke
         norm=float(np.linalg.norm(change)),
         largest=255 * float(np.abs(change).max()),
     )
+
+
+def pixels_to_flip(radius: float, channels: int) -> int:
+    """How many pixels may turn from black to white, in all channels, by a change shorter than the radius.
+
+    >>> pixels_to_flip(1.0, 1), pixels_to_flip(2.0, 3)
+    (0, 1)
+    """
+    return max(0, math.ceil(radius * radius / channels) - 1)
 
 
 def certified_space(image: MedicalImage, certificate: ClassCertificate) -> Pixels:

@@ -16,8 +16,17 @@ from certimed.metrics import MaskScores, mask_scores
 from certimed.metrics.segmentation import DICE_HIGH, DICE_LOW
 from certimed.report.html.masks import Layers, MaskSeries, RadiusProfile, foreground
 from certimed.report.html.numbers import plain
-from certimed.report.html.pictures import Budget, Pixels, WorkedPicture, base_picture, packed, worked_picture
+from certimed.report.html.pictures import (
+    Budget,
+    Pixels,
+    WorkedPicture,
+    base_picture,
+    packed,
+    pixels_to_flip,
+    worked_picture,
+)
 from certimed.report.html.sources import Pictures, Run
+from certimed.report.html.words import scope_words
 from certimed.runs import CERTIFIED, MaskRecord
 from certimed.runs.segmentation import prepare
 
@@ -149,7 +158,12 @@ def _numbers(certificate: MaskCertificate, scores: MaskScores | None) -> dict[st
         "tau": certificate.tau,
         "correction": certificate.correction,
         "proved": certificate.threshold is not None,
+        "scope": scope_words(certificate.scope),
+        "space": certificate.space,
+        "native": None,
     }
+    if certificate.native is not None:
+        numbers["native"] = {"norm": certificate.native.norm, "shape": list(certificate.native.shape)}
     if scores is not None and not scores.tolerant:
         low, high = (foreground(np.array(scores.per_class[name])) for name in (DICE_LOW, DICE_HIGH))
         numbers |= {"low": None if np.isnan(low) else low, "high": None if np.isnan(high) else high}
@@ -173,6 +187,7 @@ def _worked(
         "item": plain(record.item),
         "answer": f"{certificate.share_certified:.0%} of the pixels certified",
         "units": certificate.units(),
+        "flips": pixels_to_flip(certificate.radius, certificate.shape[0]),
         "picture": drawn,
         "statement": plain(certificate.statement(), 2000),
     }

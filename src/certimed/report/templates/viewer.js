@@ -7,13 +7,15 @@
   const control = Object.fromEntries(
     ["run", "series", "sort", "text", "image", "radius", "certified", "abstained", "prediction", "truth"].map((name) => [name, byId(`v-${name}`)]),
   );
+  const STEP = 24;
   const canvas = byId("v-canvas");
   const cache = new Map();
   let now = null; // the image and method on show, decoded
+  let listed = []; // [position, image] of the images that match, in order
   let ticket = 0; // decoding is asynchronous: only the last request may draw
 
   const run = () => data.runs[Number(control.run.value)];
-  const entry = () => run().images[Number(control.image.value)];
+  const entry = () => (control.image.value === "" ? undefined : run().images[Number(control.image.value)]);
   const colour = (index) => (index === 0 ? COLOURS[0] : COLOURS[1 + ((index - 1) % (COLOURS.length - 1))]);
 
   async function inflate(text, width) {
@@ -83,22 +85,26 @@
     ]);
     const classes = run().classes.length;
     const kept = countsByStep(classes, map.radii.length, ranks, mask, truth);
-    const decoded = { mask, ranks, truth, base, classes, kept, radii: map.radii, layers, numbers: one.series[key] };
+    const decoded = { name, mask, ranks, truth, base, classes, kept, radii: map.radii, layers, numbers: one.series[key] };
     if (cache.size > 12) cache.clear();
     cache.set(id, decoded);
     return decoded;
   }
 
+  /* For each pixel on which sides another class begins: low bits a lower class, high bits a higher one. */
   function edges(values, width, height) {
     const found = new Uint8Array(values.length);
     for (let y = 0; y < height; y += 1) {
       for (let x = 0; x < width; x += 1) {
         const i = y * width + x;
         const own = values[i];
-        if (x > 0 && values[i - 1] !== own) found[i] |= 1;
-        if (x + 1 < width && values[i + 1] !== own) found[i] |= 2;
-        if (y > 0 && values[i - width] !== own) found[i] |= 4;
-        if (y + 1 < height && values[i + width] !== own) found[i] |= 8;
+        const mark = (bit, other) => {
+          if (other !== own) found[i] |= own > other ? bit : bit << 4;
+        };
+        if (x > 0) mark(1, values[i - 1]);
+        if (x + 1 < width) mark(2, values[i + 1]);
+        if (y > 0) mark(4, values[i - width]);
+        if (y + 1 < height) mark(8, values[i + width]);
       }
     }
     return found;
@@ -121,8 +127,8 @@
     now.truthEdges ??= now.truth === null ? null : edges(now.truth, width, height);
     now.maskEdges ??= edges(now.mask, width, height);
     const rim = Math.max(1, Math.round(zoom / 3));
-    const onEdge = (found, i, dx, dy) =>
-      (found[i] & 1 && dx < rim) || (found[i] & 2 && dx >= zoom - rim) || (found[i] & 4 && dy < rim) || (found[i] & 8 && dy >= zoom - rim);
+    const onEdge = (bits, dx, dy) =>
+      (bits & 1 && dx < rim) || (bits & 2 && dx >= zoom - rim) || (bits & 4 && dy < rim) || (bits & 8 && dy >= zoom - rim);
     const mix = (place, tone, part) => {
       for (let channel = 0; channel < 3; channel += 1) pixels[place + channel] += part * (tone[channel] - pixels[place + channel]);
     };
@@ -139,8 +145,13 @@
           if (band < 2) mix(place, [255, 255, 255], 0.8);
           else if (band < 3) mix(place, [0, 0, 0], 0.8);
         }
-        if (show.prediction && (x + y) % 8 < 5 && onEdge(now.maskEdges, i, x % zoom, y % zoom)) mix(place, colour(now.mask[i] || 4), 1);
-        if (show.truth && now.truthEdges !== null && onEdge(now.truthEdges, i, x % zoom, y % zoom)) mix(place, (x + y) % (2 * zoom + 4) < zoom + 2 ? [255, 255, 255] : [0, 0, 0], 1);
+        const [dx, dy] = [x % zoom, y % zoom];
+        if (show.prediction && (x + y) % 8 < 5 && onEdge(now.maskEdges[i] & 15, dx, dy)) mix(place, colour(now.mask[i]), 1);
+        if (show.truth && now.truthEdges !== null) {
+          // White inside, black outside: seen on any image.
+          if (onEdge(now.truthEdges[i] & 15, dx, dy)) mix(place, [255, 255, 255], 1);
+          else if (onEdge(now.truthEdges[i] >> 4, dx, dy)) mix(place, [0, 0, 0], 1);
+        }
       }
     }
     context.putImageData(surface, 0, 0);
@@ -198,13 +209,35 @@
     byId("v-share").textContent = percent(share);
     byId("v-dice").textContent = dice === null ? "–" : `${down(dice[0])} – ${up(dice[1])}`;
     byId("v-dice-box").hidden = dice === null;
-    Object.assign(canvas.dataset, { radius, share, low: dice === null ? "" : dice[0], high: dice === null ? "" : dice[1] });
+    Object.assign(canvas.dataset, { shown: now.name, radius, share, low: dice === null ? "" : dice[0], high: dice === null ? "" : dice[1] });
     control.radius.setAttribute("aria-valuetext", `${down(radius)}, ${percent(share)} of the pixels stay`);
     byId("v-said").textContent = said(radius, share, dice);
+    units(radius);
     if (found === null) byId("v-table").replaceChildren();
     else table(found.rows);
     curve(step);
     draw();
+  }
+
+  /* The radius of the slider in the units different readers think in. */
+  function units(radius) {
+    const { width, height, channels } = now.layers;
+    const perValue = (255 * radius) / Math.sqrt(width * height * channels);
+    const entries = [
+      ["L2, values in [0, 1]", down(radius, 4)],
+      ["L2, grey levels", down(255 * radius, 1)],
+      ["per-value RMS, grey levels", down(perValue, 2)],
+      ["L-infinity, grey levels", `±${down(perValue, 2)}`],
+    ];
+    const { native } = now.numbers;
+    if (native !== null) {
+      const own = radius / native.norm;
+      const size = native.shape.reduce((product, side) => product * side, 1);
+      entries.push([`at native ${native.shape.slice(1).join(" × ")}, L2`, down(own, 4)]);
+      entries.push(["native per-value RMS, grey levels", down((255 * own) / Math.sqrt(size), 2)]);
+    }
+    entries.push(["scope", now.numbers.scope], ["space", `${now.numbers.space}, ${height} × ${width}`]);
+    byId("v-units").replaceChildren(...entries.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
   }
 
   function statement() {
@@ -229,7 +262,7 @@
     control.radius.disabled = true;
     for (const id of ["v-value", "v-share", "v-dice"]) byId(id).textContent = "–";
     for (const id of ["v-said", "v-statement"]) byId(id).textContent = "";
-    for (const id of ["v-table", "v-curve"]) byId(id).replaceChildren();
+    for (const id of ["v-table", "v-curve", "v-units"]) byId(id).replaceChildren();
   }
 
   async function show() {
@@ -266,6 +299,34 @@
     return undefined;
   }
 
+  function card(index, one) {
+    const own = one.series[control.series.value];
+    const base = one.layers === undefined ? undefined : one.layers.base;
+    const kinds = [["certified", own.share], ["few", own.few], ["unstable", own.unstable]];
+    const parts = kinds.map(([kind, share]) => element("span", { class: `o-${kind}`, style: `width:${100 * share}%` }));
+    const button = element("button", { type: "button", "aria-label": `Show above: ${one.name}` }, "Show above");
+    button.addEventListener("click", () => {
+      control.image.value = String(index);
+      show();
+      control.radius.focus();
+    });
+    return element("li", { "data-share": own.share },
+      base === undefined ? null : element("img", { src: base, alt: `Image ${one.name}`, loading: "lazy", decoding: "async" }),
+      element("h3", {}, element("bdi", {}, one.name)),
+      element("span", { class: "bar", "aria-hidden": "true" }, ...parts),
+      element("p", {}, `${percent(own.share)} of the pixels certified at radius ${down(own.radius)}`),
+      own.low === undefined || own.low === null ? null : element("p", {}, `Dice ${down(own.low)} to ${up(own.high)}`),
+      element("p", {}, button));
+  }
+
+  function extend() {
+    const made = byId("v-sheet").children.length;
+    byId("v-sheet").append(...listed.slice(made, made + STEP).map(([index, one]) => card(index, one)));
+    const left = listed.length - byId("v-sheet").children.length;
+    byId("v-more").hidden = left <= 0;
+    byId("v-more").textContent = `Show more (${left} left)`;
+  }
+
   function listImages() {
     const key = control.series.value;
     const text = control.text.value.toLowerCase();
@@ -280,6 +341,12 @@
     if (ORDERS[control.sort.value]) found.sort(ORDERS[control.sort.value]);
     fill(control.image, found.map(([index, one]) => [String(index), `${one.name} — ${percent(one.series[key].share)} certified`]));
     if (found.some(([index]) => String(index) === kept)) control.image.value = kept;
+    const failed = run().failed.length;
+    const rest = failed ? `; ${failed} failed and listed below` : "";
+    byId("v-count").textContent = `${found.length} of ${run().images.length} images${rest}`;
+    listed = found;
+    byId("v-sheet").replaceChildren();
+    extend();
     show();
   }
 
@@ -305,6 +372,7 @@
   control.image.addEventListener("change", show);
   control.radius.addEventListener("input", () => now !== null && read());
   for (const each of ["certified", "abstained", "prediction", "truth"]) control[each].addEventListener("change", () => now !== null && draw());
+  byId("v-more").addEventListener("click", extend);
   byId("v-previous").addEventListener("click", () => turn(-1));
   byId("v-next").addEventListener("click", () => turn(1));
   byId("viewer-controls").addEventListener("submit", (event) => event.preventDefault());
