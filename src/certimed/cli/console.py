@@ -20,11 +20,13 @@ out = Console()
 err = Console(stderr=True)
 
 _LONGEST = 200
+# Controls, format characters (bidirectional overrides among them), surrogates, private and unassigned ones, line ends.
+_UNPRINTABLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
 def printable(text: str, longest: int = _LONGEST) -> str:
     """Text from a file or a file name, made harmless for a terminal: no control characters, no markup, bounded."""
-    plain = "".join(" " if unicodedata.category(char).startswith("C") else char for char in text)
+    plain = "".join(" " if unicodedata.category(char) in _UNPRINTABLE else char for char in text)
     return escape(plain if len(plain) <= longest else plain[: longest - 1] + "…")
 
 

@@ -170,7 +170,8 @@ def _announce(work: Plan, parts: Parts, test: Dataset, vlm: VisionLanguageModel)
     spent = 0 if parts.train is None else len(parts.train)
     out.print(
         f"{work.preset.title}: {len(test)} of {len(parts.test)} test images, class-balanced (seed "
-        f"{work.protocol.seed}); {spent} training images. {vlm.name}, input {'x'.join(map(str, vlm.input_shape))}.",
+        f"{work.protocol.seed}); {spent} training images. {printable(vlm.name)}, input "
+        f"{'x'.join(map(str, vlm.input_shape))}.",
         highlight=False,
     )
     for note in work.preset.notes:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from certimed.cli import options as opt
-from certimed.cli.console import one_sentence_errors, out
+from certimed.cli.console import one_sentence_errors, out, printable
 
 app = typer.Typer(
     help="Train the parts certification needs on your own images.", no_args_is_help=True, rich_markup_mode="rich"
@@ -104,7 +104,8 @@ def denoiser(
         folder = train_denoiser(
             np.stack(images), target, config, device=device, checkpoint_every=checkpoint_every, progress=report
         )
-        out.print(f"denoiser written to {folder}; look at {folder / 'samples.png'}", highlight=False)
+        place, samples = printable(str(folder)), printable(str(folder / "samples.png"))
+        out.print(f"denoiser written to {place}; look at {samples}", highlight=False)
 
 
 def convert(
@@ -116,4 +117,5 @@ def convert(
         from certimed.denoising import convert_guided_diffusion
 
         written = convert_guided_diffusion(checkpoint, folder)
-        out.print(f"written to {written}; use it as --denoiser {written}", highlight=False)
+        place = printable(str(written))
+        out.print(f"written to {place}; use it as --denoiser {place}", highlight=False)
