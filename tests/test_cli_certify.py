@@ -75,7 +75,7 @@ def test_lines_match_the_published_schema(whole):
 def test_manifest_holds_what_is_needed_to_redo_the_run(whole):
     folder, _ = whole
     manifest = json.loads((folder / "run.json").read_text())
-    assert manifest["settings"]["n"] == 60
+    assert manifest["settings"]["budget"] == "fixed:60"
     assert len(manifest["model"]["identity"]) == 64
     assert len(manifest["classes"]) == len(demo_prompts()["classes"])
     assert manifest["provenance"]["versions"]["certimed"]

@@ -78,7 +78,7 @@ def test_the_whole_protocol_then_again_from_where_it_is(data: Path, model: Path,
     said = reproduce(data, model, out, "--limit", "9", "--sigma", "0.25,0.5", "--epochs", "3", code=2)
     assert "was tuned with epochs 2 and 3 is asked for" in " ".join(said.split())
     said = reproduce(data, model, out, "--limit", "9", "--sigma", "0.25,0.5", "--n", "30", code=2)
-    assert "settings.n was 20 and is now 30" in " ".join(said.split())
+    assert 'settings.budget was "fixed:20" and is now "fixed:30"' in " ".join(said.split())
 
 
 def test_baseline_and_learnt_methods_start_from_one_sentence(data: Path, model: Path, tmp_path: Path) -> None:

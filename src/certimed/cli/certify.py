@@ -18,6 +18,10 @@ HELP = """Certify a model on your own images and write a run folder.
 
   certimed certify --model hf:vinid/plip --data slides/ --prompts none,prompt.safetensors,zero-shot --out runs/learnt
 
+  certimed certify --model hf:vinid/plip --data slides/ --budget betting:0.25 --out runs/robust-or-not
+
+  certimed certify --model hf:vinid/plip --data slides/ --protocol published --out runs/as-published
+
   certimed certify --resume runs/plip
 
   certimed certify --model demo --data scan.nii.gz --axis axial --sigma 0.5 --n 1000 --out runs/scan
@@ -25,6 +29,8 @@ HELP = """Certify a model on your own images and write a run folder.
   certimed certify --model python:my_models:make_classifier --allow-code --size 224x224 --data xray/ --out runs/mine
 
   certimed certify --model hf:vinid/plip --data slides/ --space native --out runs/native
+
+  certimed certify --model hf:vinid/plip --data slides/ --precision bfloat16 --batch-size auto --out runs/fast
 
   certimed certify --task segment --model smp:FOLDER --denoiser ddpm/ --data xray/ --sigma 0.25 --out runs/lungs
 """
@@ -53,6 +59,7 @@ def certify(
     n0: opt.SelectionSamples = None,
     n: opt.Samples = None,
     budget: opt.Budget = None,
+    protocol: opt.Protocol = None,
     alpha: opt.Alpha = 1e-3,
     bound: opt.Bound = "one-sided",
     space: opt.Space = "input",
@@ -74,7 +81,10 @@ def certify(
     axis: opt.Axis = "axial",
     slice_: opt.Slice = None,
     device: opt.Device = "cpu",
-    batch_size: opt.BatchSize = None,
+    precision: opt.Precision = "float32",
+    compile_: opt.Compile = False,
+    channels_last: opt.ChannelsLast = False,
+    batch_size: opt.AutoBatchSize = None,
 ) -> None:
     """See :data:`HELP`."""
     with one_sentence_errors():
@@ -94,19 +104,25 @@ def certify(
             masks=masks,
         )
         spec = inputs.needed("--model", model, "hf:vinid/plip")
+        published = inputs.published(protocol, n0, n, budget)
+        copies_a_pass = inputs.batch_size(batch_size)
+        acceleration = inputs.acceleration(precision, compile_, channels_last, device)
         if task == "classify":
+            from certimed.budgets import as_budget
             from certimed.cli import classify
             from certimed.cli.prompting import parse_prompts
+            from certimed.presets import PROTOCOL
 
             settings = classify.Settings(
                 sigma=sigma,
-                n0=100 if n0 is None else n0,
-                n=10_000 if n is None else n,
+                n0=PROTOCOL.n0 if n0 is None else n0,
+                budget=PROTOCOL.n if published else as_budget(budget, n),
                 alpha=alpha,
                 bound=bound,
                 seed=seed,
-                batch_size=batch_size,
+                batch_size=copies_a_pass,
                 space=inputs.space(space),
+                acceleration=acceleration,
             ).checked()
             prompting = parse_prompts(
                 prompts, initial_context=initial_context, copies=copies, steps=tuning_steps, lr=tuning_lr
@@ -137,7 +153,8 @@ def certify(
                     alpha=alpha,
                     correction=correction,
                     seed=seed,
-                    batch_size=batch_size,
+                    batch_size=copies_a_pass,
+                    acceleration=acceleration,
                     size=inputs.size("--size", size),
                     empty=empty,
                     space=inputs.space(space),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
+import numpy as np
 import torch
 
 from certimed import __version__
+from certimed.acceleration import FLOAT32, Acceleration, arithmetic
 from certimed.assets import demo_prompts
+from certimed.budgets import Budget, as_budget
 from certimed.certificates import MODEL_INPUT, NATIVE, SPACES, ClassCertificate, collect_provenance
 from certimed.classification import check_samples
 from certimed.classifiers import DENOISED, MODEL, ClassificationModel, classifier_methods, load_classifier
@@ -27,6 +30,7 @@ from certimed.prompts import PromptComparison
 from certimed.runs import FAILED, Record, RunFolder, certify_dataset, data_section, remaining
 from certimed.sampling import check_sigma
 from certimed.statistics import BOUND_NAMES
+from certimed.throughput import AUTO, check_batch_size, probe_batch_size, settled
 from certimed.usercode import is_user_code
 from certimed.vlm import NativeModel, VisionLanguageModel
 from certimed.vlm.sources import fingerprint
@@ -36,25 +40,45 @@ DEFAULT_TEMPLATE = "an image of {}."
 
 @dataclass(frozen=True)
 class Settings:
-    """Statistical settings of a run."""
+    """Statistical settings of a run; ``budget`` is given as ``certify`` takes it, and kept spelt out."""
 
     sigma: float
     n0: int
-    n: int
+    budget: Budget | int | str | None
     alpha: float
     bound: str
     seed: int
-    batch_size: int | None
+    batch_size: int | str | None
     space: str = MODEL_INPUT
+    acceleration: Acceleration = FLOAT32
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "budget", str(as_budget(self.budget)))
+
+    @property
+    def cap(self) -> int:
+        """Most estimation samples an image can cost."""
+        return as_budget(self.budget).cap
 
     def checked(self) -> Settings:
         """Refuse impossible settings before any work."""
         check_sigma(self.sigma)
-        check_samples(n0=self.n0, n=self.n, alpha=self.alpha)
+        check_samples(n0=self.n0, n=self.cap, alpha=self.alpha)
         inputs.one_of("--bound", self.bound, BOUND_NAMES)
+        as_budget(self.budget).start(np.array([self.n0, 0]), self.alpha, self.sigma, self.bound)
         if self.space not in SPACES:
             raise InputError(f"space={self.space!r} is unknown; use one of {', '.join(SPACES)}")
+        check_batch_size(self.batch_size)
         return self
+
+    @classmethod
+    def recorded(cls, manifest: Mapping[str, Any]) -> Settings:
+        """The settings in a manifest; raises KeyError, TypeError or InputError where they are none."""
+        found = {name: manifest["settings"][name] for name in cls.__dataclass_fields__}
+        found["acceleration"] = Acceleration(**found["acceleration"])
+        if found["batch_size"] == AUTO:
+            found["batch_size"] = int(manifest["local"]["batch_size"])
+        return cls(**found).checked()
 
 
 @dataclass(frozen=True)
@@ -68,7 +92,9 @@ class Job:
     dataset: Dataset
     denoiser: OneStepDenoiser | ModuleDenoiser | None = None
 
-    def comparison(self, sigma: float, space: str = MODEL_INPUT) -> PromptComparison:
+    def comparison(
+        self, sigma: float, space: str = MODEL_INPUT, acceleration: Acceleration | None = None
+    ) -> PromptComparison:
         """The prompt methods at one noise level; refuses templates and prompts that do not fit the model.
 
         At native resolution the preparation is inside the certified model, and a denoiser in front of it.
@@ -79,11 +105,12 @@ class Job:
             methods = self.prompting.methods(self.model, self.class_names, self.templates, sigma)
         model = NativeModel(self.model) if space == NATIVE else self.model
         if self.denoiser is None:
-            return PromptComparison(model, methods, sigma)
+            return PromptComparison(model, methods, sigma, acceleration=acceleration)
         return PromptComparison(
             model,
             methods,
             sigma,
+            acceleration=acceleration,
             denoiser=self.denoiser.at(sigma).eval(),
             denoiser_id=denoiser_identity(self.denoiser),
         )
@@ -177,17 +204,23 @@ def certify(
     job: Job, comparison: PromptComparison, settings: Settings, target: RunFolder, *, retry_failed: bool = False
 ) -> None:
     """Certify the unfinished images of the job with a progress bar."""
-    each = len({method.stream for method in comparison.methods}) * (settings.n0 + settings.n)
+    most, spent = len({method.stream for method in comparison.methods}) * (settings.n0 + settings.cap), 0
     waiting = len(remaining(job.dataset, target, retry_failed=retry_failed))
-    with sample_progress(waiting, each) as (bar, task):
+    with sample_progress(waiting, most) as (bar, task):
+
+        def count(done: int) -> None:
+            nonlocal spent
+            spent += done
+            advance(bar, task, done)
 
         def certifier(image: MedicalImage) -> tuple[dict[str, int], dict[str, ClassCertificate]]:
-            return certify_image(job, comparison, settings, image, lambda done: advance(bar, task, done))
+            return certify_image(job, comparison, settings, image, count)
 
         announce = _announcer(bar, task)
         for record in certify_dataset(job.dataset, certifier, target, retry_failed=retry_failed, announce=announce):
-            if say_if_failed(record):
-                advance(bar, task, each)
+            say_if_failed(record)
+            bar.advance(task, most - spent)  # type: ignore[arg-type]
+            spent = 0
 
 
 def say_if_failed(record: Record) -> bool:
@@ -214,11 +247,11 @@ def certify_image(
     results = comparison.run(
         pixels if native else x,
         n0=settings.n0,
-        n=settings.n,
+        budget=settings.budget,
         alpha=settings.alpha,
         seed=settings.seed,
         item_id=image.id,
-        batch_size=settings.batch_size,
+        batch_size=settled(settings.batch_size),
         bound=settings.bound,
         intensity=image.intensity,
         progress=progress,
@@ -226,6 +259,15 @@ def certify_image(
     clean = {name: result.clean_prediction for name, result in results.items()}
     geometry = None if native else job.model.geometry(tuple(pixels.shape))
     return clean, {name: result.certificate.with_geometry(geometry) for name, result in results.items()}
+
+
+def probe(job: Job, comparison: PromptComparison) -> int:
+    """The batch size that pays for the slowest of the encoders, on one of the images."""
+    image = torch.full(job.model.input_shape, 0.5)
+    if comparison.space == NATIVE:
+        image = torch.from_numpy(job.dataset.load(0).pixels)
+    encoder = comparison.encoders.get("denoised", comparison.encoders["plain"])
+    return probe_batch_size(encoder, image.to(job.model.device), sigma=comparison.sigma)
 
 
 def _announcer(bar: object, task: int) -> Callable[[str], None]:
@@ -252,7 +294,11 @@ def manifest(
         "model_ids": comparison.model_ids(),
         "denoiser": None if job.denoiser is None else denoiser_identity(job.denoiser),
         "data": data_section(job.dataset) if data is None else data,
-        "provenance": collect_provenance(str(job.model.device), model=job.model.identity).to_dict(),
+        "provenance": collect_provenance(
+            str(job.model.device),
+            dtype=arithmetic(job.model, settings.acceleration),
+            model=job.model.identity,
+        ).to_dict(),
     }
 
 

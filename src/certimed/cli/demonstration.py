@@ -84,7 +84,7 @@ def classification(folder: Path, *, images: int, n: int, seed: int) -> None:
     job = _with_tuned_prompts(job, entries, folder, seed)
     runs = {}
     for sigma in SIGMAS:
-        settings = classify.Settings(sigma, n0=100, n=n, alpha=1e-3, bound="one-sided", seed=seed, batch_size=None)
+        settings = classify.Settings(sigma, n0=100, budget=n, alpha=1e-3, bound="one-sided", seed=seed, batch_size=None)
         comparison = job.comparison(sigma)
         about = classify.manifest(job, comparison, settings)
         with RunFolder.create(folder / f"prompts-sigma-{sigma:g}", about) as target:

@@ -9,10 +9,13 @@ from typing import TypeVar
 
 import typer
 
+from certimed.acceleration import PRECISIONS, Acceleration
 from certimed.certificates import MODEL_INPUT, NATIVE
 from certimed.cli.console import EXIT_SOME_FAILED
 from certimed.data import DEFAULT_READ, Dataset, ReadOptions, open_dataset
 from certimed.errors import InputError
+from certimed.throughput import AUTO
+from certimed.vlm.loading import checked_device
 
 T = TypeVar("T")
 
@@ -22,6 +25,17 @@ def needed(option: str, value: T | None, example: str) -> T:
     if value is None:
         raise InputError(f"{option} is missing; add it, e.g. {option} {example}")
     return value
+
+
+def published(protocol: str | None, n0: int | None, n: int | None, budget: str | None) -> bool:
+    """Whether ``--protocol published`` sets the samples; raises InputError where others are given beside it."""
+    if protocol is None:
+        return False
+    one_of("--protocol", protocol, ("published",))
+    for option, value in (("--n0", n0), ("--n", n), ("--budget", budget)):
+        if value is not None:
+            raise InputError(f"--protocol published sets --n0 and --n itself; leave out {option} {value}")
+    return True
 
 
 def one_of(option: str, value: str, allowed: Sequence[str]) -> str:
@@ -34,6 +48,21 @@ def one_of(option: str, value: str, allowed: Sequence[str]) -> str:
 def space(text: str) -> str:
     """``--space input`` or ``--space native``, in the words of certificates."""
     return {"input": MODEL_INPUT, "native": NATIVE}[one_of("--space", text, ("input", "native"))]
+
+
+def batch_size(text: str | None) -> int | str | None:
+    """``--batch-size N`` or ``--batch-size auto``."""
+    if text is None or text == AUTO:
+        return text
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise InputError(f"--batch-size {text} is no number of images; use 1 or more, or {AUTO}")
+    return int(text)
+
+
+def acceleration(precision: str, compiled: bool, channels_last: bool, device: str) -> Acceleration:
+    """``--precision``, ``--compile`` and ``--channels-last``, on ``--device``."""
+    one_of("--precision", precision, PRECISIONS)
+    return Acceleration(precision, compiled, channels_last).check_device(checked_device(device))
 
 
 def read_options(*, window: str | None, frame: int, axis: str, slice_: int | None) -> ReadOptions:

@@ -89,14 +89,22 @@ SelectionSamples = Annotated[
 ]
 Samples = Annotated[
     int | None,
-    typer.Option("--n", help="Noisy copies that bound its probability; 10000, or 100 a mask.", rich_help_panel=_NOISE),
+    typer.Option(
+        "--n", help="So many noisy copies bound its probability (--budget fixed:N); 100 a mask.", rich_help_panel=_NOISE
+    ),
 ]
 Budget = Annotated[
     str | None,
     typer.Option(
-        help="Stop sampling once the answer is known, alpha covering all looks; masks: pixels:100,200,400/0.01.",
+        help="Stop sampling once the answer is known, alpha covering all looks: grid (default: published radii, "
+        "at most 10000 copies), grid:0,0.25,0.5@N, betting:RADIUS, precision:5%, looks:100,1000,10000, fixed:N; masks: "
+        "pixels:100,200,400/0.01.",
         rich_help_panel=_NOISE,
     ),
+]
+Protocol = Annotated[
+    str | None,
+    typer.Option(help="published: the paper's --n0 and --n, exactly.", rich_help_panel=_NOISE),
 ]
 _MASKS = "Segmentation"
 Masks = Annotated[
@@ -146,7 +154,29 @@ Space = Annotated[
         rich_help_panel=_NOISE,
     ),
 ]
+_SPEED = "Speed"
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
+AutoBatchSize = Annotated[
+    str | None,
+    typer.Option(
+        "--batch-size",
+        help="Noisy copies a forward pass, or auto: probed once, then recorded; does not change the noise.",
+        rich_help_panel=_SPEED,
+    ),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="float32, bfloat16 or (GPU) float16: what is certified is the model that ran.", rich_help_panel=_SPEED
+    ),
+]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Compile the model first; takes a minute.", rich_help_panel=_SPEED)
+]
+ChannelsLast = Annotated[
+    bool,
+    typer.Option("--channels-last", help="Memory layout that suits some convolutions.", rich_help_panel=_SPEED),
+]
 BatchSize = Annotated[
     int | None,
     typer.Option(min=1, help="Noisy copies a forward pass; does not change the noise."),

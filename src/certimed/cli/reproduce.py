@@ -59,6 +59,10 @@ def promptsmooth(
     n: Annotated[
         int | None, typer.Option("--n", min=1, help="Noisy copies; published: 10 000.", rich_help_panel=_PROTOCOL)
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Instead of a fixed n, as for certify, e.g. grid.", rich_help_panel=_PROTOCOL),
+    ] = None,
     limit: Annotated[
         int | None,
         typer.Option(min=1, help="Test images; published: 500, in sweeps 100.", rich_help_panel=_PROTOCOL),
@@ -110,6 +114,7 @@ def promptsmooth(
                 baseline_template=baseline_template,
                 device=device,
                 n=n,
+                budget=budget,
                 limit=limit,
                 shots=shots,
                 epochs=epochs,

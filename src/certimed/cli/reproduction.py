@@ -11,6 +11,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from certimed.budgets import as_budget
 from certimed.classifiers import load_prompted
 from certimed.cli import classify, inputs, tuning
 from certimed.cli.ablation import Ablation, Entry
@@ -60,6 +61,7 @@ class Plan:
         sweep: what is varied, or None.
         values: its values.
         baseline_template: of method "none".
+        budget: instead of the protocol's fixed n, or None.
         allow_code: consent to run the code of a ``python:`` model.
     """
 
@@ -75,6 +77,7 @@ class Plan:
     baseline_template: str
     device: str
     allow_code: bool = False
+    budget: str | None = None
 
 
 def plan(
@@ -91,6 +94,7 @@ def plan(
     device: str = "cpu",
     allow_code: bool = False,
     limit: int | None = None,
+    budget: str | None = None,
     **changes: int | str | None,
 ) -> Plan:
     """Check everything that can be checked before data or model are touched; ``changes`` go into the protocol."""
@@ -126,6 +130,7 @@ def plan(
         baseline_template=template,
         device=device,
         allow_code=allow_code,
+        budget=None if budget is None else str(as_budget(budget, given.get("n"))),
     )
 
 
@@ -300,7 +305,7 @@ def _certify(work: Plan, job: classify.Job, sigma: float) -> list[ClassRecord]:
     settings = classify.Settings(
         sigma=sigma,
         n0=protocol.n0,
-        n=protocol.n,
+        budget=as_budget(work.budget, None if work.budget else protocol.n),
         alpha=protocol.alpha,
         bound="one-sided",
         seed=protocol.seed,
@@ -333,8 +338,8 @@ def _summary(
 def _write(work: Plan, summaries: AccuracySummaries) -> None:
     first = next(iter(summaries.values()))
     caption = (
-        f"Certified accuracy (%) on {work.preset.title}, {first.images} test images, model {work.spec}, n = "
-        f"{work.protocol.n}, alpha = {work.protocol.alpha:g}; 95 % intervals over images in small."
+        f"Certified accuracy (%) on {work.preset.title}, {first.images} test images, model {work.spec}, "
+        f"{_samples(work, summaries)}, alpha = {work.protocol.alpha:g}; 95 % intervals over images in small."
     )
     marks = {name: r"$^{*}$" for _, name in summaries if _is_frozen(name)}
     if marks:
@@ -343,6 +348,14 @@ def _write(work: Plan, summaries: AccuracySummaries) -> None:
     (work.folder / "table.csv").write_text(csv_text(accuracy_rows(summaries)), encoding="utf-8")
     latex = accuracy_latex(summaries, caption=caption, label=label, marks=marks)
     (work.folder / "table.tex").write_text(latex, encoding="utf-8")
+
+
+def _samples(work: Plan, summaries: AccuracySummaries) -> str:
+    """How many samples an image got, for a caption."""
+    if work.budget is None:
+        return f"n = {work.protocol.n}"
+    mean = sum(summary.mean_samples for summary in summaries.values()) / len(summaries)
+    return f"budget {work.budget} (mean n = {mean:.0f})"
 
 
 def _print(summaries: AccuracySummaries) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from certimed.budgets import Budget
 from certimed.certificates import NATIVE
 from certimed.classifiers import MODEL
 from certimed.cli import classify, inputs
@@ -48,8 +49,9 @@ def compare(path: Path, m: int, salt: str | None, sources: Sources) -> bool:
     chosen = salt if salt is not None else secrets.token_hex(8)
     if folder.manifest.get("task") == "segment":
         return compare_run(folder, m, chosen, sources)
-    lines = [strict_json(line, "a line") for _, line in folder.lines()]
-    found = resample(recorded_counts(lines), _recount(folder.manifest, sources), m, chosen)
+    recorded = recorded_counts([strict_json(line, "a line") for _, line in folder.lines()])
+    sizes = {item: {name: sum(counts) for name, counts in methods.items()} for item, methods in recorded.items()}
+    found = resample(recorded, _recount(folder.manifest, sources, sizes), m, chosen)
     for one in found:
         _print(one)
     equal = sum(one.equal for one in found)
@@ -72,8 +74,12 @@ def _print(one: Comparison) -> None:
     out.print(f"{printable(one.item)} {printable(one.method)}: {verdict}{printable(counts, 300)}", highlight=False)
 
 
-def _recount(manifest: Mapping[str, Any], sources: Sources) -> Recount:
-    """Build model, prompts and data as the manifest describes them, from what the verifier names."""
+def _recount(manifest: Mapping[str, Any], sources: Sources, sizes: Mapping[str, Mapping[str, int]]) -> Recount:
+    """Build model, prompts and data as the manifest describes them, from what the verifier names.
+
+    Args:
+        sizes: estimation samples recorded, by item and method.
+    """
     try:
         settings = classify.Settings.recorded(manifest)
         recorded, reading, model = manifest["prompts"], dict(manifest["data"]["reading"]), manifest["model"]
@@ -121,7 +127,7 @@ def _recount(manifest: Mapping[str, Any], sources: Sources) -> Recount:
     comparison = job.comparison(settings.sigma, settings.space, settings.acceleration)
     positions = {item: index for index, item in enumerate(job.dataset.ids)}
 
-    def recount(item: str) -> dict[str, tuple[int, ...]]:
+    def draw(item: str, budget: Budget | int | str | None) -> dict[str, tuple[int, ...]]:
         if item not in positions:
             raise InputError(
                 f"{item!r:.80} of this run is not in {job.dataset.source}; name the run's data with --data"
@@ -130,7 +136,7 @@ def _recount(manifest: Mapping[str, Any], sources: Sources) -> Recount:
         results = comparison.run(
             pixels if settings.space == NATIVE else job.model.preprocess(pixels),
             n0=settings.n0,
-            n=settings.n,
+            budget=budget,
             alpha=settings.alpha,
             seed=settings.seed,
             item_id=item,
@@ -138,5 +144,13 @@ def _recount(manifest: Mapping[str, Any], sources: Sources) -> Recount:
             bound=settings.bound,
         )
         return {name: result.certificate.counts for name, result in results.items()}
+
+    def recount(item: str) -> dict[str, tuple[int, ...]]:
+        """Under the run's budget; where rounding made a method stop elsewhere, exactly the samples it recorded."""
+        found = draw(item, settings.budget)
+        for n in {n for name, n in sizes[item].items() if name in found and sum(found[name]) != n}:
+            again = draw(item, n)
+            found |= {name: again[name] for name, size in sizes[item].items() if size == n and name in again}
+        return found
 
     return recount

@@ -59,14 +59,32 @@ class Running:
             return RayExecutor(self.workers, address=self.address)
         return None if self.workers == 1 else LocalExecutor(self.workers)
 
+    def batch_size(self, asked: int | str | None, probe: Callable[[], int]) -> int | None:
+        """What was asked for; for ``"auto"`` what the resumed run has recorded, else what ``probe`` finds."""
+        if not isinstance(asked, str):
+            return asked
+        if self.resume is not None:
+            local = RunFolder.open(self.resume).manifest.get("local")
+            recorded = local.get("batch_size") if isinstance(local, dict) else None
+            if isinstance(recorded, int) and recorded > 0:
+                return recorded
+        size = probe()
+        err.print(f"batch size {size} pays here", style="dim", highlight=False)
+        return size
+
     def open(
-        self, dataset: Dataset, describe: Callable[[dict[str, Any]], Mapping[str, Any]]
+        self,
+        dataset: Dataset,
+        describe: Callable[[dict[str, Any]], Mapping[str, Any]],
+        *,
+        batch_size: int | None = None,
     ) -> tuple[RunFolder, Dataset]:
         """Create or resume the run folder.
 
         Args:
             dataset: the whole data set of the run (after ``--limit``).
             describe: the manifest, given its ``data`` part.
+            batch_size: in use, for the record; it is no setting, so shards may differ in it.
 
         Returns:
             the locked folder, and the part of the data set it holds.
@@ -80,7 +98,8 @@ class Running:
         part = dataset if shard is None else dataset.subset(shard.indices(dataset.ids))
         if before is None:
             assert self.out is not None
-            return RunFolder.create(self.out, describe(data_section(dataset)), shard=section), part
+            local = {} if batch_size is None else {"local": {"batch_size": batch_size}}
+            return RunFolder.create(self.out, {**describe(data_section(dataset)), **local}, shard=section), part
         manifest = describe(data_section(dataset, before.manifest.get("data")))
         folder = RunFolder.resume(before.path, manifest, shard=section)
         if folder.repaired:
@@ -128,8 +147,12 @@ def run_classification(running: Running, prepare: dict[str, Any], settings: clas
         number of images that failed.
     """
     job = classify.prepare(**prepare)
-    comparison = job.comparison(settings.sigma, settings.space)
-    folder, part = running.open(job.dataset, lambda data: classify.manifest(job, comparison, settings, data))
+    comparison = job.comparison(settings.sigma, settings.space, settings.acceleration)
+    size = running.batch_size(settings.batch_size, lambda: classify.probe(job, comparison))
+    folder, part = running.open(
+        job.dataset, lambda data: classify.manifest(job, comparison, settings, data), batch_size=size
+    )
+    settings = replace(settings, batch_size=size)
     with folder:
         crew, again = running.crew(), running.retry_failed
         if crew is None:
@@ -146,5 +169,5 @@ def run_classification(running: Running, prepare: dict[str, Any], settings: clas
 def make_classification(prepare: dict[str, Any], settings: classify.Settings) -> tuple[Dataset, Certifier]:
     """What a worker builds: see :class:`certimed.runs.ClassificationWork`; ``prepare`` are classify.prepare's."""
     job = classify.prepare(**prepare)
-    comparison = job.comparison(settings.sigma, settings.space)
+    comparison = job.comparison(settings.sigma, settings.space, settings.acceleration)
     return job.dataset, lambda image: classify.certify_image(job, comparison, settings, image)
