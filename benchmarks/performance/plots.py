@@ -56,7 +56,7 @@ def _budgets(figure: Any, results: Results) -> None:
     left.axhline(study["n"], color="black", lw=1)
     left.annotate("fixed n", (0, study["n"]), va="bottom", fontsize=8)
     left.set(yscale="log", xlabel="sigma", ylabel="mean estimation samples an image")
-    left.legend(fontsize=7, frameon=False)
+    left.legend(fontsize=7, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 1.25))
     for (sigma, curve), (colour, marker, _) in zip(study["all"][GRID]["accuracy"].items(), STYLES[1:]):
         right.plot(PUBLISHED_RADII, curve["fixed n"], "-", color=colour, lw=1, label=f"fixed n, sigma {sigma}")
         right.plot(
@@ -91,6 +91,7 @@ def _images(figure: Any, results: Results) -> None:
             axis.plot(values, [place] * len(values), marker, color=colour, mfc="none")
             axis.plot(float(np.mean(values)), place, marker, color=colour)
         axis.set(xscale="log", xlabel=f"{label} (filled: mean)", yticks=range(len(found["sides"])))
+        axis.xaxis.set_minor_formatter("")
         axis.set_yticklabels(found["sides"], fontsize=8)
     axes[0].invert_yaxis()
     _finish(axes)
@@ -116,14 +117,15 @@ def _growth(figure: Any, results: Results) -> None:
         for side, (colour, marker, line) in zip(next(iter(points.values())), STYLES):
             seconds = [point[side]["median"] for point in points.values()]
             axis.plot([int(x) for x in points], seconds, line, color=colour, marker=marker, ms=4, label=side)
-        axis.set(xlabel=name, xscale="linear" if name == "image side" else "log", yscale="log")
+        axis.set(xlabel=name, xscale="log", yscale="log")
+        _plain_ticks(axis, [int(x) for x in points])
     axes[0].set_ylabel("seconds of a certificate")
     sides = results["statistics"]["result"]["sides"]
     for side, (colour, marker, line) in zip(("published loop", "certimed"), (STYLES[0], STYLES[1])):
         seconds = [point[side]["median"] for point in sides.values()]
         axes[4].plot([int(x) ** 2 for x in sides], seconds, line, color=colour, marker=marker, ms=4, label=side)
     axes[4].set(xlabel="pixels (statistics alone)", xscale="log", yscale="log")
-    axes[0].legend(fontsize=7, frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=8, frameon=False, ncols=3, loc="outside upper center")
     _finish(axes)
 
 
@@ -134,6 +136,17 @@ def _grouped(axis: Any, groups: Sequence[str], heights: dict[str, list[float]]) 
         axis.bar(where, values, width * 0.92, color=colour, label=name)
     axis.set_xticks(range(len(groups)), groups)
     axis.legend(fontsize=7, frameon=False)
+
+
+def _plain_ticks(axis: Any, points: Sequence[int]) -> None:
+    """Ticks at the points of x, and at 1, 2, 5 of every decade of y, as plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_xticks(points, [str(x) for x in points])
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_locator(NullLocator())
 
 
 def _finish(axes: Sequence[Any]) -> None:

@@ -271,10 +271,10 @@ def _art(results: Results) -> str | None:
     return (
         f"adversarial-robustness-toolbox {ART_VERSION}, `PyTorchRandomizedSmoothing.certify`, one demo image, sigma "
         f"{found['sigma']:g}, n0 = 100, n = {found['n']}, alpha 0.001, each side in its own process. Its "
-        "`_noisy_samples` repeats the image n times and adds `numpy.random.normal` of that shape, so all n copies (and their float64 "
-        "noise) are in memory at once; it has no seed and no early stop. Memory is what the certificate added to the "
-        "process at its peak. With the same fixed n both run the same number of forward passes; the default budget has "
-        "the same alpha and cap and answers the same reported radii.\n\n"
+        "`_noisy_samples` repeats the image n times and adds `numpy.random.normal` of that shape, so all n copies "
+        "(and their float64 noise) are in memory at once; it has no seed and no early stop. Memory is what the "
+        "certificate added to the process at its peak. With the same fixed n both run the same number of forward "
+        "passes; the default budget has the same alpha and cap and answers the same reported radii.\n\n"
         + table(["side", "time", "spread", "memory", "class and radius (and samples)"], rows)
     )
 
