@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from certimed import __version__
-from certimed.cli import certify, demo, export, merge, plan, report, reproduce, train, tune, verify
+from certimed.cli import certify, demo, export, figure, merge, plan, report, reproduce, train, tune, verify
 from certimed.cli.stopping import orderly_stop
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command(help=merge.HELP)(merge.merge)
 app.command(help=export.HELP)(export.export)
 app.command(help=report.HELP)(report.report)
 app.command(help=train.CONVERT_HELP)(train.convert)
+app.add_typer(figure.app, name="figure")
 app.add_typer(reproduce.app, name="reproduce")
 app.add_typer(train.app, name="train")
 

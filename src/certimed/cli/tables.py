@@ -104,7 +104,7 @@ def print_native(records: Sequence[ClassRecord | MaskRecord], method: str) -> No
     """Say what the radii of a run are worth at native resolution, where its certificates know."""
     found = [r.certificates[method] for r in records if method in r.certificates]
     known = [c.native for c in found if c.native is not None and c.radius > 0]
-    if not known:
+    if all(native.norm == 1 for native in known):
         return
     norms, radii = [native.norm for native in known], sorted(native.radius for native in known)
     span = f"{min(norms):.4g}" if min(norms) == max(norms) else f"{min(norms):.4g} to {max(norms):.4g}"

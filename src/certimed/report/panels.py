@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from certimed.certificates import MaskCertificate
-from certimed.errors import require
+from certimed.certificates import ClassCertificate, MaskCertificate
+from certimed.errors import InputError, require
 from certimed.noise import NoiseKey
+from certimed.report.journal import MM, WIDTHS, journal_style
 from certimed.sampling import noisy_batches
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette: told apart by readers with any common form of colour blindness.
 CLASS_COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#CC79A7")
 _ABSTAINED = "#D55E00"
+_MOST_LETTERS = 36
+_SMALL = 5.5
 
 
 def mask_panel(
@@ -66,17 +73,110 @@ def mask_panel(
     figure.savefig(path)
 
 
-def _show(axis: Any, title: str, picture: NDArray[Any]) -> None:
+@dataclass(frozen=True)
+class MaskExample:
+    """One image of a figure: ``pixels`` float ``(C, H, W)`` in the certified space, class ids ``(H, W)`` or None, and
+    certificates by method."""
+
+    pixels: Tensor
+    truth: NDArray[np.int64] | None
+    certificates: Mapping[str, MaskCertificate]
+
+
+def mask_figure(
+    examples: Sequence[MaskExample], class_names: Sequence[str], *, width: float = WIDTHS["double"]
+) -> Figure:
+    """A row for each image: image, truth where known, and for each method the certified mask (abstained pixels
+    hatched) and the radius map, on one scale.
+
+    Args:
+        examples: of one list of classes and the same methods.
+        width: in millimetres.
+
+    Raises:
+        InputError: nothing to draw.
+    """
+    if not examples:
+        raise InputError("there is nothing to draw: no image was found")
+    methods = list(examples[0].certificates)
+    with_truth = any(example.truth is not None for example in examples)
+    largest = max(float(c.radius_map().max()) for example in examples for c in example.certificates.values()) or 1.0
+    with journal_style():
+        figure, axes = _grid(len(examples), 1 + with_truth + 2 * len(methods), width, examples[0].pixels.shape)
+        for row, example in zip(axes, examples):
+            _show(row[0], "image", _grey(example.pixels), _SMALL)
+            if example.truth is not None:
+                _show(row[1], "truth", _coloured(example.truth, example.pixels), _SMALL)
+            for index, method in enumerate(methods):
+                place, certificate = 1 + with_truth + 2 * index, example.certificates[method]
+                _certified(row[place], method, certificate, example.pixels, _SMALL)
+                shown = row[place + 1].imshow(
+                    certificate.radius_map(), cmap="viridis", vmin=0, vmax=largest, interpolation="nearest"
+                )
+                row[place + 1].set_title(f"{method}: radius", fontsize=_SMALL)
+        figure.colorbar(shown, ax=axes[:, -1], fraction=0.08, pad=0.03).ax.tick_params(labelsize=5)
+        figure.legend(handles=_legend(class_names), loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+@dataclass(frozen=True)
+class ImageExample:
+    """One image of a figure: ``pixels`` float ``(C, H, W)``, its certificate, and what to call its classes."""
+
+    pixels: Tensor
+    certificate: ClassCertificate
+    answer: str
+    truth: str | None
+
+
+def image_figure(examples: Sequence[ImageExample], *, width: float = WIDTHS["double"], columns: int = 5) -> Figure:
+    """Images with the answer, the truth where known, and the radius; abstentions say so.
+
+    Raises:
+        InputError: nothing to draw.
+    """
+    if not examples:
+        raise InputError("there is nothing to draw: no image was found")
+    columns = min(columns, len(examples))
+    with journal_style():
+        figure, axes = _grid(-(-len(examples) // columns), columns, width, (1, 1, 1), room=9.0)
+        for axis, example in zip(axes.flat, examples):
+            c = example.certificate
+            radius = f"r = {c.radius:.3f}" if not c.abstained else f"abstained: {c.abstention}"
+            if c.native is not None and not c.abstained:
+                radius += f" (native {c.native.radius:.3f})"
+            wrong = example.truth is not None and example.truth != example.answer
+            lines = [example.answer + (f", truly {example.truth}" if wrong else ""), radius]
+            colour = _ABSTAINED if wrong or c.abstained else "black"
+            _show(axis, "", _grey(example.pixels))
+            words = "\n".join(line[:_MOST_LETTERS] for line in lines)
+            axis.set_title(words, fontsize=_SMALL, color=colour, parse_math=False)
+    return figure
+
+
+def _grid(rows: int, columns: int, width: float, shape: Sequence[int], room: float = 6.0) -> tuple[Figure, Any]:
+    """Axes for pictures of one shape, ``room`` millimetres above each for a title."""
+    from matplotlib.figure import Figure
+
+    height = rows * (width / columns * shape[-2] / shape[-1] + room) + 10
+    figure = Figure(figsize=(width * MM, height * MM), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    return figure, axes
+
+
+def _show(axis: Any, title: str, picture: NDArray[Any], size: float = 8) -> None:
     axis.imshow(picture, cmap="gray" if picture.ndim == 2 else None, vmin=0, vmax=1, interpolation="nearest")
-    axis.set_title(title, fontsize=8)
+    axis.set_title(title, fontsize=size)
 
 
-def _certified(axis: Any, method: str, certificate: MaskCertificate, pixels: Tensor) -> None:
+def _certified(axis: Any, method: str, certificate: MaskCertificate, pixels: Tensor, size: float = 8) -> None:
     from matplotlib import rc_context
 
     abstained = ~certificate.certified
     picture = _coloured(np.where(abstained, 0, certificate.mask), pixels)
-    _show(axis, f"{method}: certified, {100 * certificate.share_certified:.0f} %", picture)
+    _show(axis, f"{method}: certified, {100 * certificate.share_certified:.0f} %", picture, size)
     with rc_context({"hatch.color": _ABSTAINED, "hatch.linewidth": 0.6}):
         axis.contourf(abstained, levels=[0.5, 1.5], colors="none", hatches=["//////"])
     axis.contour(abstained, levels=[0.5], colors=_ABSTAINED, linewidths=0.5)
