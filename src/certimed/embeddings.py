@@ -162,7 +162,7 @@ class EmbeddingCache:
         entry = self._entries.get(name)
         if entry is not None:
             for begin in range(0, n, size):
-                yield entry[begin : begin + size].to(image.device, torch.float32)
+                yield entry[begin : begin + size].to(image.device, non_blocking=True).float()
             return
         fresh: Tensor | None = None
         begin = 0
@@ -170,12 +170,14 @@ class EmbeddingCache:
             for batch in noisy_batches(image, sigma, key, n, batch_size=size, start=start):
                 embedded = self._rounded(encoder(batch))
                 if fresh is None and keep:
-                    fresh = self._allocate(name, (n, embedded.shape[1]))
+                    fresh = self._allocate(name, (n, embedded.shape[1]), pinned=image.device.type == "cuda")
                 if fresh is not None:
-                    fresh[begin : begin + len(embedded)] = embedded.to("cpu", self.dtype)
+                    fresh[begin : begin + len(embedded)].copy_(embedded, non_blocking=True)
                 begin += len(embedded)
                 yield embedded
         if fresh is not None:
+            if image.device.type == "cuda":
+                torch.cuda.synchronize(image.device)  # the copies above do not wait
             self._entries[name] = fresh
             self._items.setdefault(key.item, set()).add(name)
 
@@ -235,10 +237,10 @@ class EmbeddingCache:
             )
         return rounded
 
-    def _allocate(self, name: str, shape: tuple[int, int]) -> Tensor:
+    def _allocate(self, name: str, shape: tuple[int, int], *, pinned: bool) -> Tensor:
         kind = _KEPT_TYPES[self.dtype]
         if self.memory_bytes + math.prod(shape) * kind.itemsize <= self.max_bytes:
-            return torch.empty(shape, dtype=self.dtype)
+            return torch.empty(shape, dtype=self.dtype, pin_memory=pinned)
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="certimed-embeddings-", dir=self._parent)
         path = Path(self._folder.name) / name
