@@ -41,14 +41,14 @@ SUBSTITUTIONS: list[tuple[str, str]] = [
 ]
 # Verb -> what is added unless the command says it itself.
 ADDED: dict[str, dict[str, str]] = {
-    "demo": {"--images": "2", "--n": "20", "--masks": "1", "--mask-n": "12"},
+    "demo": {"--images": "1", "--n": "10", "--masks": "1", "--mask-n": "60"},
     "certify --task segment": {"--n0": "10", "--n": "60", "--limit": "2"},
     "certify": {"--n0": "10", "--n": "40", "--limit": "3"},
     "tune": {"--epochs": "2"},
     "train denoiser": {"--steps": "2", "--widths": "8,16", "--batch": "2"},
-    "reproduce promptsmooth": {"--limit": "2", "--n0": "10", "--n": "20", "--sigma": "0.25", "--epochs": "1"},
+    "reproduce promptsmooth": {"--limit": "2", "--n": "20", "--sigma": "0.25", "--shots": "2", "--epochs": "1"},
     "reproduce segmentation": {"--limit": "1", "--n": "80"},
-    "plan": {"--images": "2"},
+    "plan": {"--images": "2", "--n": "40"},
 }
 MARKER = re.compile(r"<!-- not run: (.+?) -->")
 FENCE = re.compile(
