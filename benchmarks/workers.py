@@ -2,7 +2,7 @@
 
     python -m benchmarks.workers [--images 33] [--n 500] [--rounds 3]
 
-The clock starts when every worker has its model loaded (its first result is there), so that it measures images, not
+The clock starts when every worker has its model loaded and an image behind it, so that it measures images, not
 imports. Processor time an image, measured inside the workers, tells on a busy machine what the clock cannot: where it
 is the same with 1 and 2 workers, two free cores do twice the work.
 """
@@ -10,6 +10,7 @@ is the same with 1 and 2 workers, two free cores do twice the work.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -34,7 +35,7 @@ def make_timed(prepare: dict[str, Any], settings: classify.Settings, journal: st
         begin = time.process_time()
         result = certifier(image)
         with Path(journal).open("a") as stream:
-            stream.write(f"{time.process_time() - begin}\n")
+            stream.write(f"{os.getpid()} {time.process_time() - begin}\n")
         return result
 
     return dataset, timed
@@ -57,12 +58,18 @@ def measure(workers: int, images: int, n: int) -> tuple[float, float]:
         journal = Path(folder) / "seconds"
         work = ClassificationWork(make_timed, prepare=prepare, settings=settings, journal=str(journal))
         run = LocalExecutor(workers).run(work, items)
-        for _ in range(workers):
+        # Until each worker has an image behind it: its imports, its model and its first pass are no steady state.
+        while len({line.split()[0] for line in lines_of(journal)}) < workers:
             next(run)
         begin = time.perf_counter()
         rest = sum(1 for _ in run)
         clock = (time.perf_counter() - begin) / rest
-        return clock, statistics.median(map(float, journal.read_text().split()))
+        return clock, statistics.median(float(line.split()[1]) for line in lines_of(journal))
+
+
+def lines_of(path: Path) -> list[str]:
+    """Lines of a file that may not be there yet."""
+    return path.read_text().splitlines() if path.exists() else []
 
 
 def main() -> None:
