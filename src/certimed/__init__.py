@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from certimed.budgets import Betting, Budget, Fixed, Grid, Looks, Precision, parse_budget
     from certimed.certificates import ClassCertificate, MaskCertificate, Provenance, RadiusUnits
     from certimed.classification import Prediction, SmoothedClassifier
     from certimed.classifiers import ClassificationModel
@@ -19,31 +20,44 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Betting": "certimed.budgets",
+    "Budget": "certimed.budgets",
     "CertimedError": "certimed.errors",
     "ClassCertificate": "certimed.certificates",
     "ClassificationModel": "certimed.classifiers",
+    "Fixed": "certimed.budgets",
+    "Grid": "certimed.budgets",
     "ImageError": "certimed.errors",
     "InputError": "certimed.errors",
+    "Looks": "certimed.budgets",
     "MaskCertificate": "certimed.certificates",
     "MissingExtraError": "certimed.errors",
     "ModelError": "certimed.errors",
+    "Precision": "certimed.budgets",
     "Prediction": "certimed.classification",
     "Provenance": "certimed.certificates",
     "RadiusUnits": "certimed.certificates",
     "SmoothedClassifier": "certimed.classification",
     "SmoothedSegmenter": "certimed.segmentation",
     "load_run": "certimed.runs",
+    "parse_budget": "certimed.budgets",
 }
 
 __all__ = [
+    "Betting",
+    "Budget",
     "CertimedError",
     "ClassCertificate",
     "ClassificationModel",
+    "Fixed",
+    "Grid",
     "ImageError",
     "InputError",
+    "Looks",
     "MaskCertificate",
     "MissingExtraError",
     "ModelError",
+    "Precision",
     "Prediction",
     "Provenance",
     "RadiusUnits",
@@ -51,6 +65,7 @@ __all__ = [
     "SmoothedSegmenter",
     "__version__",
     "load_run",
+    "parse_budget",
 ]
 
 

@@ -1,5 +1,6 @@
 """Exact bounds for certificates: numpy and scipy only, float64, rounded outwards. Takes integers, never tensors."""
 
+from certimed.statistics.betting import betting_thresholds, log_wealth
 from certimed.statistics.binomial import (
     abstains,
     binomial_tail,
@@ -38,6 +39,12 @@ from certimed.statistics.planning import (
     samples_for_radius_at,
     samples_for_tau,
 )
+from certimed.statistics.sequential import (
+    crossing_probability,
+    look_sizes,
+    sequential_thresholds,
+    spending,
+)
 
 __all__ = [
     "BOUND_NAMES",
@@ -48,6 +55,7 @@ __all__ = [
     "abstains",
     "alpha_split",
     "best_of_both",
+    "betting_thresholds",
     "binomial_tail",
     "bonferroni_threshold",
     "certified_accuracy_lower",
@@ -55,9 +63,12 @@ __all__ = [
     "clopper_pearson_lower",
     "clopper_pearson_upper",
     "count_threshold",
+    "crossing_probability",
     "holm_threshold",
     "holm_thresholds",
     "lehmann_romano_threshold",
+    "log_wealth",
+    "look_sizes",
     "minimum_count",
     "one_sided_bound",
     "predict_p_value",
@@ -70,5 +81,7 @@ __all__ = [
     "samples_for_radius",
     "samples_for_radius_at",
     "samples_for_tau",
+    "sequential_thresholds",
+    "spending",
     "two_sided_bound",
 ]
