@@ -21,7 +21,14 @@ SMP_UNET = {"encoder_name": "resnet18", "encoder_weights": None, "decoder_channe
 
 @dataclass(frozen=True)
 class SegmenterTraining:
-    """Settings of a training; ``blur`` softens images at random, which is not noise (see the model card)."""
+    """Settings of a training.
+
+    Attributes:
+        flip: left and right are exchanged at random.
+        colour: the channels' gains vary on their own, by up to ``tint``.
+        blur: images are softened at random, which is not noise (see the model card).
+        turn, zoom: largest rotation in degrees and largest relative change of scale.
+    """
 
     steps: int = 600
     batch: int = 16
@@ -29,6 +36,9 @@ class SegmenterTraining:
     flip: bool = True
     colour: bool = False
     blur: bool = True
+    turn: float = 12.0
+    zoom: float = 0.15
+    tint: float = 0.1
     seed: int = 0
 
 
@@ -102,7 +112,7 @@ def augment(images: Tensor, masks: Tensor, config: SegmenterTraining, rng: torch
     """Flip, turn, scale and shift image and mask; vary the image's contrast, brightness, colour and sharpness."""
     n = len(images)
     draw = torch.rand(n, 8, generator=rng) * 2 - 1
-    angle, scale = draw[:, 0] * math.radians(12), 1 + 0.15 * draw[:, 1]
+    angle, scale = draw[:, 0] * math.radians(config.turn), 1 + config.zoom * draw[:, 1]
     sign = torch.where(draw[:, 2] < 0, -1.0, 1.0) if config.flip else torch.ones(n)
     matrix = torch.zeros(n, 2, 3)
     matrix[:, 0, 0], matrix[:, 1, 1] = sign * torch.cos(angle) / scale, torch.cos(angle) / scale
@@ -117,7 +127,7 @@ def augment(images: Tensor, masks: Tensor, config: SegmenterTraining, rng: torch
     gain = (1 + 0.2 * draw[:, 6]).view(-1, 1, 1, 1)
     shift = (0.08 * draw[:, 7]).view(-1, 1, 1, 1)
     if config.colour:
-        gain = gain * (1 + 0.1 * (torch.rand(n, images.shape[1], 1, 1, generator=rng) * 2 - 1))
+        gain = gain * (1 + config.tint * (torch.rand(n, images.shape[1], 1, 1, generator=rng) * 2 - 1))
     return (images.clamp(0, 1) ** gamma * gain + shift).clamp(0, 1), masks[:, 0].round().long()
 
 
