@@ -169,7 +169,7 @@ def test_impossible_settings_are_named() -> None:
     for sizes, undecided in (((), 0.0), ((5, 5), 0.0), ((5, 6), 1.0), ((0, 6), 0.0)):
         with pytest.raises(InputError):
             PixelLooks(sizes, undecided)
-    for text in ("grid", "pixels:a", "pixels:10,5"):
+    for text in ("grid", "pixels:a", "pixels:10,5", "pixels:10,10000000", "pixels:" + "9" * 5_000):
         with pytest.raises(InputError):
             PixelLooks.parse(text)
     session = PixelLooks((50, 60)).start((2, 2), 0.75, 0.01)

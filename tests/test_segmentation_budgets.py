@@ -174,6 +174,11 @@ FORGERIES = {
     "another reason": lambda d: {"stopped": "answered: 99.99% of pixels certified, 0.00% undecided"},
     "a cap that was not reached": lambda d: {"stopped": "cap reached: 200 samples"},
     "no reason": lambda d: {"stopped": "done"},
+    "a look that is none": lambda d: {"looks": [d["looks"][0], 7]},
+    "looks of text": lambda d: forged_looks(d, 0, n="60"),
+    "no looks": lambda d: {"looks": []},
+    "a look beyond all numbers": lambda d: {"budget": "pixels:60,90," + "9" * 5_000},
+    "samples nobody drew": lambda d: forged_looks(d, -1, n=10**15) | {"n": 10**15},
     "futile": lambda d: {"stopped": d["stopped"].replace("answered", "futile")},
 }
 

@@ -16,6 +16,8 @@ from certimed.budgets.session import Stop
 from certimed.errors import InputError
 from certimed.statistics import count_threshold, minimum_count, samples_for_tau
 
+_MOST = 10**6
+
 Agreement = NDArray[np.integer[Any]]
 
 
@@ -59,9 +61,11 @@ class PixelLooks:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", tuple(self.sizes))
-        whole = all(isinstance(size, int) and size >= 1 for size in self.sizes)
+        whole = all(isinstance(size, int) and 1 <= size <= _MOST for size in self.sizes)
         if not self.sizes or not whole or any(a >= b for a, b in pairwise(self.sizes)):
-            raise InputError(f"looks must be increasing sample sizes, e.g. 100,200,400, but are {self.sizes}")
+            raise InputError(
+                f"looks must be increasing sample sizes up to {_MOST}, e.g. 100,200,400, but are {self.sizes}"
+            )
         if not 0 <= self.undecided < 1:
             raise InputError(f"undecided={self.undecided} must be a share of pixels, 0 <= undecided < 1")
 

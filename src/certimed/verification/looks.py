@@ -11,7 +11,7 @@ from typing import Any
 from certimed.verification.exact import number, upper_tail
 from certimed.verification.shapes import LEVEL, POSITIVE_COUNT, TEXT, Check, shape_faults
 
-_SPELLING = re.compile(r"pixels:([0-9]+(?:,[0-9]+)*)(?:/[0-9.e-]+)?")
+_SPELLING = re.compile(r"pixels:([0-9]{1,9}(?:,[0-9]{1,9})*)(?:/[0-9.e-]{1,30})?")
 _SHARE_SLACK = Fraction(1, 10**9)  # shares may be smaller than the exact ones by rounding, never larger
 _STOPS = ("answered", "futile", "cap reached")
 
@@ -41,14 +41,14 @@ def look_faults(data: dict[str, Any]) -> Iterator[str]:
     looks before the last one the counts are gone, and nothing is claimed from them; their thresholds are only checked
     to be possible.
     """
-    for index, look in enumerate(data["looks"]):
-        yield from (f"look {index + 1}: {fault}" for fault in shape_faults(look, _LOOK))
+    faults = [f"look {i + 1}: {fault}" for i, look in enumerate(data["looks"]) for fault in shape_faults(look, _LOOK)]
+    if faults:
+        yield from faults
+        return
     spelt = _SPELLING.fullmatch(data["budget"])
     sizes = [int(size) for size in spelt[1].split(",")] if spelt else []
     if not sizes or sizes[0] < 1 or any(a >= b for a, b in pairwise(sizes)):
         yield f"budget {data['budget']!r:.80} is no list of looks"
-        return
-    if any(set(look) != set(_LOOK) for look in data["looks"] if isinstance(look, dict)):
         return
     yield from _schedule_faults(data, sizes)
     yield from _reason_faults(data, sizes)

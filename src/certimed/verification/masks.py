@@ -21,6 +21,7 @@ from certimed.verification.shapes import MASK_CERTIFICATE, certificate_faults, p
 
 _LAYERS = ("agreement", "certified", "mask")
 _TIE = Fraction(1, 10**11)  # p-values this close to their level may be decided either way, towards fewer pixels
+_MOST_SAMPLES = 10**9
 _SHARE_SLACK = Fraction(1, 10**9)  # shares of alpha may be smaller by rounding, never larger
 _RADIUS_SLACK = Fraction(1, 10**9)
 
@@ -41,6 +42,9 @@ def mask_faults(data: Any, arrays: Path) -> Iterator[str]:
     faults = list(certificate_faults(data, {**MASK_CERTIFICATE, **(MASK_BUDGET if chosen else {})}))
     if faults:
         yield from faults
+        return
+    if data["n"] > _MOST_SAMPLES:
+        yield f"n={data['n']} is more than {_MOST_SAMPLES} samples, which nobody has drawn"
         return
     if data["k_fwer"] != 1 and data["correction"] != "lehmann-romano":
         yield f"k_fwer={data['k_fwer']} does not belong to correction {data['correction']!r}"
@@ -114,7 +118,8 @@ def _proof_faults(data: dict[str, Any], layers: dict[str, NDArray[Any]]) -> Iter
     if data["k_fwer"] > pixels:
         yield f"k_fwer={data['k_fwer']} exceeds the {pixels} pixels"
         return
-    histogram = np.bincount(layers["agreement"].ravel(), minlength=data["n"] + 1).tolist()
+    counts, sizes = np.unique(layers["agreement"], return_counts=True)
+    histogram = list(zip(counts.tolist(), sizes.tolist()))
     strict, loose = _threshold(data, histogram, pixels, 1 - _TIE), _threshold(data, histogram, pixels, 1 + _TIE)
     if data["threshold"] not in (strict, loose):
         yield f"threshold={data['threshold']} is not the one {data['correction']} gives ({strict})"
@@ -133,19 +138,18 @@ def _proof_faults(data: dict[str, Any], layers: dict[str, NDArray[Any]]) -> Iter
         yield f"radius={data['radius']!r} is not sigma * Phi^-1(tau) = {float(exact):.9g}"
 
 
-def _threshold(data: dict[str, Any], histogram: list[int], pixels: int, lean: Fraction) -> int | None:
+def _threshold(data: dict[str, Any], histogram: list[tuple[int, int]], pixels: int, lean: Fraction) -> int | None:
+    """The family-wise test from (agreement count, pixels) in rising order."""
     n, alpha, tolerated = data["n"], level_of(data) * lean, data["k_fwer"]
     if data["correction"] == "bonferroni":
         return _smallest_count(n, Fraction(data["tau"]), alpha / pixels)
     # Step-down over the ordered p-values, one group of equal counts at a time: the first of a group has rank i.
     threshold, rank = None, 1
-    for count in range(n, -1, -1):
-        if not histogram[count]:
-            continue
+    for count, group in reversed(histogram):
         allowed = tolerated * alpha / (pixels if rank <= tolerated else pixels + tolerated - rank)
         if not bool(upper_tail(count, n, Fraction(data["tau"])) <= number(allowed)):
             break
-        threshold, rank = count, rank + histogram[count]
+        threshold, rank = count, rank + group
     return threshold
 
 
