@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-slow lint types unit docs clean
+.PHONY: demo test test-slow test-browser lint types unit docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/certimed demo
@@ -25,6 +25,13 @@ unit: $(VENV)/.dev
 # The documentation site, in site/; a dead link or a page that is in no menu is an error.
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# The report in Chromium, with axe-core's accessibility rules; `make test` skips these where they are not installed.
+test-browser: $(VENV)/.dev
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[browser]"
+	command -v chromium > /dev/null || command -v google-chrome > /dev/null || (apt-get update && apt-get install --yes chromium)
+	test -f node_modules/axe-core/axe.min.js || npm install --no-save --no-package-lock axe-core@4.14.1
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow

@@ -107,6 +107,7 @@ def _row(image: int, certificate: ClassCertificate, label: int | None, shapes: l
         "n": certificate.n,
         "shape": _numbered(certificate.shape, shapes),
         "native": native,
+        **({} if certificate.budget == f"fixed:{certificate.n}" else {"stopped": plain(certificate.stopped)}),
         "scope": scope_words(certificate.scope),
         "space": certificate.space,
     }

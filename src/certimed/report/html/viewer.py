@@ -161,6 +161,7 @@ def _numbers(certificate: MaskCertificate, scores: MaskScores | None) -> dict[st
         "scope": scope_words(certificate.scope),
         "space": certificate.space,
         "native": None,
+        "stopped": None if certificate.stopped is None else plain(certificate.stopped),
     }
     if certificate.native is not None:
         numbers["native"] = {"norm": certificate.native.norm, "shape": list(certificate.native.shape)}

@@ -32,6 +32,7 @@
     const values = shape.reduce((product, side) => product * side, 1);
     const perValue = (255 * row.radius) / Math.sqrt(values);
     const entries = [["noisy copies that agree", `${row.agree} of ${row.n}`]];
+    if (row.stopped !== undefined) entries.push(["sampling ended", row.stopped]);
     if (row.radius > 0) {
       entries.unshift(
         ["L2, values in [0, 1]", down(row.radius, 4)],

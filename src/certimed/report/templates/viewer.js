@@ -251,6 +251,7 @@
       text += own.low === undefined || own.low === null ? ". " : `, Dice at least ${down(own.low)}. `;
       text += `Both together hold with at least ${Number((100 * (1 - 2 * own.alpha)).toPrecision(6))} %.`;
     } else text += `The run's own certificate (${own.correction}, tau ${own.tau}) proves no pixel here.`;
+    if (own.stopped !== null) text += ` Sampling ended: ${own.stopped}; the probability covers every look.`;
     return text;
   }
 
