@@ -107,7 +107,7 @@ def _budget_table(found: dict[str, Any]) -> str:
         if title in DECISIONS:
             rows.append([*row, "-", "-", "-"])
         else:
-            losses = [f"{one['radius loss']:.1%}", f"{one['mean relative loss']:.1%}"]
+            losses = [f"{one['radius loss']:.2%}", f"{one['mean relative loss']:.2%}"]
             rows.append([*row, *losses, f"{100 * one['accuracy difference']:.2f}"])
     head = ["budget", "mean samples", "quartiles", "equal decisions at r = sigma", "loss of the mean radius"]
     return table([*head, "mean loss of an image", "largest difference of certified accuracy (points)"], rows)
