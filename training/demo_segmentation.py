@@ -191,20 +191,25 @@ def milliseconds(config: DenoiserTraining, autocast: torch.dtype | None) -> floa
 
 
 def compare(steps: int) -> None:
-    """Time every candidate; with ``steps`` > 0 also train each that long and certify every second test slice."""
-    rows: list[dict[str, Any]] = []
+    """Time every candidate; with ``steps`` > 0 also train each that long and certify every second test slice.
+
+    The table is written after each; Dice of an earlier comparison as long is kept, so a stopped one goes on.
+    """
+    path = ASSETS / "demo_denoiser" / "tradeoff.json"
+    rows: dict[str, dict[str, Any]] = {}
+    if path.is_file():
+        rows = {row["denoiser"]: row for row in json.loads(path.read_text())}
     for name, config in CANDIDATES.items():
-        parameters = sum(value.numel() for value in build_unet(config, 1, (SIZE, SIZE)).parameters())
-        row: dict[str, Any] = {"denoiser": name, "parameters": parameters, "steps": steps, "dice": {}}
+        row = rows.setdefault(name, {"denoiser": name, "steps": 0, "dice": {}})
+        row["parameters"] = sum(value.numel() for value in build_unet(config, 1, (SIZE, SIZE)).parameters())
         row["ms_float32"], row["ms_bfloat16"] = milliseconds(config, None), milliseconds(config, torch.bfloat16)
-        if steps:
+        if steps and row["steps"] != steps:
             test = load_slices(list(SHOWN[::2]))
             folder = WORK / "candidates" / name.replace(", ", "_").replace(" ", "")
             train_denoiser(load_slices(training_levels()).images, folder, replace(config, steps=steps))
-            row["dice"] = {f"{sigma:g}": asdict(measure(folder, sigma, test)) for sigma in SIGMAS}
+            row["steps"], row["dice"] = steps, {f"{sigma:g}": asdict(measure(folder, sigma, test)) for sigma in SIGMAS}
         print(json.dumps(row), flush=True)
-        rows.append(row)
-    (ASSETS / "demo_denoiser" / "tradeoff.json").write_text(json.dumps(rows, indent=2) + "\n")
+        path.write_text(json.dumps([rows[name] for name in CANDIDATES if name in rows], indent=2) + "\n")
     write_card()
 
 
@@ -248,7 +253,7 @@ def model_card(result: dict[str, dict[str, dict[str, float]]], rows: list[dict[s
             text += f"| {sigma} | {name} | {row['clean']:.3f} | {row['noisy']:.3f} | {row['guaranteed']:.3f} "
             text += f"| {row['published']:.3f} | {row['abstained']:.3f} |\n"
     if rows:
-        text += TRADEOFF.format(steps=rows[0]["steps"])
+        text += TRADEOFF.format(steps=max(row["steps"] for row in rows))
         for row in rows:
             trained = [row["dice"].get(f"{sigma:g}") for sigma in SIGMAS]
             dice = " | ".join(f"{cell['guaranteed']:.3f}" if cell else UNTRAINED for cell in trained)
