@@ -1,4 +1,4 @@
-"""Figures and tables of runs: exact sizes, embedded fonts, equal bytes, and curves that claim no more than is proved."""
+"""Figures and tables of runs: exact sizes, embedded fonts, equal bytes, and curves that claim no more than proved."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 from test_certificates_native import mask_certificate
-from tiny_runs import full_run, write_images
+from tiny_runs import Certify, full_run, manifest, open_images, write_images
 from typer.testing import CliRunner
 
+from certimed import load_run
 from certimed.classification import certificate_from_counts
 from certimed.cli.app import app
 from certimed.errors import InputError
@@ -21,6 +22,7 @@ from certimed.report.curves import AccuracyCurve, accuracy_figure, share_figure
 from certimed.report.journal import save, width_in_mm
 from certimed.report.panels import MaskExample, mask_figure
 from certimed.report.results import class_series, panels
+from certimed.runs import RunFolder
 
 pytest.importorskip("matplotlib")
 
@@ -182,3 +184,17 @@ def test_widths() -> None:
     assert (width_in_mm("single"), width_in_mm("double"), width_in_mm("120")) == (88.0, 180.0, 120.0)
     with pytest.raises(InputError):
         width_in_mm("nan")
+
+
+def test_a_loaded_run_shows_itself(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    run_ = load_run(runs[0])
+    page = run_._repr_html_()
+    assert "certified accuracy at 0.25" in page and "7 images certified, 1 failed" in page
+    figure = run_.plot(by="method", width="single")
+    assert figure.axes[0].get_title() == "none" and figure._repr_png_().startswith(b"\x89PNG")
+    dataset, certify = open_images(write_images(tmp_path / "images", 2)), Certify()
+    RunFolder.create(tmp_path / "empty<b>", manifest(dataset, certify)).close()
+    begun = load_run(tmp_path / "empty<b>")._repr_html_()
+    assert "no certificate" in begun and "<b>" not in begun
+    with pytest.raises(InputError, match="no certificate"):
+        load_run(tmp_path / "empty<b>").plot()

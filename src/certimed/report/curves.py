@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from certimed.certificates import PROMPT_FROZEN, ClassCertificate
 from certimed.errors import InputError
 from certimed.metrics import mean_interval, summarise
-from certimed.report.journal import MM, STYLES, WIDTHS, journal_style, save
+from certimed.report.journal import STYLES, WIDTHS, journal_style, new_figure, save
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -135,10 +135,7 @@ def _check(counts: Sequence[int]) -> None:
 
 
 def _axes(count: int, width: float) -> tuple[Figure, Any]:
-    from matplotlib.figure import Figure
-
-    panel = width / count
-    figure = Figure(figsize=(width * MM, min(0.75 * panel, 62.0) * MM + 8 * MM), layout="constrained")
+    figure = new_figure(width, min(0.75 * width / count, 62.0) + 8)
     return figure, figure.subplots(1, count, squeeze=False, sharey=True)[0]
 
 

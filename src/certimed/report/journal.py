@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ FORMATS = ("pdf", "svg", "png")
 MM = 1 / 25.4
 LEAST_WIDTH, MOST_WIDTH = 30.0, 400.0
 _DPI = 600
+_SCREEN_DPI = 110
 
 # Okabe and Ito's palette, and a line style for each: told apart in grey print, by colour-blind readers, and one atop
 # another.
@@ -93,6 +96,27 @@ def file_format(path: Path) -> str:
     if found not in FORMATS:
         raise InputError(f"{path.name} must end in {', '.join('.' + name for name in FORMATS)}, which says its format")
     return found
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many millimetres; as the last line of a notebook's cell it shows itself."""
+    return _figure_class()(figsize=(width * MM, height * MM), layout="constrained")
+
+
+@lru_cache(maxsize=1)
+def _figure_class() -> type[Figure]:
+    from matplotlib.figure import Figure
+
+    class ShownFigure(Figure):
+        """A figure that needs no pyplot, and none of its global state, to be shown."""
+
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            with journal_style():
+                self.savefig(buffer, format="png", dpi=_SCREEN_DPI, metadata=_METADATA["png"])
+            return buffer.getvalue()
+
+    return ShownFigure
 
 
 def save(figure: Figure, path: Path) -> None:

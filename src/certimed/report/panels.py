@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from certimed.certificates import ClassCertificate, MaskCertificate
 from certimed.errors import InputError, require
 from certimed.noise import NoiseKey
-from certimed.report.journal import MM, WIDTHS, journal_style
+from certimed.report.journal import WIDTHS, journal_style, new_figure
 from certimed.sampling import noisy_batches
 
 if TYPE_CHECKING:
@@ -156,10 +156,7 @@ def image_figure(examples: Sequence[ImageExample], *, width: float = WIDTHS["dou
 
 def _grid(rows: int, columns: int, width: float, shape: Sequence[int], room: float = 6.0) -> tuple[Figure, Any]:
     """Axes for pictures of one shape, ``room`` millimetres above each for a title."""
-    from matplotlib.figure import Figure
-
-    height = rows * (width / columns * shape[-2] / shape[-1] + room) + 10
-    figure = Figure(figsize=(width * MM, height * MM), layout="constrained")
+    figure = new_figure(width, rows * (width / columns * shape[-2] / shape[-1] + room) + 10)
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from html import escape
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from certimed.runs.folder import CERTIFICATES, RunFolder
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
 FORMATS = ("csv", "parquet", "cohen")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -70,6 +72,33 @@ class LoadedRun:
                     yield {name: _plain(value) for name, value in made.items()}
             except (KeyError, TypeError, IndexError, AttributeError) as error:
                 raise InputError(f"{where} lacks what the table needs ({error!r:.80}); run: certimed verify") from error
+
+    def _repr_html_(self) -> str:
+        from certimed.report.notebook import run_card
+
+        try:
+            return run_card(self.folder.path)
+        except InputError as error:  # a run that has only begun is shown too
+            return f"<p>{escape(repr(self))}: {escape(str(error))}</p>"
+
+    def plot(self, *, by: str = "sigma", width: str = "double", native: bool = False) -> Figure:
+        """Certified accuracy (of masks: the share of pixels certified) against the radius.
+
+        Args:
+            by: one panel for each ``"sigma"`` or ``"method"``.
+            width: ``"single"``, ``"double"`` or a number of millimetres.
+            native: radii at native resolution.
+
+        Returns:
+            a matplotlib Figure; the last line of a notebook's cell shows it, ``figure.savefig`` writes it.
+
+        Raises:
+            InputError: nothing is certified yet, an unknown argument, or radii not known at native resolution.
+            MissingExtraError: matplotlib is not installed.
+        """
+        from certimed.report.notebook import run_figure
+
+        return run_figure(self.folder.path, by=by, width=width, native=native)
 
     def to_pandas(self) -> pandas.DataFrame:
         """All rows as a data frame; MissingExtraError without the ``export`` extra."""
