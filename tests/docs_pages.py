@@ -28,6 +28,7 @@ SUBSTITUTIONS: list[tuple[str, str]] = [
     (r"\bshots=16\b", "shots=2"),
     (r"--epochs 300\b", "--epochs 2"),
     (r"--n 1000\b", "--n 40"),
+    (r"--budget betting:0.25\b", "--budget betting:0.25@60"),
     (r"--n 10000\b", "--n 40"),
     (r"\bn=10_000\b", "n=40"),
     (r"\bn=1_000\b", "n=40"),
