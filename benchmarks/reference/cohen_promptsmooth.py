@@ -51,12 +51,12 @@ class PromptedModel:
         first = self.vlm.token_embeddings(self.ids)
         learnt = self.context.expand(len(self.ids), -1, -1)
         embeddings = torch.cat([first[:, :1], learnt, first[:, 1 + learnt.shape[1] :]], dim=1)
-        features = self.vlm.encode_text(embeddings, Tokens(self.ids, self.mask))
+        features: Tensor = self.vlm.encode_text(embeddings, Tokens(self.ids, self.mask))
         return features / features.norm(dim=-1, keepdim=True)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits ``(B, K)``; the text is encoded here, every time."""
-        features = self.vlm.encode_image(images)
+        features: Tensor = self.vlm.encode_image(images)
         features = features / features.norm(dim=-1, keepdim=True)
         return self.vlm.logit_scale * features @ self.text_features().T
 
