@@ -51,8 +51,9 @@ class PromptedModel:
         first = self.vlm.token_embeddings(self.ids)
         learnt = self.context.expand(len(self.ids), -1, -1)
         embeddings = torch.cat([first[:, :1], learnt, first[:, 1 + learnt.shape[1] :]], dim=1)
-        features: Tensor = self.vlm.encode_text(embeddings, Tokens(self.ids, self.mask))
-        return features / features.norm(dim=-1, keepdim=True)
+        encoded = self.vlm.encode_text(embeddings, Tokens(self.ids, self.mask))
+        features: Tensor = encoded / encoded.norm(dim=-1, keepdim=True)
+        return features
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits ``(B, K)``; the text is encoded here, every time."""
