@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from certimed.certificates import END_TO_END, PROMPT_FROZEN, TOO_FEW_SAMPLES, ClassCertificate
+from certimed.certificates import END_TO_END, NATIVE, PROMPT_FROZEN, TOO_FEW_SAMPLES, ClassCertificate
 from certimed.metrics import PUBLISHED_RADII, ClassificationSummary, per_class_rows, summarise
 from certimed.report.html.charts import Curve, histogram_chart, line_chart
 from certimed.report.html.gallery import Gallery
@@ -114,6 +114,12 @@ class ClassPart:
         self.worked = self._worked(budget)
         self.gallery = Gallery.of_classes(runs, self.series, pictures, budget)
 
+    @property
+    def comparable(self) -> bool:
+        """Whether all radii live in one space: the same kind, and at the model's input also the same size."""
+        certificates = [c for series in self.series for c in series.certificates]
+        return len({(c.space, None if c.space == NATIVE else c.shape) for c in certificates}) <= 1
+
     def headlines(self) -> list[dict[str, str]]:
         """One sentence a run."""
         found = []
@@ -138,10 +144,10 @@ class ClassPart:
     def panels(self) -> list[dict[str, Any]]:
         """Certified accuracy curves, one panel a run with a line a method; or one panel where runs have one method."""
         single = len(self.runs) > 1 and all(len(run.series) == 1 for run in self.runs)
-        if single:
+        if single and self.comparable:
             return [self._panel(0, "all runs", self.series, [run.run.name for run in self.runs])]
         return [
-            self._panel(index, f"{run.run.name}, sigma {_sigma(run)}", run.series, [s.name for s in run.series])
+            self._panel(index, _title(run), run.series, [s.name for s in run.series])
             for index, run in enumerate(self.runs)
         ]
 
@@ -208,11 +214,11 @@ class ClassPart:
                 text = f"{series.name}: {len(radii)} certified, {middle}"
                 said.append(text)
                 rows.append((text, series.style, [int(count) for count in counts]))
-            title = f"Certified radii: {run.run.name}, sigma {_sigma(run)}"
+            title = f"Certified radii: {_title(run)}"
             chart = histogram_chart(
                 f"radii-{place}", title, "; ".join(said), rows, self.largest, "radius, L2; height: number of images"
             )
-            charts.append({"title": f"{run.run.name}, sigma {_sigma(run)}", "chart": chart})
+            charts.append({"title": _title(run), "chart": chart})
         return charts
 
     def per_class(self) -> list[dict[str, Any]]:
@@ -247,7 +253,7 @@ class ClassPart:
                     "series": series,
                     "certificate": certificate,
                     "item": plain(certificate.item),
-                    "answer": series.run.class_name(certificate.prediction),
+                    "answer": _answer(series, certificate),
                     "units": certificate.units(),
                     "flips": pixels_to_flip(certificate.radius, certificate.shape[0]),
                     "picture": drawn,
@@ -255,6 +261,15 @@ class ClassPart:
                 }
             )
         return found
+
+
+def _answer(series: Series, certificate: ClassCertificate) -> str:
+    """The certified answer, and the truth where it is another."""
+    answer = series.run.class_name(certificate.prediction)
+    label = series.records[series.certificates.index(certificate)].label
+    if label is None or label == certificate.prediction:
+        return answer
+    return f"{answer} (wrong; truth: {series.run.class_name(label)})"
 
 
 def _examples(series: Sequence[Series]) -> list[tuple[str, Series, ClassCertificate]]:
@@ -312,6 +327,11 @@ def _described(series: Series, name: str, labelled: bool) -> str:
 def _at_zero(summary: ClassificationSummary, labelled: bool) -> float | None:
     curve = summary.certified_accuracy if labelled else summary.certified_share
     return None if curve is None else curve[0]
+
+
+def _title(run: ClassRun) -> str:
+    spaces = {c.space for series in run.series for c in series.certificates}
+    return f"{run.run.name}, sigma {_sigma(run)}" + ", at native resolution" * (NATIVE in spaces)
 
 
 def _sigma(run: ClassRun) -> str:

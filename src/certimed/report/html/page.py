@@ -145,7 +145,10 @@ def _limits(classes: ClassPart | None, masks: MaskPart | None) -> list[tuple[str
     certificates: list[Any] = [c for one in (classes.series if classes else []) for c in one.certificates]
     certificates += [one.example for one in (masks.series if masks else [])]
     return words.limits(
-        {one.scope for one in certificates}, {one.space for one in certificates}, {one.alpha for one in certificates}
+        {one.scope for one in certificates},
+        {one.space for one in certificates},
+        {one.alpha for one in certificates},
+        comparable=classes is None or classes.comparable,
     )
 
 

@@ -63,9 +63,17 @@ _NATIVE_LIMIT = (
 )
 
 
-def limits(scopes: Iterable[str], spaces: Iterable[str], alphas: Iterable[float]) -> list[tuple[str, str]]:
+_SEVERAL_SPACES = (
+    "Radii of different spaces or image sizes are not comparable:",
+    "a larger image has more values, and the same length of change means less in each of them.",
+)
+
+
+def limits(
+    scopes: Iterable[str], spaces: Iterable[str], alphas: Iterable[float], *, comparable: bool
+) -> list[tuple[str, str]]:
     """What is not proved: (the point, its explanation)."""
-    found = list(LIMITS)
+    found = list(LIMITS) if comparable else [*LIMITS, _SEVERAL_SPACES]
     if any(space != NATIVE for space in spaces):
         found.insert(3, _NATIVE_LIMIT)
     if PROMPT_FROZEN in set(scopes):
