@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from certimed.cli import segment
 from certimed.cli.console import out, printable
 from certimed.data import DEFAULT_READ, Dataset, open_dataset
 from certimed.errors import InputError
 from certimed.presets import SEGMENTATION_PROTOCOL, SegmentationPreset, cvc_sequence, segmentation_preset, split_images
-from certimed.report.tables import Latex, booktabs, csv_text
+from certimed.report.mask_tables import mask_latex, mask_rows
+from certimed.report.tables import csv_text
 from certimed.runs import FAILED, MaskRecord, MaskSettings, RunFolder
 from certimed.statistics import radius_from_lower
 
 SPLITS = ("published", "leak-free")
-_FOREGROUND = "foreground mean"
 
 
 def reproduce(
@@ -120,28 +118,16 @@ def write_tables(
     folder: Path,
 ) -> None:
     """``table.csv`` (long form: every class and metric with its interval) and ``table.tex`` (method by sigma)."""
-    rows: list[dict[str, Any]] = []
-    cells: list[list[str]] = []
-    for method in job.methods:
-        for sigma, records in runs.items():
-            done = [record for record in records if method in record.scores]
-            if not done:
-                continue
-            radius = float(radius_from_lower(settings.taus[0], sigma))
-            summary = segment.summarise(done, method, job.class_names)
-            rows += [{"method": method, "sigma": sigma, "radius": radius, **row} for row in summary.to_rows()]
-            shown = [
-                summary[_FOREGROUND, name].mean
-                for name in ("certified Dice (published)", "certified IoU (published)", "guaranteed Dice")
-            ]
-            abstained = 100 * (1 - summary["whole image", "share certified"].mean)
-            numbers = ["--" if math.isnan(value) else f"{value:.3f}" for value in shown]
-            cells.append([method, f"{sigma:g}", f"{radius:.2f}", *numbers, f"{abstained:.1f}"])
-    if not rows:
+    radius = {sigma: float(radius_from_lower(settings.taus[0], sigma)) for sigma in runs}
+    found = {
+        (method, sigma, radius[sigma]): segment.summarise(done, method, job.class_names)
+        for method in job.methods
+        for sigma, records in runs.items()
+        if (done := [record for record in records if method in record.scores])
+    }
+    if not found:
         return
-    (folder / "table.csv").write_text(csv_text(rows), encoding="utf-8")
-    columns = ["Method", Latex(r"$\sigma$"), "Radius", "Dice", "IoU", "guaranteed Dice", Latex(r"\% abstained")]
+    (folder / "table.csv").write_text(csv_text(mask_rows(found)), encoding="utf-8")
     caption = f"{preset.title}: certified segmentation, {split} split, foreground mean over images."
-    blocks = [len(runs) * index for index in range(1, len(job.methods))]
-    table = booktabs(columns, cells, caption=caption, label=f"tab:{preset.name}", rules_before=blocks)
+    table = mask_latex(found, caption=caption, label=f"tab:{preset.name}")
     (folder / "table.tex").write_text(table, encoding="utf-8")
