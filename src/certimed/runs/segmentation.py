@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from certimed.acceleration import FLOAT32, Acceleration
 from certimed.certificates import MODEL_INPUT, NATIVE, MaskCertificate
+from certimed.classification import model_device
 from certimed.data import Dataset, MedicalImage
 from certimed.errors import ImageError, InputError, ModelError
 from certimed.metrics import MaskScores, mask_scores
@@ -26,6 +28,7 @@ from certimed.runs.records import CERTIFIED, FAILED
 from certimed.sampling import Progress, noisy_batches
 from certimed.segmentation import SmoothedSegmenter, winning_class
 from certimed.segmenters.native import mask_geometry
+from certimed.throughput import probe_batch_size, settled
 
 PLAIN = "plain"
 DENOISED = "denoised"
@@ -43,6 +46,9 @@ class MaskSettings:
         size: ``(height, width)`` images are resized to in float, or None for their own size.
         empty: convention for classes absent from truth and prediction.
         space: ``"model input"``, or ``"native"``: noise, mask and truth at native resolution, the resize inside.
+        batch_size: samples a forward pass, None for the default, ``"auto"`` to be settled by
+            :meth:`MaskCertifier.probe`.
+        acceleration: how every model runs.
     """
 
     sigma: float
@@ -53,11 +59,12 @@ class MaskSettings:
     correction: str = "holm"
     k_fwer: int = 1
     seed: int = 0
-    batch_size: int | None = None
+    batch_size: int | str | None = None
     size: tuple[int, int] | None = None
     empty: str = "one"
     budget: str | None = None
     space: str = MODEL_INPUT
+    acceleration: Acceleration = FLOAT32
 
     @property
     def taus(self) -> tuple[float, ...]:
@@ -96,15 +103,23 @@ class MaskCertifier:
         model_ids: Mapping[str, str] | None = None,
         progress: Progress | None = None,
     ) -> None:
-        ids = model_ids or {}
+        ids, wrap = model_ids or {}, settings.acceleration.wrap
         self.smoothed = {
-            name: SmoothedSegmenter(model, num_classes, settings.sigma, model_id=ids.get(name), space=settings.space)
+            name: SmoothedSegmenter(
+                wrap(model), num_classes, settings.sigma, model_id=ids.get(name), space=settings.space
+            )
             for name, model in methods.items()
         }
-        self.segmenter = segmenter
+        self.segmenter = self.smoothed[PLAIN].model if methods.get(PLAIN) is segmenter else wrap(segmenter)
         self.settings = settings
         self.channels = channels
         self.progress = progress
+
+    def probe(self, image: MedicalImage) -> int:
+        """The batch size that pays for the slowest method on an image of this size."""
+        pixels, _ = prepare(image, self.channels, self.settings.size, self.settings.space)
+        smoothed = self.smoothed.get(DENOISED, next(iter(self.smoothed.values())))
+        return probe_batch_size(smoothed.model, pixels.to(smoothed.device), sigma=self.settings.sigma)
 
     def __call__(self, image: MedicalImage) -> tuple[dict[str, MaskCertificate], dict[str, MaskScores]]:
         """Certificates, and scores where the image has a mask, by method (and tau, where there are several).
@@ -128,7 +143,7 @@ class MaskCertifier:
                 k_fwer=s.k_fwer,
                 seed=s.seed,
                 item_id=image.id,
-                batch_size=s.batch_size,
+                batch_size=settled(s.batch_size),
                 intensity=image.intensity,
                 progress=self.progress,
             )
@@ -158,7 +173,7 @@ class MaskCertifier:
     @staticmethod
     def _mask(model: Callable[[Tensor], Tensor], x: Tensor) -> NDArray[np.uint8]:
         with torch.inference_mode():
-            return np.asarray(winning_class(model(x))[0].cpu().numpy())
+            return np.asarray(winning_class(model(x.to(model_device(model))))[0].cpu().numpy())
 
 
 def prepare(
