@@ -25,7 +25,7 @@ from certimed.acceleration import FLOAT32, Acceleration, arithmetic
 from certimed.errors import InputError, ModelError
 from certimed.noise import NoiseKey, NoiseStream, item_id
 from certimed.sampling import default_batch_size, noisy_batches
-from certimed.vlm.protocol import ImageModel
+from certimed.vlm.protocol import FeatureModel
 
 _KEPT_TYPES: dict[torch.dtype, np.dtype[Any]] = {
     torch.float32: np.dtype(np.float32),
@@ -46,7 +46,7 @@ class ImageEncoder(nn.Module):
 
     def __init__(
         self,
-        vlm: ImageModel,
+        vlm: FeatureModel,
         denoiser: nn.Module | None = None,
         *,
         denoiser_id: str | None = None,
@@ -84,7 +84,7 @@ class ImageEncoder(nn.Module):
 class _Features(nn.Module):
     """What is accelerated of an encoder."""
 
-    def __init__(self, vlm: ImageModel, denoiser: nn.Module | None) -> None:
+    def __init__(self, vlm: FeatureModel, denoiser: nn.Module | None) -> None:
         super().__init__()
         self.training = False  # as its parts
         self.vlm = vlm

@@ -21,7 +21,7 @@ from certimed.noise import item_id as content_id
 from certimed.prompts.methods import Head, Method, Subject
 from certimed.sampling import Progress, as_image, check_scores, check_sigma
 from certimed.vlm.native import NativeModel
-from certimed.vlm.protocol import ImageModel
+from certimed.vlm.protocol import FeatureModel
 
 Counts = NDArray[np.int64]
 
@@ -68,7 +68,7 @@ class PromptComparison:
 
     def __init__(
         self,
-        vlm: ImageModel,
+        vlm: FeatureModel,
         methods: Sequence[Method],
         sigma: float,
         *,

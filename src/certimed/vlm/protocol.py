@@ -39,25 +39,30 @@ class Tokens:
         return self.mask.sum(dim=1) - 1
 
 
-class ImageModel(Protocol):
+class FeatureModel(Protocol):
     """What counting needs of a model, whether it reads prompts or not."""
 
     name: str
     identity: str
-    input_shape: tuple[int, int, int]
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
+
+    def encode_image(self, x: Tensor) -> Tensor:
+        """float ``(B, C, H, W)`` in the certified space -> ``(B, D)``."""
+
+
+class ImageModel(FeatureModel, Protocol):
+    """A model that says how an image becomes its input."""
+
+    input_shape: tuple[int, int, int]
 
     def preprocess(self, pixels: Tensor) -> Tensor:
         """float ``(C, H, W)`` at native resolution -> float32 ``input_shape``."""
 
     def geometry(self, shape: tuple[int, ...]) -> Geometry | None:
         """The linear map :meth:`preprocess` applies to images of this native shape, or None where it is not known."""
-
-    def encode_image(self, x: Tensor) -> Tensor:
-        """float ``(B, C, H, W)`` in the certified space -> ``(B, D)``."""
 
 
 class VisionLanguageModel(ABC, torch.nn.Module):
