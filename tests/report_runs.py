@@ -40,12 +40,13 @@ class Shrinking(Certify):
 
 
 def class_images(folder: Path, count: int, edge: int = 32, broken: int | None = None, hostile: bool = False) -> Path:
-    """Class folders of smooth grey gradients of many levels."""
-    ramp = np.linspace(-30, 30, edge)
+    """Class folders of grey gradients of many levels, as grainy as photographs are."""
+    ramp, generator = np.linspace(-30, 30, edge), np.random.default_rng(9)
     for index in range(count):
         place = folder / CLASSES[index % 2]
         place.mkdir(parents=True, exist_ok=True)
-        pixels = np.clip(64 + (index * 37) % 128 + ramp[:, None] + ramp[None], 0, 255).astype(np.uint8)
+        smooth = 64 + (index * 37) % 128 + ramp[:, None] + ramp[None]
+        pixels = np.clip(smooth + generator.normal(0, 12, (edge, edge)), 0, 255).astype(np.uint8)
         name = HOSTILE_FILE if hostile and index == 0 else f"{index:05d}.png"
         Image.fromarray(pixels).save(place / name)
         if index == broken:

@@ -237,6 +237,34 @@ def test_pictures_that_do_not_fit_are_left_out_and_counted(place, tmp_path):
     assert "pictures were left out" in report.notes[-1]
 
 
+def test_runs_without_labels_and_truth_say_so(place, tmp_path):
+    (tmp_path / "flat").mkdir()
+    for path in (place / "labels" / "dark").glob("*.png"):
+        shutil.copy(path, tmp_path / "flat")
+    class_run(tmp_path / "flat", tmp_path / "u")
+    shutil.copytree(place / "scans" / "images", tmp_path / "bare")
+    mask_run(tmp_path / "bare", tmp_path / "n")
+    report = write_report([tmp_path / "u", tmp_path / "n"], tmp_path / "bare.html", verify=False)
+    page = (tmp_path / "bare.html").read_text(encoding="utf-8")
+    assert report.notes == () and report.pictures == 6 + 3
+    assert "These runs have no labels" in page and "Class by class" not in page
+    assert "pixels certified (mean), %" in page and "Dice, clean" not in page
+    assert {row["outcome"] for row in data(page, "gallery-data")["series"][0]["rows"]} <= {
+        "certified",
+        "few",
+        "unstable",
+    }
+    (entry, *_) = data(page, "viewer-data")["runs"][0]["images"]
+    assert "truth" not in entry["layers"] and "low" not in entry["series"]["r1m0"]
+
+
+def test_a_run_of_failures_alone_is_refused(tmp_path):
+    class_images(tmp_path / "images", 1, broken=0)
+    class_run(tmp_path / "images", tmp_path / "run")
+    with pytest.raises(InputError, match="nothing to report"):
+        write_report([tmp_path / "run"], tmp_path / "x.html", verify=False)
+
+
 def test_one_method_a_run_is_compared_in_one_panel(page):
     assert len(re.findall(r'data-panel="accuracy-', page)) == 1
     assert page.count('class="line c0" data-curve="r0m0"') == page.count('class="line c1" data-curve="r1m0"') == 1

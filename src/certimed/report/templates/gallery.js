@@ -65,7 +65,7 @@
     const image = data.images[row.image];
     const item = element("li", { "data-outcome": row.outcome, "data-radius": row.radius });
     if (image.thumb !== undefined) {
-      item.append(element("img", { src: image.thumb, alt: `Image ${image.name}`, loading: "lazy", decoding: "async" }));
+      item.append(element("img", { src: image.thumb, alt: `Image ${image.name}`, decoding: "async" }));
     }
     item.append(element("h3", {}, element("bdi", {}, image.name)), verdict(row));
     if (row.outcome === "failed") {

@@ -312,7 +312,7 @@
       control.radius.focus();
     });
     return element("li", { "data-share": own.share },
-      base === undefined ? null : element("img", { src: base, alt: `Image ${one.name}`, loading: "lazy", decoding: "async" }),
+      base === undefined ? null : element("img", { src: base, alt: `Image ${one.name}`, decoding: "async" }),
       element("h3", {}, element("bdi", {}, one.name)),
       element("span", { class: "bar", "aria-hidden": "true" }, ...parts),
       element("p", {}, `${percent(own.share)} of the pixels certified at radius ${down(own.radius)}`),
