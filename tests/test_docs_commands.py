@@ -32,7 +32,7 @@ QUICK = {
     "settings.md",
     "vlm.md",
 }
-# How many blocks carry "not run": one more has to be meant.
+# How many blocks carry "not run", the generated performance.md apart: one more has to be meant.
 NOT_RUN = 6
 # Options of other programs that the text speaks of.
 FOREIGN = {"--zeroshot", "--report"}
@@ -107,7 +107,7 @@ def test_blocks_that_are_not_run_say_why(capsys: pytest.CaptureFixture[str]) -> 
     left_out = [block for page in PAGES for block in blocks(page) if block.reason is not None]
     with capsys.disabled():
         print("".join(f"\nnot run: {block}: {block.reason}" for block in left_out))
-    assert len(left_out) == NOT_RUN
+    assert sum(block.page.name != "performance.md" for block in left_out) == NOT_RUN
     assert all(len(block.reason or "") > 20 for block in left_out)
 
 

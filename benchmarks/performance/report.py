@@ -17,6 +17,7 @@ What a certificate costs here, beside the published procedures (our own rewrites
 toolbox a user would pick today. All of it is made by one command, and every figure below comes from its results in
 `benchmarks/results/performance_*.json`:
 
+<!-- not run: it takes half an hour on two idle cores -->
 ```bash
 python -m benchmarks.performance --out docs
 ```
@@ -257,7 +258,7 @@ def _art(results: Results) -> str | None:
     if found is None:
         return None
     if "missing" in found:
-        return f"Not measured; it needs an environment of its own:\n\n```bash\n{found['missing']}\n```\n"
+        return f"Not measured; it needs an environment of its own:\n\n<!-- not run: it installs another toolbox -->\n```bash\n{found['missing']}\n```\n"
     rows = [
         [
             name,
