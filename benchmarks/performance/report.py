@@ -258,7 +258,8 @@ def _art(results: Results) -> str | None:
     if found is None:
         return None
     if "missing" in found:
-        return f"Not measured; it needs an environment of its own:\n\n<!-- not run: it installs another toolbox -->\n```bash\n{found['missing']}\n```\n"
+        note = "<!-- not run: it installs another toolbox -->"
+        return f"Not measured; it needs an environment of its own:\n\n{note}\n```bash\n{found['missing']}\n```\n"
     rows = [
         [
             name,
