@@ -222,6 +222,7 @@ def test_axe_finds_no_serious_fault(place, show, scheme):
     assert serious == []
 
 
+@pytest.mark.slow
 def test_a_report_of_500_images_opens_fast_and_is_small(tmp_path, show):
     class_images(tmp_path / "labels", 500, edge=224)
     class_run(tmp_path / "labels", tmp_path / "run", n=30)

@@ -245,7 +245,7 @@
     const sure = Number((100 * (1 - own.alpha)).toPrecision(6));
     const tested = `${(layers.width * layers.height).toLocaleString("en")} pixels`;
     let text = `With probability at least ${sure} % over the noise drawn, every position of the slider holds at once: each pixel has a radius of its own, tested together with all ${tested} (Bonferroni). `;
-    text += "Dice: mean over the classes but the first; each class's worst case is taken by itself. ";
+    if (now.truth !== null) text += "Dice: mean over the classes but the first; each class's worst case is taken by itself. ";
     if (own.proved) {
       text += `The run's own certificate is a second statement from the same ${own.n} copies: ${percent(own.share)} of the pixels at radius ${down(own.radius)} (${own.correction}, tau ${own.tau})`;
       text += own.low === undefined || own.low === null ? ". " : `, Dice at least ${down(own.low)}. `;
