@@ -238,8 +238,8 @@ def test_resume_with_another_setting_names_the_difference(whole, slices):
     )  # fmt: skip
     assert result.exit_code == 2
     text = " ".join(result.output.split())
-    assert "settings.n" in text
-    assert "61" in text
+    assert "settings.budget" in text
+    assert "fixed:61" in text
 
 
 def test_workers_give_the_same_certificates(whole, slices, tmp_path):
