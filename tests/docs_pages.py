@@ -48,7 +48,7 @@ ADDED: dict[str, dict[str, str]] = {
     "tune": {"--epochs": "2"},
     "train denoiser": {"--steps": "2", "--widths": "8,16", "--batch": "2"},
     "reproduce promptsmooth": {"--limit": "2", "--n": "20", "--sigma": "0.25", "--shots": "2", "--epochs": "1"},
-    "reproduce segmentation": {"--limit": "1", "--n": "80"},
+    "reproduce segmentation": {"--limit": "1", "--n": "80", "--sigma": "0.25"},
     "plan": {"--images": "2", "--n": "40"},
 }
 MARKER = re.compile(r"<!-- not run: (.+?) -->")
