@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.lines import check_settings, whole_lines
 from benchmarks.study_report import write_section
 from certimed.assets import asset, demo_prompts
 from certimed.certificates import ClassCertificate
@@ -219,7 +220,7 @@ def methods_at(world: World, setting: Setting, sigma: float, prompts: dict[str, 
 
 def certify(world: World, setting: Setting, folder: Path) -> None:
     """Certify what is not on disk yet; one line an image and sigma."""
-    check_settings(folder, setting, world)
+    check_settings(folder, {**asdict(setting), "model": world.vlm.identity, "recipe": asdict(RECIPE)})
     prompts = tuned_prompts(world, setting, folder)
     probe = fitted_probe(world, setting, PROBE, (0.0, *setting.sigmas))
     # The largest noise first: that is where prompts learnt under noise can matter.
@@ -250,33 +251,6 @@ def certified_line(world: World, comparison: PromptComparison, setting: Setting,
         "clean": {name: result.clean_prediction for name, result in found.items()},
         "certificates": {name: result.certificate.to_dict() for name, result in found.items()},
     }
-
-
-def whole_lines(path: Path) -> list[str]:
-    """Lines of a file; a last line that a stop cut short is taken off it."""
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    if not text.endswith("\n"):
-        text = text[: text.rfind("\n") + 1]
-        path.write_text(text, encoding="utf-8")
-    return text.splitlines()
-
-
-def check_settings(folder: Path, setting: Setting, world: World) -> None:
-    """The folder belongs to one setting and model; another one is refused by name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    about = json.loads(json.dumps({**asdict(setting), "model": world.vlm.identity, "recipe": asdict(RECIPE)}))
-    path = folder / "setting.json"
-    if not path.exists():
-        path.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        return
-    before = json.loads(path.read_text(encoding="utf-8"))
-    changed = [name for name in about if before.get(name) != about[name]]
-    if changed:
-        raise InputError(
-            f"{folder} was made with {changed[0]} {before.get(changed[0])}, now {about[changed[0]]}; use another --out"
-        )
 
 
 def results(world: World, setting: Setting, folder: Path) -> dict[str, Any]:

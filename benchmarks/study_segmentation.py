@@ -21,8 +21,8 @@ import numpy as np
 from safetensors.torch import load_file
 from torch import nn
 
+from benchmarks.lines import check_settings, whole_lines
 from benchmarks.segmentation_report import write_section
-from benchmarks.study_promptsmooth import whole_lines
 from certimed.acceleration import Accelerated, Acceleration
 from certimed.data import MedicalImage
 from certimed.denoising import Compose, load_denoiser
@@ -112,7 +112,7 @@ def certify(setting: Setting, data: Path, models: Path, folder: Path) -> tuple[S
     """Certify what is not on disk yet; one line an image and sigma."""
     study_set = load_set(setting.name, data)
     images = test_images(setting, study_set, data)
-    check_settings(folder, setting)
+    check_settings(folder, asdict(setting))
     for sigma in setting.sigmas:
         path = folder / f"sigma-{sigma:g}.jsonl"
         done = {json.loads(line)["item"] for line in whole_lines(path)}
@@ -139,21 +139,6 @@ def certify(setting: Setting, data: Path, models: Path, folder: Path) -> tuple[S
         spent = (time.perf_counter() - begin) / len(left)
         print(f"{setting.name} sigma {sigma:g}: {len(left)} images, {spent:.2f} s each", flush=True)
     return study_set, images
-
-
-def check_settings(folder: Path, setting: Setting) -> None:
-    """The folder belongs to one setting; another one is refused by name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    about = json.loads(json.dumps(asdict(setting)))
-    path = folder / "setting.json"
-    if not path.exists():
-        path.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    before = json.loads(path.read_text(encoding="utf-8"))
-    changed = [name for name in about if before.get(name) != about[name]]
-    if changed:
-        raise InputError(
-            f"{folder} was made with {changed[0]} {before.get(changed[0])}, now {about[changed[0]]}; use another --out"
-        )
 
 
 def results(setting: Setting, study_set: StudySet, images: list[MedicalImage], folder: Path) -> dict[str, Any]:
