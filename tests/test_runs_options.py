@@ -121,7 +121,8 @@ def test_code_that_cannot_be_a_model_is_one_sentence(own_module, spec):
 def test_sigterm_is_a_sentence_and_code_143(tmp_path):
     code = "\n".join(
         [
-            "import time",
+            "import signal, time",
+            "signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background has it ignored",
             "from certimed.cli.stopping import orderly_stop",
             "with orderly_stop():",
             "    print('ready', flush=True)",
