@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from benchmarks.performance.bars import bars, loop_ratio
 from benchmarks.performance.recordings import Run
 from benchmarks.performance.replay import ALPHA, BETTING, GRID, budgets, compare, orders, replay
 from benchmarks.performance.report import write_report
-from benchmarks.performance.sections import SECTIONS, Plan, fits, load_results, section_path
+from benchmarks.performance.sections import DECIDES, SECTIONS, Plan, fits, load_results, section_path
 from benchmarks.performance.settings import FULL, QUICK
 from benchmarks.reference import cohen_promptsmooth, segcertify
 from certimed.budgets import Fixed
@@ -101,6 +102,14 @@ def test_likely_runs_follow_the_counts(tmp_path: Path) -> None:
     assert (runs[1].estimation == 0).mean() > 0.99
 
 
+def test_many_classes_do_not_make_a_sure_image_look_unsure() -> None:
+    rng = np.random.default_rng(0)
+    counts = np.array([0, 1_000, *[0] * 20])
+    doubts = [1 - profiles.likely_probabilities(counts, rng)[1] for _ in range(2_000)]
+    assert np.mean(doubts) == pytest.approx(0.5 / 1_001, rel=0.15)
+    assert profiles.likely_probabilities(counts, rng).sum() == pytest.approx(1.0)
+
+
 def test_kept_profiles_serve_where_there_are_no_studies(tmp_path: Path) -> None:
     path = profiles.collect(tmp_path / "nowhere", tmp_path)
     assert path == profiles.KEPT and len(list(profiles.likely_runs(path, 10, 10, every=50))) > 20
@@ -177,12 +186,13 @@ def test_a_section_is_measured_once_for_its_settings(tmp_path: Path) -> None:
 
     places = Places(tmp_path, tmp_path, tmp_path)
     path = section_path(tmp_path, "art")
-    from dataclasses import asdict
-
     settings = json.loads(json.dumps(asdict(QUICK)))
     path.write_text(json.dumps({"section": "art", "settings": settings, "result": {"missing": "pip"}}))
-    assert fits(path, Plan(QUICK, places)) and not fits(path, Plan(FULL, places))
-    assert not fits(path, Plan(QUICK, places, art_python="python"))
+    assert fits("art", path, Plan(QUICK, places)) and not fits("art", path, Plan(FULL, places))
+    assert fits("art", path, Plan(replace(QUICK, recorded=9), places))
+    assert not fits("art", path, Plan(replace(QUICK, n=999), places))
+    assert not fits("art", path, Plan(QUICK, places, art_python="python"))
+    assert set(DECIDES) == set(SECTIONS)
     assert set(load_results(tmp_path)) == {"art"}
 
 

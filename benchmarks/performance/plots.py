@@ -77,7 +77,7 @@ def _loop(figure: Any, results: Results) -> None:
     heights = {PUBLISHED: [first["published"]] * len(sigmas)}
     heights |= {side: [found["ours"][sigma] for sigma in sigmas] for side, found in sides.items() if found is not None}
     _grouped(axis, sigmas, heights)
-    axis.set(xlabel="sigma", ylabel="seconds an image (samples x time a sample)")
+    axis.set(xlabel="sigma", ylabel="seconds an image (multiplied)")
     _finish((axis,))
 
 
@@ -103,7 +103,7 @@ def _memory(figure: Any, results: Results) -> None:
     for (name, sizes), (colour, marker, line) in zip(results["memory"]["result"]["budgets"].items(), STYLES):
         peaks = [one["peak"] / 2**20 for one in sizes.values()]
         axis.plot([int(n) for n in sizes], peaks, line, color=colour, marker=marker, label=name)
-    axis.set(xscale="log", yscale="log", xlabel="samples (cap)", ylabel="peak memory of the process, MiB")
+    axis.set(xscale="log", ylim=(0, None), xlabel="samples (cap)", ylabel="peak memory of the process, MiB")
     axis.legend(fontsize=7, frameon=False)
     _finish((axis,))
 
@@ -135,7 +135,7 @@ def _grouped(axis: Any, groups: Sequence[str], heights: dict[str, list[float]]) 
         where = np.arange(len(groups)) + (place - (len(heights) - 1) / 2) * width
         axis.bar(where, values, width * 0.92, color=colour, label=name)
     axis.set_xticks(range(len(groups)), groups)
-    axis.legend(fontsize=7, frameon=False)
+    axis.legend(fontsize=8, frameon=False, ncols=len(heights), loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
 
 def _plain_ticks(axis: Any, points: Sequence[int]) -> None:
@@ -152,6 +152,7 @@ def _plain_ticks(axis: Any, points: Sequence[int]) -> None:
 def _finish(axes: Sequence[Any]) -> None:
     for axis in axes:
         axis.grid(alpha=0.25, lw=0.5)
+        axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
 
 

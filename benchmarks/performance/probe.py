@@ -86,41 +86,39 @@ def published_mask_work(task: dict[str, Any]) -> Work:
     return lambda: len(all_predictions(model, (image + 0.25 * torch.randn(image.shape) for _ in range(n))))
 
 
-def demo_classifier(task: dict[str, Any]) -> tuple[nn.Module, Tensor, int]:
-    """The demo model with plain prompts, one of its images, and its number of classes."""
+def demo_classifier(task: dict[str, Any]) -> tuple[nn.Module, list[Tensor], int]:
+    """The demo model with plain prompts, its first images, and its number of classes."""
     from benchmarks.performance.classification import demo_world, inputs, zero_shot
     from benchmarks.performance.recordings import Places
 
-    world = demo_world(Places(Path(), Path(), Path()), 1)
-    return zero_shot(world), inputs(world)[0][1], len(world.names)
+    world = demo_world(Places(Path(), Path(), Path()), task["images"])
+    return zero_shot(world), [image for _, image, _ in inputs(world)], len(world.names)
 
 
 def certimed_work(task: dict[str, Any]) -> Work:
-    """This package on the demo model."""
+    """This package on the demo model: class, radius and samples of every image."""
     from certimed.classification import SmoothedClassifier
 
-    model, image, classes = demo_classifier(task)
+    model, images, classes = demo_classifier(task)
     smoothed = SmoothedClassifier(model, classes, task["sigma"])
-    smoothed.certify(image, n0=32, n=32)
-    return lambda: (
-        (made := smoothed.certify(image, n0=task["n0"], budget=task["budget"]))
-        and [
-            made.prediction,
-            made.radius,
-            made.n,
-        ]
-    )
+    smoothed.certify(images[0], n0=32, n=32)
+
+    def certify() -> list[list[float]]:
+        made = [smoothed.certify(image, n0=task["n0"], budget=task["budget"]) for image in images]
+        return [[one.prediction, one.radius, one.n] for one in made]
+
+    return certify
 
 
 def art_work(task: dict[str, Any]) -> Work:
-    """adversarial-robustness-toolbox on the demo model; its batch size is its own default."""
+    """adversarial-robustness-toolbox on the demo model, its batch size the default: class, radius and samples."""
     from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing
 
-    model, image, classes = demo_classifier(task)
+    model, images, classes = demo_classifier(task)
     smoothed = PyTorchRandomizedSmoothing(
         model=model,
         loss=nn.CrossEntropyLoss(),
-        input_shape=tuple(image.shape),
+        input_shape=tuple(images[0].shape),
         nb_classes=classes,
         clip_values=None,
         device_type="cpu",
@@ -128,9 +126,14 @@ def art_work(task: dict[str, Any]) -> Work:
         scale=task["sigma"],
         alpha=task["alpha"],
     )
-    batch = image[None].numpy()
-    smoothed.certify(batch, n=32)
-    return lambda: [part.tolist() for part in smoothed.certify(batch, n=task["n"])]
+    batch = torch.stack(images).numpy()
+    smoothed.certify(batch[:1], n=32)
+
+    def certify() -> list[list[float]]:
+        found, radii = smoothed.certify(batch, n=task["n"])
+        return [[int(one), float(radius), task["n"]] for one, radius in zip(found, radii)]
+
+    return certify
 
 
 WORKS: dict[str, Callable[[dict[str, Any]], Work]] = {

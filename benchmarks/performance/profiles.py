@@ -1,8 +1,10 @@
 """How sure smoothed classifiers are: the counts of the studies' certificates, kept without ids or images.
 
 The studies certified 288 test images at four sigmas with n = 1 000 samples, too few to replay a budget of 10 000. So
-runs of full length are drawn from what the counts make likely: class probabilities from Jeffreys' posterior
-(Dirichlet, counts + 1/2), then a class for every sample.
+runs of full length are drawn from what the counts make likely: the probability of the most frequent class from
+Jeffreys' posterior for it against the rest (Beta, counts + 1/2), the rest shared likewise, then a class for every
+sample. One posterior over all classes together would add half a sample to each of them, and so make every image look
+less certain the more classes there are.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.performance.recordings import Run
 from certimed.errors import InputError
@@ -49,6 +52,14 @@ def collect(studies: Path, results: Path) -> Path:
     )
 
 
+def likely_probabilities(counts: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """One draw of the class probabilities ``(K,)`` that produced these counts."""
+    top = int(counts.argmax())
+    others = np.delete(counts, top)
+    sure = rng.beta(counts[top] + 0.5, others.sum() + 0.5)
+    return np.insert((1.0 - sure) * rng.dirichlet(others + 0.5), top, sure)
+
+
 def likely_runs(path: Path, n0: int, n: int, every: int = 1) -> Iterator[tuple[str, Run]]:
     """One run of full length for every ``every``-th image, sigma and method, with the name of its set."""
     profiles: Profiles = json.loads(path.read_text(encoding="utf-8"))
@@ -57,6 +68,6 @@ def likely_runs(path: Path, n0: int, n: int, every: int = 1) -> Iterator[tuple[s
         for sigma, methods in sigmas.items():
             for method, images in methods.items():
                 for image, (label, *counts) in enumerate(images[::every]):
-                    p = rng.dirichlet(np.array(counts) + 0.5)
+                    p = likely_probabilities(np.array(counts), rng)
                     won = rng.choice(len(counts), size=n0 + n, p=p).astype(np.uint8)
                     yield name, Run(image, label, method, float(sigma), len(counts), won[:n0], won[n0:])

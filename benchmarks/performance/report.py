@@ -84,7 +84,8 @@ def _budgets(results: Results) -> str | None:
     text = (
         f"All budgets at alpha 0.001 with a cap of n = {study['n']}, against a fixed n on the very same samples. The "
         f"studies certified their test images ({counted}) at four sigmas with plain and few-shot prompts, n = 1000; "
-        "each run here is drawn from the class probabilities those counts make likely (Jeffreys' posterior), "
+        "each run here is drawn from the class probabilities those counts make likely (Jeffreys' posterior, the "
+        "most frequent class against the rest), "
         f"{study['runs']} runs in all. No forward pass is saved or spent here: a budget reads the first samples of a "
         "run, as the engine does, because sample i depends on its key and i alone.\n\n"
     )
@@ -258,27 +259,35 @@ def _art(results: Results) -> str | None:
     if found is None:
         return None
     if "missing" in found:
-        note = "<!-- not run: it installs another toolbox -->"
-        return f"Not measured; it needs an environment of its own:\n\n{note}\n```bash\n{found['missing']}\n```\n"
-    rows = [
-        [
-            name,
-            f"{one['median']:.2f} s",
-            f"{one['low']:.2f} to {one['high']:.2f} s",
-            f"{found['bytes'][name]['median'] / 2**20:.0f} MiB",
-            f"{found['results'][name]}",
-        ]
-        for name, one in found["seconds"].items()
-    ]
+        return f"Not measured; it needs an environment of its own:\n\n```bash\n{found['missing']}\n```\n"
     return (
-        f"adversarial-robustness-toolbox {ART_VERSION}, `PyTorchRandomizedSmoothing.certify`, one demo image, sigma "
-        f"{found['sigma']:g}, n0 = 100, n = {found['n']}, alpha 0.001, each side in its own process. Its "
+        f"adversarial-robustness-toolbox {ART_VERSION}, `PyTorchRandomizedSmoothing.certify`, on the demo model, sigma "
+        f"{found['sigma']:g}, n0 = {found['n0']}, n = {found['n']}, alpha 0.001, each side in its own process. Its "
         "`_noisy_samples` repeats the image n times and adds `numpy.random.normal` of that shape, so all n copies "
         "(and their float64 noise) are in memory at once; it has no seed and no early stop. Memory is what the "
-        "certificate added to the process at its peak. With the same fixed n both run the same number of forward "
-        "passes; the default budget has the same alpha and cap and answers the same reported radii.\n\n"
-        + table(["side", "time", "spread", "memory", "class and radius (and samples)"], rows)
+        "certificates added to the process at its peak. With the same fixed n both run the same number of forward "
+        "passes, and that number does not depend on the image. The default budget has the same alpha and cap and "
+        "answers the same reported radii; its samples do depend on the image, so it is the mean over one image of "
+        "every class.\n\n"
+        + table(
+            ["side", "images", "time an image", "spread", "samples an image", "memory", "class, radius of the first"],
+            [_art_row(found, side) for side in found["seconds"]],
+        )
     )
+
+
+def _art_row(found: dict[str, Any], side: str) -> list[str]:
+    seconds, results = found["seconds"][side], found["results"][side]
+    samples = [image[2] for image in results]
+    return [
+        side,
+        str(len(results)),
+        f"{seconds['median']:.2f} s",
+        f"{seconds['low']:.2f} to {seconds['high']:.2f} s",
+        f"{sum(samples) / len(samples):.0f} ({min(samples)} to {max(samples)})",
+        f"{found['bytes'][side]['median'] / 2**20:.0f} MiB",
+        f"{results[0][0]:.0f}, {results[0][1]:.6f}",
+    ]
 
 
 def _memory(results: Results) -> str | None:
@@ -287,10 +296,12 @@ def _memory(results: Results) -> str | None:
         return None
     rows = []
     for name, sizes in found["budgets"].items():
-        rows.append([name, ", ".join(f"{n}: {one['peak'] / 2**20:.0f}" for n, one in sizes.items())])
+        each = [f"{n} ({one['result']}): {one['peak'] / 2**20:.0f}" for n, one in sizes.items()]
+        rows.append([name, ", ".join(each)])
     return (
         "Peak of the whole process in MiB, at growing caps, with a model that costs nothing: 3x224x224 images for "
-        "classification, 256x256 for segmentation.\n\n" + table(["budget", "n: MiB"], rows)
+        "classification, 256x256 for segmentation. A budget that has its answer draws fewer samples than its cap.\n\n"
+        + table(["budget", "cap (samples drawn): MiB"], rows)
     )
 
 

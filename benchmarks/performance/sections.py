@@ -58,11 +58,27 @@ SECTIONS: dict[str, Callable[[Plan], dict[str, Any]]] = {
 }
 
 
+# What of the scale decides a section's result; the rest may change without measuring it again.
+DECIDES: dict[str, tuple[str, ...]] = {
+    "study": ("n0", "n", "every"),
+    "recorded": ("n0", "n", "recorded", "replays"),
+    "loop": ("repeats", "clip", "clip_samples"),
+    "demo": ("repeats", "n"),
+    "segmentation": ("repeats", "side", "mask_n"),
+    "statistics": ("repeats", "statistics_sides", "mask_n"),
+    "art": ("repeats", "n0", "n"),
+    "memory": ("memory_n",),
+    "images": ("n0", "n", "demo_images", "demo_sigmas"),
+    "verdicts": ("n0", "verdict_images", "verdict_n", "demo_sigmas"),
+    "growth": ("repeats", "growth_n", "sizes", "classes", "prompts", "growth_samples"),
+}
+
+
 def measure(plan: Plan, names: Sequence[str], again: Sequence[str] = ()) -> Iterator[str]:
     """Measure what is not there yet; yields the name of each section measured."""
     for name in names:
         path = section_path(plan.places.results, name)
-        if name not in again and fits(path, plan):
+        if name not in again and fits(name, path, plan):
             continue
         begin = time.perf_counter()
         about = machine()
@@ -79,13 +95,14 @@ def measure(plan: Plan, names: Sequence[str], again: Sequence[str] = ()) -> Iter
         yield name
 
 
-def fits(path: Path, plan: Plan) -> bool:
+def fits(name: str, path: Path, plan: Plan) -> bool:
     """Whether a section's file was made with these settings; one that lacked the other toolbox waits for it."""
     if not path.exists():
         return False
     content = json.loads(path.read_text(encoding="utf-8"))
     waiting = "missing" in content["result"] and plan.art_python is not None
-    return bool(content["settings"] == _settings(plan.scale)) and not waiting
+    wanted, before = _settings(plan.scale), content["settings"]
+    return not waiting and all(before.get(field) == wanted[field] for field in ("name", *DECIDES[name]))
 
 
 def load_results(results: Path) -> dict[str, dict[str, Any]]:
