@@ -172,6 +172,10 @@ def count_threshold(
 
     Raises:
         InputError: an unknown correction, or ``k_fwer`` above 1 with a correction that tolerates no wrong pixel.
+
+    >>> pixels = np.bincount([100] * 60 + [90] * 40, minlength=101)
+    >>> count_threshold(pixels, 100, 0.75, 1e-3), count_threshold(pixels, 100, 0.75, 1e-3, "bonferroni")
+    (100, 93)
     """
     if correction == "lehmann-romano":
         return lehmann_romano_threshold(histogram, n, tau, alpha, k_fwer)
