@@ -28,7 +28,7 @@ class Scale:
     n0: int = 100
     n: int = 10_000
     repeats: int = 3
-    recorded: int = 6
+    recorded: int = 2
     replays: int = 10
     every: int = 1
     clip: ClipSize = PLIP
