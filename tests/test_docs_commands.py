@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -54,7 +55,8 @@ def pages() -> list[object]:
 
 
 def run_certimed(words: list[str], where: str) -> str:
-    result = CliRunner().invoke(app, words)
+    with mock.patch.object(sys, "argv", ["certimed", *words]):  # run folders record how they were started
+        result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, f"{where}: certimed {' '.join(words)}\n{result.output}"
     return result.output
 
