@@ -97,10 +97,12 @@ def demo_classifier(task: dict[str, Any]) -> tuple[nn.Module, list[Tensor], int]
 
 def certimed_work(task: dict[str, Any]) -> Work:
     """This package on the demo model: class, radius and samples of every image."""
+    from certimed.acceleration import Acceleration
     from certimed.classification import SmoothedClassifier
 
     model, images, classes = demo_classifier(task)
-    smoothed = SmoothedClassifier(model, classes, task["sigma"])
+    speed = Acceleration(task.get("precision", "float32"))
+    smoothed = SmoothedClassifier(speed.wrap(model), classes, task["sigma"])
     smoothed.certify(images[0], n0=32, n=32)
 
     def certify() -> list[list[float]]:

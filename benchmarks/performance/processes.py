@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 SIGMA = 0.25
 KINDS = ("fixed:{n}", "looks:{first},{n}", "grid@{n}", "betting:0.25@{n}", "precision:5%@{n}")
 ART, SAME_N, DEFAULT = "ART", "certimed, same fixed n", "certimed, default budget"
+LOW_PRECISION = "certimed, default budget, bfloat16"
 DEMO_CLASSES = 11
 ART_VERSION = "1.20.1"
 ART_INSTALL = (
@@ -80,6 +81,7 @@ def art(scale: Scale, python: str | None) -> dict[str, Any]:
         SAME_N: {"kind": "certimed", "images": 1, "budget": f"fixed:{scale.n}", **common},
         DEFAULT: {"kind": "certimed", "images": DEMO_CLASSES, "budget": f"grid@{scale.n}", **common},
     }
+    sides[LOW_PRECISION] = {**sides[DEFAULT], "precision": "bfloat16"}
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
     for _ in range(scale.repeats):
         for name, task in sides.items():
