@@ -33,7 +33,7 @@ def test_relative_links_and_anchors_lead_somewhere(page: Path) -> None:
 
 
 def test_every_page_is_in_the_menu() -> None:
-    menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnot_in_nav:")[2]
+    menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
     for page in (ROOT / "docs").rglob("*.md"):
         assert f" {page.relative_to(ROOT / 'docs').as_posix()}\n" in menu, page.name
 
