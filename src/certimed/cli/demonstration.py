@@ -93,7 +93,8 @@ def classification(folder: Path, *, images: int, n: int, seed: int) -> None:
     print_accuracy({(sigma, method): records for sigma, records in runs.items() for method in METHODS})
     out.print(f"The largest radius, in words. {printable(_example(runs).statement(), 1000)}", highlight=False)
     out.print(
-        f"Everything is in {printable(str(folder))}: run.json and certificates.jsonl for each sigma, and the prompts."
+        f"Everything is in {printable(str(folder))}: run.json and certificates.jsonl for each sigma, and the prompts. "
+        f"See it as a page: certimed report {printable(str(folder))}/prompts-sigma-*"
     )
 
 
