@@ -29,7 +29,7 @@ from certimed.certificates import ClassCertificate
 from certimed.data import Dataset, class_balanced, few_shot_indices, open_dataset, overlap
 from certimed.embeddings import ImageEncoder, embed_copies
 from certimed.errors import InputError
-from certimed.metrics import mean_interval, summarise
+from certimed.metrics import PUBLISHED_RADII, mean_interval, summarise
 from certimed.noise import NoiseKey
 from certimed.prompts import RECIPES, Prompt, PromptComparison, PromptLearner, few_shot, pool, prompt_methods
 from certimed.prompts.methods import FixedText, Head, Method, Subject
@@ -38,7 +38,6 @@ from training.measure import linear_probe
 
 SETS = ("demo", "lc25000", "kermany")
 FILES = {"lc25000": "cls_histo_lc25000.npz", "kermany": "cls_cxr_kermany.npz"}
-RADII = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5)
 TOKEN_SPREAD_OF_CLIP = 0.013  # the published rate of 5e-3 is meant for token embeddings of this spread
 POOL_IMAGES = 64
 ONE_SIGMA, SHARED = "few-shot, one sigma", "few-shot, shared"
@@ -270,7 +269,7 @@ def results(world: World, setting: Setting, folder: Path) -> dict[str, Any]:
         "setting": {**asdict(setting), "images": len(world.test)},
         "model": {"identity": world.vlm.identity, "input_shape": list(world.vlm.input_shape)},
         "classes": len(world.names),
-        "radii": list(RADII),
+        "radii": list(PUBLISHED_RADII),
         "sigmas": rows,
         "unfinished": unfinished,
     }
@@ -283,7 +282,7 @@ def sigma_results(lines: list[dict[str, Any]]) -> dict[str, Any]:
     at_zero: dict[str, list[float]] = {}
     for name in lines[0]["certificates"]:
         made = [ClassCertificate.from_json(json.dumps(line["certificates"][name])) for line in lines]
-        found = summarise(made, labels, [line["clean"][name] for line in lines], radii=RADII)
+        found = summarise(made, labels, [line["clean"][name] for line in lines], radii=PUBLISHED_RADII)
         at_zero[name] = [float(c.prediction == y and not c.abstained) for c, y in zip(made, labels)]
         methods[name] = {
             "scope": made[0].scope,

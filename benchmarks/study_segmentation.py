@@ -85,7 +85,7 @@ def certified_models(setting: Setting, models: Path, study_set: StudySet, sigma:
     return {PLAIN: plain, DENOISED: Compose(denoiser.at(sigma), plain).eval()}
 
 
-def test_images(setting: Setting, study_set: StudySet, data: Path) -> list[MedicalImage]:
+def held_out_images(setting: Setting, study_set: StudySet, data: Path) -> list[MedicalImage]:
     """Test images with their masks; ``group`` is the video of a colonoscopy frame."""
     test = np.flatnonzero(study_set.test)
     chosen = test[np.linspace(0, len(test) - 1, min(setting.images, len(test))).astype(int)]
@@ -111,7 +111,7 @@ def test_images(setting: Setting, study_set: StudySet, data: Path) -> list[Medic
 def certify(setting: Setting, data: Path, models: Path, folder: Path) -> tuple[StudySet, list[MedicalImage]]:
     """Certify what is not on disk yet; one line an image and sigma."""
     study_set = load_set(setting.name, data)
-    images = test_images(setting, study_set, data)
+    images = held_out_images(setting, study_set, data)
     check_settings(folder, asdict(setting))
     for sigma in setting.sigmas:
         path = folder / f"sigma-{sigma:g}.jsonl"

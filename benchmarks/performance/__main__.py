@@ -2,7 +2,7 @@
 
     python -m benchmarks.performance --out docs                      # everything, about half an hour on two cores
     python -m benchmarks.performance --out docs --sections art --art-python art/bin/python
-    python -m benchmarks.performance --quick --out /tmp/quick    # small sizes: shows that it runs
+    python -m benchmarks.performance --quick --out quick         # small sizes: shows that it runs
 
 Results are kept a section a file below ``--results``; a stopped run goes on with the next section, and ``--again``
 names sections to measure anew. With ``--report-only`` the document is written from the results there are. The study

@@ -1,6 +1,7 @@
 """Figures over many certificates: certified accuracy curves, Dice and IoU with their guarantees."""
 
-from certimed.metrics.classification import PUBLISHED_RADII, ClassificationSummary, per_class_rows, summarise
+from certimed.budgets import PUBLISHED_RADII
+from certimed.metrics.classification import ClassificationSummary, per_class_rows, summarise
 from certimed.metrics.intervals import INTERVAL_NAMES, MeanInterval, mean_interval
 from certimed.metrics.segmentation import (
     EMPTY_NAMES,

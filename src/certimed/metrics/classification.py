@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from certimed.budgets import PUBLISHED_RADII
 from certimed.certificates import TOO_FEW_SAMPLES, UNSTABLE, ClassCertificate
 from certimed.errors import InputError
 from certimed.statistics import certified_accuracy_lower, proportion_interval
-
-PUBLISHED_RADII = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5)
-"""Radii at which the PromptSmooth release reports certified accuracy."""
 
 
 @dataclass(frozen=True)
