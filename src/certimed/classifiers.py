@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from certimed.errors import InputError, ModelError
 from certimed.operators import Geometry
-from certimed.prompts.methods import Head, Method, Subject
 from certimed.usercode import UserModel, input_channels, is_user_code, load_user_model
 from certimed.vlm import VisionLanguageModel, load
 from certimed.vlm.loading import checked_device
 from certimed.vlm.preprocessing import Preprocess
 from certimed.vlm.sources import brief, fingerprint
-
-MODEL = "model"
-DENOISED = "denoised"
-
 
 class ClassificationModel(nn.Module):
     """A frozen classifier as a model for certification: float32 ``(B, C, H, W)`` in [0, 1] -> scores ``(B, K)``.
@@ -152,32 +146,6 @@ class ClassificationModel(nn.Module):
     def _fingerprint(self, source: str | None) -> str:
         about = {"kind": "classifier", "class_names": self.class_names, "preparation": self.preparation.describe()}
         return fingerprint({**about, "input_shape": self.input_shape, "source": source}, self.network.state_dict())
-
-
-@dataclass(frozen=True, eq=False)
-class ScoredClasses(Method):
-    """The method of a plain classifier: the "embedding" of a noisy copy is its scores already."""
-
-    classes: int
-
-    @property
-    def num_classes(self) -> int:
-        """See :class:`certimed.prompts.Method`."""
-        return self.classes
-
-    @property
-    def settings(self) -> list[Any]:
-        """See :class:`certimed.prompts.Method`."""
-        return ["scores", self.classes]
-
-    def head(self, subject: Subject) -> Head:
-        """See :class:`certimed.prompts.Method`."""
-        return lambda scores: scores
-
-
-def classifier_methods(num_classes: int, names: Sequence[str]) -> list[Method]:
-    """The methods ``"model"`` and ``"denoised"`` (the model behind a denoiser) of a plain classifier."""
-    return [ScoredClasses(name, num_classes, stream=DENOISED if name == DENOISED else "plain") for name in names]
 
 
 def load_classifier(

@@ -29,8 +29,17 @@ from certimed.errors import InputError
 CHUNK = 32
 """Samples drawn from one generator."""
 
-PHASES = ("selection", "estimation", "prediction", "tuning", "second-view", "evaluation", "attack", "probe")
+PHASES = (
+    *("selection", "estimation", "prediction", "tuning", "second-view", "evaluation", "attack", "probe"),
+    *("second-view of estimation", "copies of selection", "copies of estimation"),
+)
 """Purposes of noise; the position in this tuple is the phase number, so the order is part of every result."""
+
+SECOND_VIEWS = {"selection": "second-view", "estimation": "second-view of estimation"}
+"""Phase of the noise of the second view, by the phase of the first."""
+
+VIEW_COPIES = {"selection": "copies of selection", "estimation": "copies of estimation"}
+"""Phase of the noise of further copies of a second view, by the phase of the first view."""
 
 _CHUNKS_PER_PHASE = 1 << 28
 _PARALLEL_ELEMENTS = 1 << 18  # below this many values a batch, threads cost more than they save
@@ -72,7 +81,7 @@ class NoiseKey:
         return torch.Generator(device=device).manual_seed(self.chunk_seed(chunk))
 
 
-def item_id(image: Tensor) -> str:
+def content_id(image: Tensor) -> str:
     """Id of an image derived from its content (shape and float32 values), for callers that have no name for it."""
     pixels = image.detach().to("cpu", torch.float32).contiguous()
     digest = hashlib.sha256(json.dumps(list(pixels.shape)).encode())
@@ -144,3 +153,49 @@ def _filler(piece: Tensor, generator: torch.Generator) -> Callable[[], None]:
                 sample.normal_(generator=generator)
 
     return fill
+
+
+@dataclass(frozen=True)
+class Float32Gaussian:
+    """Placeholder until the noise room is merged."""
+
+    sigma: float
+    name = "gaussian-float32"
+    norm = "L2"
+
+    def origin(self, image):
+        return image.clone()
+
+    def clean(self, origin):
+        return origin.clone()
+
+    def noisy(self, origin, noise):
+        return noise.mul_(self.sigma).add_(origin)
+
+    def variation(self, values: int) -> float:
+        return 0.0
+
+    def probability(self, radius: float) -> float:
+        from scipy.special import ndtr
+
+        return float(ndtr(radius / self.sigma))
+
+    def to_dict(self):
+        return {"name": self.name, "sigma": self.sigma}
+
+
+NoiseLaw = Float32Gaussian
+
+
+def law_from_dict(data):
+    return Float32Gaussian(data["sigma"])
+
+
+DEFAULT_LAW = "float32"
+
+
+def as_law(noise, sigma):
+    from certimed.engine.copies import check_sigma
+
+    check_sigma(sigma)
+    return Float32Gaussian(float(sigma)) if isinstance(noise, str) else noise

@@ -4,9 +4,9 @@
     session = budget.start(selection, alpha, sigma)              # counts of the n0 selection samples
     while more := session.next(counts):                          # cumulative estimation counts, zeros at first
         counts = counts + draw(more)
-    outcome = session.finish(counts)                             # outcome.bound, outcome.reason
+    outcome = session.finish(counts)                             # outcome.bound, outcome.stop
 
-(:meth:`Session.run` is this loop.)
+(:meth:`Session.run` is this loop.) Masks: :func:`start_mask`, whose counts are the agreement of every pixel.
 
 Every budget's guarantee: with probability at least 1 - alpha over the estimation noise, a bound that does not abstain
 is right: the smoothed prediction is the selected class in the whole open ball of its radius. When to stop is free:
@@ -21,31 +21,34 @@ from certimed.budgets.kinds import (
     Fixed,
     Grid,
     Looks,
-    Precision,
+    PixelLooks,
+    Planned,
 )
-from certimed.budgets.pixels import Look, PixelLooks, PixelOutcome, PixelSession, as_pixel_budget
-from certimed.budgets.session import Outcome, Session
+from certimed.budgets.pixels import Agreement, start_mask
+from certimed.budgets.session import Evidence, Outcome, Question, Session
 from certimed.budgets.spelling import as_budget, budget_from_dict, parse_budget
+from certimed.budgets.stops import Stop
 
 __all__ = [
     "PUBLISHED_RADII",
+    "Agreement",
     "Betting",
     "Budget",
+    "Evidence",
     "Expectation",
     "Fixed",
     "Grid",
-    "Look",
     "Looks",
     "Outcome",
     "PixelLooks",
-    "PixelOutcome",
-    "PixelSession",
-    "Precision",
+    "Planned",
+    "Question",
     "Session",
+    "Stop",
     "as_budget",
-    "as_pixel_budget",
     "budget_from_dict",
     "expected",
     "mean_over",
     "parse_budget",
+    "start_mask",
 ]

@@ -1,14 +1,20 @@
-"""What counts prove at each look: three ways to spend one failure probability over many looks."""
+"""What class counts prove at each look: three ways to spend one failure probability over many looks.
+
+``variation`` is the largest difference between a class's probability under the noise that is drawn and under the exact
+law (:meth:`certimed.noise.NoiseLaw.variation`). Counts are of the noise that is drawn, claims are about the exact law:
+lower bounds are lowered by it, upper bounds and tested probabilities are raised by it.
+"""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from certimed.errors import InputError
@@ -20,6 +26,7 @@ from certimed.statistics import (
     minimum_count,
     radius_ceiling,
     radius_from_lower,
+    raised,
     samples_for_radius,
 )
 from certimed.statistics.betting import betting_thresholds
@@ -33,39 +40,78 @@ RISK = 0.01
 _LADDER_STEP = 0.01
 
 
-class Evidence(Protocol):
-    """Looks, and what may be claimed at each; ``counts`` are cumulative over the estimation samples, int64 (K,)."""
+class ClassEvidence(ABC):
+    """Looks, and what may be claimed at each; ``counts`` are cumulative over the estimation samples, int64 (K,).
 
-    looks: tuple[int, ...]
+    Args:
+        looks: increasing sample sizes.
+        classes: K.
+        top: the class chosen on the selection samples.
+        sigma: noise standard deviation, in the units of the radii.
+        bound: name of the bound.
+        variation: see the module's docstring.
+    """
 
+    def __init__(
+        self, looks: tuple[int, ...], classes: int, top: int, sigma: float, bound: str, variation: float
+    ) -> None:
+        self.looks, self._classes, self._top = looks, classes, top
+        self._sigma, self._method, self._variation = sigma, bound, variation
+
+    def checked(self, counts: ArrayLike, before: Counts | None) -> tuple[Counts, int]:
+        """See :class:`certimed.budgets.session.Evidence`."""
+        array = np.asarray(counts)
+        if array.shape != (self._classes,) or array.dtype.kind not in "iu":
+            raise InputError(
+                f"counts must be {self._classes} integers, one a class, but have shape {array.shape} and "
+                f"dtype {array.dtype}"
+            )
+        array = array.astype(np.int64)
+        if before is not None and (array < before).any() or (array < 0).any():
+            raise InputError("counts must be cumulative over the estimation samples, but a class's count has fallen")
+        return array, int(array.sum())
+
+    def nothing(self) -> ClassBound:
+        """See :class:`certimed.budgets.session.Evidence`."""
+        return nothing_proved(self._method)
+
+    @abstractmethod
     def bound(self, look: int, counts: Counts) -> ClassBound:
         """What the counts prove at look number ``look``. All looks together fail with probability at most alpha."""
-        ...
 
+    @abstractmethod
     def gives_up(self, counts: Counts, radius: float) -> bool:
         """Whether a radius above ``radius`` at the last look is out of reach or very unlikely. Never a claim."""
-        ...
+
+    def better(self, new: ClassBound, old: ClassBound) -> bool:
+        """The larger radius counts; of two abstentions the later one, which saw more."""
+        return new.radius > old.radius or (new.abstained and old.abstained)
+
+    def trace(self, look: int, counts: Counts, bound: ClassBound) -> tuple[int, ...]:
+        """Samples seen, how many agree with the class, and the count of its strongest rival: all a bound depends on."""
+        return int(counts.sum()), int(counts[self._top]), int(np.delete(counts, self._top).max())
 
 
-class SplitEvidence:
+class SplitEvidence(ClassEvidence):
     """Any bound of :func:`certimed.statistics.class_bound` at each look, at that look's share of alpha.
 
     Guarantee: look i fails with probability at most shares[i], so all looks together, and whichever look is
     reported, with at most their sum alpha (union bound). One look with all of alpha is the published procedure.
     """
 
-    def __init__(self, looks: tuple[int, ...], shares: tuple[float, ...], top: int, sigma: float, bound: str) -> None:
-        self.looks, self._shares, self._top, self._sigma, self._bound = looks, shares, top, sigma, bound
+    def __init__(self, looks: tuple[int, ...], shares: tuple[float, ...], *about: Any) -> None:
+        super().__init__(looks, *about)
+        self._shares = shares
 
     def bound(self, look: int, counts: Counts) -> ClassBound:
-        return class_bound(counts, self._top, self._shares[look], self._sigma, self._bound)
+        return class_bound(counts, self._top, self._shares[look], self._sigma, self._method, self._variation)
 
     def gives_up(self, counts: Counts, radius: float) -> bool:
         best_case = _best_case(counts, self._top, self.looks[-1])
-        return class_bound(best_case, self._top, self._shares[-1], self._sigma, self._bound).radius <= radius
+        return class_bound(best_case, self._top, self._shares[-1], self._sigma, self._method).radius <= radius
 
 
-class LadderEvidence:
+class LadderEvidence(ClassEvidence):
     """One-sided bound read off a ladder of probabilities, tested one above the other with exact thresholds.
 
     Guarantee: with probability at least 1 - alpha every claim at every look is right, by
@@ -78,20 +124,22 @@ class LadderEvidence:
     """
 
     def __init__(
-        self, looks: tuple[int, ...], power: float, top: int, sigma: float, alpha: float, radii: Sequence[float]
+        self, looks: tuple[int, ...], power: float, alpha: float, radii: Sequence[float], *about: Any
     ) -> None:
-        self.looks, self._top = looks, top
+        super().__init__(looks, *about)
+        sigma = self._sigma
         ceiling = float(radius_ceiling(looks[-1], alpha, 1.0))
         rungs = [rung for rung in _rungs(ceiling)] if ceiling > 0 else []
         wanted = [probability_above(r, sigma) for r in radii if r / sigma < ceiling]
         self._nulls = tuple(sorted({*rungs, *wanted}))
         self._radii = radius_from_lower(np.asarray(self._nulls), sigma)
-        self._table = sequential_table(looks, self._nulls, spending(looks, alpha, power))
+        tested = tuple(raised(null, self._variation) for null in self._nulls)
+        self._table = sequential_table(looks, tested, spending(looks, alpha, power))
 
     def bound(self, look: int, counts: Counts) -> ClassBound:
         rung = int(np.searchsorted(self._table[look], counts[self._top], side="right")) - 1
         if rung < 0:
-            return nothing_proved("one-sided")
+            return self.nothing()
         return ClassBound(self._nulls[rung], None, float(self._radii[rung]), False, "one-sided")
 
     def gives_up(self, counts: Counts, radius: float) -> bool:
@@ -100,7 +148,7 @@ class LadderEvidence:
         return hopeless(int(counts[self._top]), int(counts.sum()), self.looks[-1], target, RISK)
 
 
-class BettingEvidence:
+class BettingEvidence(ClassEvidence):
     """One radius, decided by a bettor's wealth at any look, or by the count at the cap.
 
     Guarantee: with probability at least 1 - alpha the claim "robust at this radius" is right, at whatever times the
@@ -110,8 +158,9 @@ class BettingEvidence:
     probabilities are largest at p0. As a is small, the cap keeps nearly the strength of a fixed budget.
     """
 
-    def __init__(self, looks: tuple[int, ...], top: int, sigma: float, alpha: float, radius: float) -> None:
-        self.looks, self._top = looks, top
+    def __init__(self, looks: tuple[int, ...], alpha: float, radius: float, *about: Any) -> None:
+        super().__init__(looks, *about)
+        sigma = self._sigma
         if not radius / sigma < float(radius_ceiling(looks[-1], alpha / 2, 1.0)):
             needed = samples_for_radius(max(radius, 1e-6 * sigma), sigma, alpha / 2) if radius / sigma < 6 else None
             raise InputError(
@@ -119,13 +168,13 @@ class BettingEvidence:
                 + (f"use n >= {needed + 1}" if needed else "use a larger sigma")
             )
         null = probability_above(radius, sigma)
-        self._wealth, self._final = _betting_table(looks[-1], null, alpha)
+        self._wealth, self._final = _betting_table(looks[-1], raised(null, self._variation), alpha)
         self._claim = ClassBound(null, None, float(radius_from_lower(null, sigma)), False, "one-sided")
 
     def bound(self, look: int, counts: Counts) -> ClassBound:
         k, n = int(counts[self._top]), self.looks[look]
         proved = k >= self._wealth[n] or (n == self.looks[-1] and k >= self._final)
-        return self._claim if proved else nothing_proved("one-sided")
+        return self._claim if proved else self.nothing()
 
     def gives_up(self, counts: Counts, radius: float) -> bool:
         if radius >= self._claim.radius:

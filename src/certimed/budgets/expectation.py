@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from certimed.budgets.evidence import Evidence
+from certimed.budgets.evidence import ClassEvidence
 from certimed.budgets.kinds import Budget, LookBudget
-from certimed.budgets.session import WhichRadius
 from certimed.errors import InputError
 from certimed.statistics import minimum_count
 from certimed.statistics.sequential import binomial_window
@@ -55,10 +54,9 @@ def expected(budget: Budget, p: float, alpha: float, sigma: float) -> Expectatio
     """
     if not 0.0 < p < 1.0:
         raise InputError(f"p must lie strictly between 0 and 1, but is {p}")
-    question = budget.question() if isinstance(budget, LookBudget) else None
-    if not isinstance(budget, LookBudget) or not isinstance(question, WhichRadius):
+    if not isinstance(budget, LookBudget) or not budget.reported_radii:
         raise InputError(f"budget {budget} has no reported radii; use looks, grid or betting")
-    chart = _chart(budget, question.radii, alpha, sigma)
+    chart = _chart(budget, budget.reported_radii, alpha, sigma)
     return chart.walk(p)
 
 
@@ -124,7 +122,7 @@ class _Chart:
 
 @lru_cache(maxsize=16)
 def _chart(budget: LookBudget, radii: tuple[float, ...], alpha: float, sigma: float) -> _Chart:
-    evidence = budget.evidence(0, alpha, sigma, "one-sided")
+    evidence = budget.evidence(2, 0, alpha, sigma, "one-sided", 0.0)
     proves = [[_first_proof(evidence, look, radius) for radius in radii] for look in range(len(evidence.looks))]
     gives_up = [[_first_hope(evidence, size, radius) for radius in radii] for size in evidence.looks]
     cap = evidence.looks[-1]
@@ -133,12 +131,12 @@ def _chart(budget: LookBudget, radii: tuple[float, ...], alpha: float, sigma: fl
     return _Chart(evidence.looks, np.array(proves), np.array(gives_up), fixed)
 
 
-def _first_proof(evidence: Evidence, look: int, radius: float) -> int:
+def _first_proof(evidence: ClassEvidence, look: int, radius: float) -> int:
     size = evidence.looks[look]
     return _bisect(size, lambda k: evidence.bound(look, np.array([k, size - k])).radius > radius)
 
 
-def _first_hope(evidence: Evidence, size: int, radius: float) -> int:
+def _first_hope(evidence: ClassEvidence, size: int, radius: float) -> int:
     return _bisect(size, lambda k: not evidence.gives_up(np.array([k, size - k]), radius))
 
 

@@ -7,16 +7,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from certimed.budgets.evidence import BettingEvidence, Counts, Evidence, LadderEvidence, SplitEvidence
+from certimed.budgets.evidence import BettingEvidence, ClassEvidence, Counts, LadderEvidence, SplitEvidence
 from certimed.budgets.planning import plan_sizes, planned_size
-from certimed.budgets.session import Planned, Question, Session, WhichRadius
+from certimed.budgets.questions import AllSamples, ReportedRadii
+from certimed.budgets.session import Question, Session
 from certimed.errors import InputError
-from certimed.statistics import BOUND_NAMES, ClassBound, alpha_split, class_bound
+from certimed.statistics import BOUND_NAMES, ClassBound, alpha_split
 from certimed.statistics.sequential import look_sizes
 
 PUBLISHED_RADII = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5)
@@ -26,6 +27,8 @@ PUBLISHED_N = 10_000
 
 _MOST = 10**9
 _MOST_WITH_TABLES = 10**6
+
+ClassSession: TypeAlias = Session[Counts, ClassBound]
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,10 @@ class Budget(ABC):
     def cap(self) -> int:
         """Most estimation samples one image can cost."""
 
-    @abstractmethod
-    def start(self, selection: ArrayLike, alpha: float, sigma: float, bound: str = "one-sided") -> Session:
-        """Begin one image.
+    def start(
+        self, selection: ArrayLike, alpha: float, sigma: float, bound: str = "one-sided", variation: float = 0.0
+    ) -> ClassSession:
+        """Begin one image whose answer is a class.
 
         Args:
             selection: counts of the n0 selection samples, integers (K,), which choose the class and never enter a
@@ -49,18 +53,20 @@ class Budget(ABC):
             alpha: failure probability of the whole image, all looks together.
             sigma: noise standard deviation, in the units of the radii.
             bound: ``"one-sided"``, ``"two-sided"`` or ``"best"``.
+            variation: see :mod:`certimed.budgets.evidence`.
 
         Raises:
-            InputError: an argument out of range, or a bound or radius the budget cannot serve.
+            InputError: an argument out of range, or a bound, a radius or a kind of answer the budget cannot serve.
         """
+        raise InputError(f"budget {self} does not serve classes; use e.g. grid, fixed:10000 or betting:0.25")
 
-    @abstractmethod
-    def bound_at(self, counts: ArrayLike, top: int, alpha: float, sigma: float, bound: str = "one-sided") -> ClassBound:
-        """What cumulative counts prove at one of this budget's looks: checks an outcome's ``proved_at``.
+    def mask_looks(self) -> tuple[tuple[int, ...], float]:
+        """For masks: sizes of the looks, and the share of undecided pixels at which to stop.
 
         Raises:
-            InputError: the counts sum to no look of this budget; an argument out of range.
+            InputError: the budget does not serve masks.
         """
+        raise InputError(f"budget {self} does not serve masks; use e.g. fixed:100 or pixels:100,200,400/0.01")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for manifests and certificates."""
@@ -71,33 +77,33 @@ class LookBudget(Budget):
     """A budget whose looks do not depend on the image."""
 
     @abstractmethod
-    def evidence(self, top: int, alpha: float, sigma: float, bound: str) -> Evidence:
+    def evidence(
+        self, classes: int, top: int, alpha: float, sigma: float, bound: str, variation: float
+    ) -> ClassEvidence:
         """Looks and claims for one image; raises InputError where the budget cannot serve the bound."""
 
-    def question(self) -> Question:
-        """When to stop."""
-        return Question()
-
-    def start(self, selection: ArrayLike, alpha: float, sigma: float, bound: str = "one-sided") -> Session:
+    def start(
+        self, selection: ArrayLike, alpha: float, sigma: float, bound: str = "one-sided", variation: float = 0.0
+    ) -> ClassSession:
         counts = _checked_selection(selection)
-        _check_setting(alpha, sigma, bound)
-        evidence = self.evidence(int(counts.argmax()), alpha, sigma, bound)
-        return Session(evidence, self.question(), counts.size, bound)
+        _check_setting(alpha, sigma, bound, variation)
+        evidence = self.evidence(counts.size, int(counts.argmax()), alpha, sigma, bound, variation)
+        radii = self.reported_radii
+        question: Question[Counts, ClassBound] = ReportedRadii(evidence, radii) if radii else AllSamples(evidence.looks)
+        return Session(evidence, question)
 
-    def bound_at(self, counts: ArrayLike, top: int, alpha: float, sigma: float, bound: str = "one-sided") -> ClassBound:
-        _check_setting(alpha, sigma, bound)
-        array: Counts = np.asarray(counts, dtype=np.int64)
-        evidence = self.evidence(top, alpha, sigma, bound)
-        if (n := int(array.sum())) not in evidence.looks:
-            raise InputError(f"counts sum to {n}, which is no look of budget {self}")
-        return evidence.bound(evidence.looks.index(n), array)
+    @property
+    def reported_radii(self) -> tuple[float, ...]:
+        """Radii the budget stops for; empty where it uses every sample."""
+        return ()
 
 
 @dataclass(frozen=True)
 class Fixed(LookBudget):
-    """Exactly n samples: the published protocol.
+    """Exactly n samples: the published protocols, for classes and for masks.
 
-    Guarantee: Clopper-Pearson at level alpha (Cohen et al. 2019, CERTIFY); two-sided and best likewise.
+    Guarantee: Clopper-Pearson at level alpha (Cohen et al. 2019, CERTIFY); two-sided and best likewise. Masks: one
+    family-wise test at level alpha.
     """
 
     n: int = PUBLISHED_N
@@ -113,8 +119,13 @@ class Fixed(LookBudget):
     def cap(self) -> int:
         return self.n
 
-    def evidence(self, top: int, alpha: float, sigma: float, bound: str) -> Evidence:
-        return SplitEvidence((self.n,), (alpha,), top, sigma, bound)
+    def evidence(
+        self, classes: int, top: int, alpha: float, sigma: float, bound: str, variation: float
+    ) -> ClassEvidence:
+        return SplitEvidence((self.n,), (alpha,), classes, top, sigma, bound, variation)
+
+    def mask_looks(self) -> tuple[tuple[int, ...], float]:
+        return (self.n,), 0.0
 
 
 @dataclass(frozen=True)
@@ -149,11 +160,16 @@ class Looks(LookBudget):
     def cap(self) -> int:
         return self.sizes[-1]
 
-    def evidence(self, top: int, alpha: float, sigma: float, bound: str) -> Evidence:
-        return SplitEvidence(self.sizes, look_shares(len(self.sizes), alpha), top, sigma, bound)
+    def evidence(
+        self, classes: int, top: int, alpha: float, sigma: float, bound: str, variation: float
+    ) -> ClassEvidence:
+        return SplitEvidence(
+            self.sizes, look_shares(len(self.sizes), alpha), classes, top, sigma, bound, variation
+        )
 
-    def question(self) -> Question:
-        return WhichRadius(self.radii)
+    @property
+    def reported_radii(self) -> tuple[float, ...]:
+        return self.radii
 
 
 @dataclass(frozen=True)
@@ -188,14 +204,17 @@ class Grid(LookBudget):
     def cap(self) -> int:
         return self.n
 
-    def evidence(self, top: int, alpha: float, sigma: float, bound: str) -> Evidence:
+    def evidence(
+        self, classes: int, top: int, alpha: float, sigma: float, bound: str, variation: float
+    ) -> ClassEvidence:
         looks = look_sizes(self.n)
         if bound == "one-sided":
-            return LadderEvidence(looks, 2.0, top, sigma, alpha, self.radii)
-        return SplitEvidence(looks, look_shares(len(looks), alpha), top, sigma, bound)
+            return LadderEvidence(looks, 2.0, alpha, self.radii, classes, top, sigma, bound, variation)
+        return SplitEvidence(looks, look_shares(len(looks), alpha), classes, top, sigma, bound, variation)
 
-    def question(self) -> Question:
-        return WhichRadius(self.radii)
+    @property
+    def reported_radii(self) -> tuple[float, ...]:
+        return self.radii
 
 
 @dataclass(frozen=True)
@@ -231,17 +250,21 @@ class Betting(LookBudget):
     def cap(self) -> int:
         return self.n
 
-    def evidence(self, top: int, alpha: float, sigma: float, bound: str) -> Evidence:
+    def evidence(
+        self, classes: int, top: int, alpha: float, sigma: float, bound: str, variation: float
+    ) -> ClassEvidence:
         if bound != "one-sided":
             raise InputError(f"budget betting bets on the top class alone; use bound='one-sided' instead of {bound!r}")
-        return BettingEvidence(look_sizes(self.n, 32, 1.125), top, sigma, alpha, self.radius)
+        looks = look_sizes(self.n, 32, 1.125)
+        return BettingEvidence(looks, alpha, self.radius, classes, top, sigma, bound, variation)
 
-    def question(self) -> Question:
-        return WhichRadius((self.radius,))
+    @property
+    def reported_radii(self) -> tuple[float, ...]:
+        return (self.radius,)
 
 
 @dataclass(frozen=True)
-class Precision(Budget):
+class Planned(Budget):
     """As many samples as the image is worth: planned from its selection samples, then drawn afresh and looked at once.
 
     Planned is the smallest size whose expected radius is within a fraction, or an absolute loss, of the one expected
@@ -261,7 +284,7 @@ class Precision(Budget):
     fraction: float = 0.05
     absolute: float | None = None
     n: int = PUBLISHED_N
-    kind: ClassVar[str] = "precision"
+    kind: ClassVar[str] = "planned"
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction < 1:
@@ -272,7 +295,7 @@ class Precision(Budget):
 
     def __str__(self) -> str:
         absolute = "" if self.absolute is None else f",{self.absolute!r}"
-        return f"precision:{self.fraction!r}{absolute}@{self.n}"
+        return f"planned:{self.fraction!r}{absolute}@{self.n}"
 
     @property
     def cap(self) -> int:
@@ -283,20 +306,60 @@ class Precision(Budget):
         absolute = self.fraction if self.absolute is None else self.absolute / sigma
         return planned_size(agreeing, n0, self.n, alpha, self.fraction, absolute)
 
-    def start(self, selection: ArrayLike, alpha: float, sigma: float, bound: str = "one-sided") -> Session:
+    def start(
+        self, selection: ArrayLike, alpha: float, sigma: float, bound: str = "one-sided", variation: float = 0.0
+    ) -> ClassSession:
         counts = _checked_selection(selection)
-        _check_setting(alpha, sigma, bound)
+        _check_setting(alpha, sigma, bound, variation)
         top, n0 = int(counts.argmax()), int(counts.sum())
         agreeing = int(counts[top])
-        evidence = SplitEvidence((self.plan(agreeing, n0, alpha, sigma),), (alpha,), top, sigma, bound)
-        return Session(evidence, Planned(agreeing, n0), counts.size, bound)
+        looks = (self.plan(agreeing, n0, alpha, sigma),)
+        evidence = SplitEvidence(looks, (alpha,), counts.size, top, sigma, bound, variation)
+        return Session(evidence, AllSamples(looks, planned_from=agreeing))
 
-    def bound_at(self, counts: ArrayLike, top: int, alpha: float, sigma: float, bound: str = "one-sided") -> ClassBound:
-        _check_setting(alpha, sigma, bound)
-        array: Counts = np.asarray(counts, dtype=np.int64)
-        if (n := int(array.sum())) not in plan_sizes(self.n):
-            raise InputError(f"counts sum to {n}, which budget {self} never plans")
-        return class_bound(array, top, alpha, sigma, bound)
+
+@dataclass(frozen=True)
+class PixelLooks(Budget):
+    """Looks at the agreement counts of all pixels, and stops when they are decided; the last look held is what counts.
+
+    Guarantee: with probability at least 1 - alpha no pixel that the last look held certifies has P(class) <= tau, under
+    any dependence between pixels and whatever rule decides which look is the last.
+    Proof: half of alpha goes to the last look, the rest equally to the others; let a_i be the share of look i. The test
+    of look i (Holm's, Bonferroni's) runs over *all* pixels at level a_i, so whether or not the look is held, it would
+    certify a wrong pixel with probability at most a_i. By the union bound no look would with probability at least
+    1 - alpha; then neither does the one that is last. Giving up on pixels only abstains.
+
+    A finer procedure keeps what earlier looks certified and takes it out of the family. On the demo model it certifies
+    at most 0.03 % more of the pixels, and could only be checked with the counts of every look; here the counts of the
+    last look, which the certificate holds anyway, are the whole evidence.
+
+    Args:
+        sizes: increasing sample sizes; the last one is the cap.
+        undecided: stop when at most this share of pixels is neither certified nor given up, 0 <= undecided < 1.
+    """
+
+    sizes: tuple[int, ...] = (100, 200, 400, 1_000)
+    undecided: float = 0.0
+    kind: ClassVar[str] = "pixels"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", tuple(self.sizes))
+        for size in self.sizes:
+            _check_cap(size)
+        if not self.sizes or any(a >= b for a, b in pairwise(self.sizes)):
+            raise InputError(f"looks must be increasing sample sizes, e.g. 100,200,400, but are {self.sizes}")
+        if not 0 <= self.undecided < 1:
+            raise InputError(f"undecided={self.undecided} must be a share of pixels, 0 <= undecided < 1")
+
+    def __str__(self) -> str:
+        return "pixels:" + ",".join(map(str, self.sizes)) + (f"/{self.undecided!r}" if self.undecided else "")
+
+    @property
+    def cap(self) -> int:
+        return self.sizes[-1]
+
+    def mask_looks(self) -> tuple[tuple[int, ...], float]:
+        return self.sizes, self.undecided
 
 
 def look_shares(looks: int, alpha: float) -> tuple[float, ...]:
@@ -313,11 +376,13 @@ def _checked_selection(selection: ArrayLike) -> Counts:
     return counts.astype(np.int64)
 
 
-def _check_setting(alpha: float, sigma: float, bound: str) -> None:
+def _check_setting(alpha: float, sigma: float, bound: str, variation: float) -> None:
     if not 0 < alpha < 1:
         raise InputError(f"alpha={alpha} is no failure probability; use a value between 0 and 1, e.g. 0.001")
     if not (math.isfinite(sigma) and sigma > 0):
         raise InputError(f"sigma={sigma} is no noise level; use a positive number")
+    if not 0 <= variation < 1:
+        raise InputError(f"variation={variation} is no difference of probabilities; use 0 for noise that is exact")
     if bound not in BOUND_NAMES:
         raise InputError(f"bound must be one of {', '.join(BOUND_NAMES)}, but is {bound!r}")
 

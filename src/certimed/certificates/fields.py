@@ -32,6 +32,11 @@ class Fields:
         except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
             raise InputError(f"the {what} is not valid JSON: {error}") from error
 
+    @property
+    def data(self) -> dict[str, Any]:
+        """The object itself."""
+        return self._data
+
     def has(self, name: str) -> bool:
         """Whether the field is there."""
         return name in self._data

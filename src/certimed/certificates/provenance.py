@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -25,7 +26,10 @@ class Provenance:
         dtype: arithmetic of the model's forward pass, e.g. ``"float32"``.
         model: identity of the model (a hash), or None where the caller gave none.
         intensity: how the file's intensities became [0, 1], or None for an image passed as an array.
-        versions: versions of certimed and the libraries below it.
+        pixels: hex SHA-256 of the certified input (shape and float32 values): a redraw whose input has another digest
+            reads or prepares the image differently, and its counts say nothing about the record.
+        decoders: what read the file, and what decoded it, with their versions; empty for an array.
+        versions: versions of certimed, the libraries below it, and those that built the model.
     """
 
     device: str
@@ -33,6 +37,8 @@ class Provenance:
     dtype: str
     model: str | None
     intensity: str | None
+    pixels: str | None
+    decoders: dict[str, str]
     versions: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -49,21 +55,30 @@ class Provenance:
 
 
 def collect_provenance(
-    device: str, *, dtype: str = "float32", model: str | None = None, intensity: str | None = None
+    device: str,
+    *,
+    dtype: str = "float32",
+    model: str | None = None,
+    intensity: str | None = None,
+    pixels: str | None = None,
+    decoders: Mapping[str, str] | None = None,
+    libraries: Sequence[str] = (),
 ) -> Provenance:
-    """Record this process: library versions and the name of the device."""
-    return Provenance(device, _device_name(device), dtype, model, intensity, dict(_versions()))
+    """Record this process: library versions and the name of the device.
+
+    Args:
+        libraries: distributions that built the model, beside those that are always recorded.
+    """
+    versions = {"python": platform.python_version(), **{name: _version(name) for name in (*_RECORDED, *libraries)}}
+    return Provenance(device, _device_name(device), dtype, model, intensity, pixels, dict(decoders or {}), versions)
 
 
 @lru_cache
-def _versions() -> tuple[tuple[str, str], ...]:
-    found = [("python", platform.python_version())]
-    for name in _RECORDED:
-        try:
-            found.append((name, version(name)))
-        except PackageNotFoundError:
-            found.append((name, "unknown"))
-    return tuple(found)
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"
 
 
 @lru_cache

@@ -1,21 +1,26 @@
-"""What a certificate covers: the words used on every certificate, and the sentences behind them."""
+"""What a certificate covers, as data: the values recorded on every certificate. Sentences are made in ``words``."""
 
 from __future__ import annotations
 
-END_TO_END = "end-to-end"
-PROMPT_FROZEN = "prompt frozen at x"
+from typing import Literal, get_args
 
-MODEL_INPUT = "model input"
-NATIVE = "native"
+Scope = Literal["end-to-end", "frozen at x", "chosen at x"]
+Space = Literal["model input", "native"]
 
-SCOPES = {
-    END_TO_END: "the whole pipeline from the certified space to the answer",
-    PROMPT_FROZEN: (
-        "the classifier with the prompt that was tuned on this very image, held fixed; an attacked image would be "
-        "tuned to another prompt, and nothing is proved about that pipeline"
-    ),
-}
-SPACES = {
-    MODEL_INPUT: "the image after resizing and cropping, before mean and std, values in [0, 1]",
-    NATIVE: "the image at its native resolution, values in [0, 1], resizing inside the certified model",
-}
+END_TO_END: Scope = "end-to-end"
+"""The whole pipeline from the certified space to the answer."""
+
+FROZEN_AT_X: Scope = "frozen at x"
+"""A part that was tuned on this very image is held fixed; nothing is said about the pipeline that tunes."""
+
+CHOSEN_AT_X: Scope = "chosen at x"
+"""One of several certificates, picked by looking at this image; nothing is said about the pipeline that picks."""
+
+MODEL_INPUT: Space = "model input"
+"""The image after resizing and cropping, before mean and std."""
+
+NATIVE: Space = "native"
+"""The image at its native resolution; resizing is part of the certified model."""
+
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+SPACES: tuple[Space, ...] = get_args(Space)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from certimed import __version__
-from certimed.acceleration import FLOAT32, Acceleration, arithmetic
+from certimed.engine.acceleration import FLOAT32, Acceleration, arithmetic
 from certimed.assets import demo_prompts
 from certimed.budgets import Budget, as_budget
 from certimed.certificates import MODEL_INPUT, NATIVE, SPACES, ClassCertificate, collect_provenance
@@ -25,12 +25,12 @@ from certimed.cli.tables import print_accuracy, print_native
 from certimed.data import Dataset, MedicalImage, class_balanced
 from certimed.denoising import ModuleDenoiser, OneStepDenoiser, load_denoiser
 from certimed.errors import ImageError, InputError
-from certimed.noise import item_id as content_id
+from certimed.noise import content_id
 from certimed.prompts import PromptComparison
 from certimed.runs import FAILED, Record, RunFolder, certify_dataset, data_section, remaining
 from certimed.sampling import check_sigma
 from certimed.statistics import BOUND_NAMES
-from certimed.throughput import AUTO, check_batch_size, probe_batch_size, settled
+from certimed.engine.throughput import AUTO, check_batch_size, probe_batch_size, settled
 from certimed.usercode import is_user_code
 from certimed.vlm import NativeModel, VisionLanguageModel
 from certimed.vlm.sources import fingerprint

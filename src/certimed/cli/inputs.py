@@ -9,12 +9,12 @@ from typing import TypeVar
 
 import typer
 
-from certimed.acceleration import PRECISIONS, Acceleration
+from certimed.engine.acceleration import PRECISIONS, Acceleration
 from certimed.certificates import MODEL_INPUT, NATIVE
 from certimed.cli.console import EXIT_SOME_FAILED
 from certimed.data import DEFAULT_READ, Dataset, ReadOptions, open_dataset
 from certimed.errors import InputError
-from certimed.throughput import AUTO
+from certimed.engine.throughput import AUTO
 from certimed.vlm.loading import checked_device
 
 T = TypeVar("T")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from certimed.acceleration import Acceleration
+from certimed.engine.acceleration import Acceleration
 from certimed.cli import inputs, segment
 from certimed.cli.console import out, printable
 from certimed.data import ReadOptions
 from certimed.errors import InputError
 from certimed.runs import DENOISED, PLAIN, MaskRecord, MaskSettings, RunFolder
 from certimed.runs.segmentation import prepare
-from certimed.throughput import AUTO, settled
+from certimed.engine.throughput import AUTO, settled
 from certimed.verification.resampling import MaskComparison, choose, compare_masks
 
 if TYPE_CHECKING:

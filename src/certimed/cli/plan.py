@@ -198,7 +198,7 @@ def _time_without_data(asked: dict[str, Any], settings: dict[str, Any], cap: int
     from certimed.classifiers import load_classifier
     from certimed.embeddings import ImageEncoder
     from certimed.sampling import default_batch_size
-    from certimed.throughput import probe_batch_size, sample_seconds
+    from certimed.engine.throughput import probe_batch_size, sample_seconds
 
     model = load_classifier(asked["model"], asked["device"], allow_code=asked["allow_code"], size=asked["size"])
     encoder = ImageEncoder(model, acceleration=settings["acceleration"])

@@ -21,7 +21,7 @@ from certimed.data import ReadOptions
 from certimed.errors import InputError
 from certimed.integrity import strict_json
 from certimed.runs import RunFolder
-from certimed.throughput import settled
+from certimed.engine.throughput import settled
 from certimed.verification import Comparison, resample
 from certimed.verification.resampling import Recount, recorded_counts
 

@@ -18,7 +18,7 @@ from rich.table import Table
 from torch import nn
 
 from certimed import __version__
-from certimed.acceleration import arithmetic
+from certimed.engine.acceleration import arithmetic
 from certimed.assets import asset
 from certimed.budgets import as_pixel_budget
 from certimed.certificates import NATIVE, collect_provenance

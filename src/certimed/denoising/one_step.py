@@ -143,7 +143,7 @@ class OneStepDenoiser(nn.Module):
 
     @property
     def arithmetic(self) -> str | None:
-        """A precision of its own, or None; see :func:`certimed.acceleration.arithmetic`."""
+        """A precision of its own, or None; see :func:`certimed.engine.acceleration.arithmetic`."""
         kind = self.options.autocast
         return None if kind is None else f"{str(kind).removeprefix('torch.')} autocast"
 

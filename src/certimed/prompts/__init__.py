@@ -1,24 +1,23 @@
 """Prompts learnt under noise: the learnable context, few-shot, zero-shot, pool, and sound end-to-end variants."""
 
-from certimed.prompts.comparison import MethodResult, PromptComparison
+from certimed.prompts.comparison import Agreement, PromptComparison
 from certimed.prompts.few_shot import RECIPES, Recipe, TuningProgress, few_shot
 from certimed.prompts.learner import ContextStart, Position, PromptLearner
 from certimed.prompts.linear_text import LinearText
-from certimed.prompts.methods import METHOD_NAMES, FixedText, Method, PerImageText, PerSample, Split, prompt_methods
+from certimed.prompts.methods import METHOD_NAMES, FixedText, PerImageText, PerSample, Split, prompt_methods
 from certimed.prompts.prompt import Prompt
 from certimed.prompts.shots import content_ids, refuse_overlap
-from certimed.prompts.sound import PerSampleClassifier, SplitSmoothedClassifier, ViewSigmas, split_sigmas
+from certimed.prompts.sound import PerSampleClassifier, ViewSigmas, split_sigmas
 from certimed.prompts.zero_shot import EntropyTuner, Tuned, entropy_of_mean, pool, zero_shot
 
 __all__ = [
     "METHOD_NAMES",
     "RECIPES",
+    "Agreement",
     "ContextStart",
     "EntropyTuner",
     "FixedText",
     "LinearText",
-    "Method",
-    "MethodResult",
     "PerImageText",
     "PerSample",
     "PerSampleClassifier",
@@ -28,7 +27,6 @@ __all__ = [
     "PromptLearner",
     "Recipe",
     "Split",
-    "SplitSmoothedClassifier",
     "Tuned",
     "TuningProgress",
     "ViewSigmas",

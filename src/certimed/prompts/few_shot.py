@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from certimed.embeddings import ImageEncoder, embed_copies
+from certimed.engine import ModelStream, Stream, as_image, check_sigma, embed_copies
 from certimed.errors import InputError, ModelError
 from certimed.noise import NoiseKey
-from certimed.noise import item_id as content_id
+from certimed.noise import content_id
 from certimed.prompts.learner import ContextStart, Position, PromptLearner
 from certimed.prompts.prompt import Prompt
 from certimed.prompts.shots import refuse_overlap
-from certimed.sampling import as_image, check_sigma
 from certimed.vlm.protocol import VisionLanguageModel
 
 HELD_OUT_COPIES = 4
@@ -102,7 +101,7 @@ def few_shot(
     held_out: tuple[Sequence[Tensor] | Tensor, Sequence[int] | Tensor] | None = None,
     early_stop: int | None = None,
     batch_size: int | None = None,
-    encoder: ImageEncoder | None = None,
+    encoder: Stream | None = None,
     progress: Report | None = None,
 ) -> Prompt:
     """Learn a context from labelled images under noise (PromptSmooth few-shot, Hussein et al., MICCAI 2024).
@@ -136,7 +135,7 @@ def few_shot(
     levels = _check(epochs, sigmas, early_stop, held_out is not None)
     learner = PromptLearner(vlm, class_names, context, per_class=per_class, position=position, suffix=suffix, seed=seed)
     truth = _labels(labels, len(images), learner.class_names, shots)
-    encoder = encoder or ImageEncoder(vlm)
+    encoder = encoder or ModelStream(vlm)
     generator = torch.Generator().manual_seed(seed)
     columns = _columns(settings, levels, len(images), epochs, generator)
     bank, items = _embed(encoder, images, columns, seed, batch_size, progress)
@@ -288,7 +287,7 @@ def _columns(recipe: Recipe, sigmas: list[float], images: int, epochs: int, gene
 
 
 def _embed(
-    encoder: ImageEncoder,
+    encoder: Stream,
     images: Sequence[Tensor] | Tensor,
     columns: Tensor,
     seed: int,
@@ -307,7 +306,7 @@ def _embed(
 
 
 def _embed_held_out(
-    encoder: ImageEncoder,
+    encoder: Stream,
     held_out: tuple[Sequence[Tensor] | Tensor, Sequence[int] | Tensor],
     class_names: tuple[str, ...],
     sigmas: list[float],

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from certimed.embeddings import ImageEncoder, embed_copies
+from certimed.engine import ModelStream, Stream, as_image, check_sigma, embed_copies
 from certimed.errors import InputError
 from certimed.noise import NoiseKey
-from certimed.noise import item_id as content_id
+from certimed.noise import content_id
 from certimed.prompts.learner import ContextStart, Position, PromptLearner
 from certimed.prompts.prompt import Prompt
-from certimed.sampling import as_image, check_sigma
 from certimed.vlm.heads import PromptedClassifier
 from certimed.vlm.protocol import VisionLanguageModel
 
@@ -114,7 +113,7 @@ def zero_shot(
     steps: int = PUBLISHED_STEPS,
     lr: float = PUBLISHED_LR,
     batch_size: int | None = None,
-    encoder: ImageEncoder | None = None,
+    encoder: Stream | None = None,
 ) -> Tuned:
     """The published per-image prompt: tuned on noisy copies of the image to be certified.
 
@@ -133,7 +132,7 @@ def zero_shot(
     pixels = as_image(image, learner.vlm.device)
     key = NoiseKey(seed, item_id if item_id is not None else content_id(pixels), "tuning")
     levels = torch.full((_positive(copies),), check_sigma(sigma))
-    embedded = embed_copies(encoder or ImageEncoder(learner.vlm), pixels, levels, key, batch_size=batch_size)
+    embedded = embed_copies(encoder or ModelStream(learner.vlm), pixels, levels, key, batch_size=batch_size)
     return EntropyTuner(learner, steps=steps, lr=lr).tune(embedded)
 
 
@@ -151,7 +150,7 @@ def pool(
     position: Position = "end",
     suffix: str = ".",
     batch_size: int | None = None,
-    encoder: ImageEncoder | None = None,
+    encoder: Stream | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Prompt:
     """The same entropy step, taken once on an unlabelled pool; the prompt is then fixed.
@@ -173,7 +172,7 @@ def pool(
     if not levels or copies < len(levels):
         raise InputError(f"copies={copies} is too few for {len(levels)} sigmas; use at least one sigma and a copy each")
     learner = _learner(vlm, class_names, context, position, suffix, seed)
-    encoder = encoder or ImageEncoder(vlm)
+    encoder = encoder or ModelStream(vlm)
     each = copies // len(levels)
     column = torch.tensor(levels).repeat(each)
     bank, items = [], []

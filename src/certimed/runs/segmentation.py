@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from certimed.acceleration import FLOAT32, Acceleration
+from certimed.engine.acceleration import FLOAT32, Acceleration
 from certimed.certificates import MODEL_INPUT, NATIVE, MaskCertificate
 from certimed.classification import model_device
 from certimed.data import Dataset, MedicalImage
@@ -28,7 +28,7 @@ from certimed.runs.records import CERTIFIED, FAILED
 from certimed.sampling import Progress, noisy_batches
 from certimed.segmentation import SmoothedSegmenter, winning_class
 from certimed.segmenters.native import mask_geometry
-from certimed.throughput import probe_batch_size, settled
+from certimed.engine.throughput import probe_batch_size, settled
 
 PLAIN = "plain"
 DENOISED = "denoised"

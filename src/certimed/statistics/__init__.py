@@ -6,9 +6,11 @@ from certimed.statistics.binomial import (
     binomial_tail,
     clopper_pearson_lower,
     clopper_pearson_upper,
+    lowered,
     predict_p_value,
     radius_from_lower,
     radius_two_sided,
+    raised,
 )
 from certimed.statistics.classes import (
     BOUND_NAMES,
@@ -26,7 +28,6 @@ from certimed.statistics.multiplicity import (
     count_threshold,
     holm_threshold,
     holm_thresholds,
-    lehmann_romano_threshold,
     minimum_count,
     radius_map_bonferroni,
 )
@@ -66,9 +67,9 @@ __all__ = [
     "crossing_probability",
     "holm_threshold",
     "holm_thresholds",
-    "lehmann_romano_threshold",
     "log_wealth",
     "look_sizes",
+    "lowered",
     "minimum_count",
     "one_sided_bound",
     "predict_p_value",
@@ -77,6 +78,7 @@ __all__ = [
     "radius_from_lower",
     "radius_map_bonferroni",
     "radius_two_sided",
+    "raised",
     "require_samples_for_tau",
     "samples_for_radius",
     "samples_for_radius_at",

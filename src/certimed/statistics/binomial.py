@@ -260,3 +260,16 @@ def _with_level(counts: IntArray, sizes: IntArray, alpha: ArrayLike) -> tuple[In
             f"alpha does not broadcast against the counts: shapes {level.shape} and {counts.shape}"
         ) from None
     return counts, sizes, level
+
+
+def lowered(p: float, variation: float) -> float:
+    """``p - variation``, rounded down, at least 0; exactly ``p`` where the variation is 0."""
+    return p if variation == 0 else max(0.0, float(np.nextafter(p - variation, -1.0)))
+
+
+def raised(p: float, variation: float) -> float:
+    """``p + variation``, rounded up, below 1 where ``p`` is; exactly ``p`` where the variation is 0."""
+    if variation == 0:
+        return p
+    highest = 1.0 if p >= 1 else float(np.nextafter(1.0, 0.0))
+    return min(float(np.nextafter(p + variation, 2.0)), highest)

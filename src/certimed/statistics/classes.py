@@ -14,8 +14,10 @@ from certimed.statistics._checks import IntArray
 from certimed.statistics.binomial import (
     clopper_pearson_lower,
     clopper_pearson_upper,
+    lowered,
     radius_from_lower,
     radius_two_sided,
+    raised,
 )
 
 BoundName = Literal["one-sided", "two-sided", "best"]
@@ -42,7 +44,9 @@ class ClassBound:
     method: BoundName
 
 
-def one_sided_bound(counts: ArrayLike, top: int, n: int, alpha: float, sigma: float) -> ClassBound:
+def one_sided_bound(
+    counts: ArrayLike, top: int, n: int, alpha: float, sigma: float, variation: float = 0.0
+) -> ClassBound:
     """Cohen's bound: all mass outside the top class is given to one rival.
 
     Formula: p_lower = Clopper-Pearson(counts[top], n, alpha), radius = sigma * Phi^-1(p_lower), abstain if
@@ -56,6 +60,7 @@ def one_sided_bound(counts: ArrayLike, top: int, n: int, alpha: float, sigma: fl
         n: estimation samples.
         alpha: failure probability.
         sigma: noise standard deviation.
+        variation: see :func:`class_bound`.
 
     Raises:
         InputError: counts that do not sum to n, fewer than two classes, an index or a level out of range.
@@ -64,12 +69,14 @@ def one_sided_bound(counts: ArrayLike, top: int, n: int, alpha: float, sigma: fl
     False
     """
     k = _checked_counts(counts, top, n)
-    p_lower = float(clopper_pearson_lower(k[top], n, check.scalar_open_unit("alpha", alpha)))
+    p_lower = lowered(float(clopper_pearson_lower(k[top], n, check.scalar_open_unit("alpha", alpha))), variation)
     radius = float(radius_from_lower(p_lower, check.scalar_positive("sigma", sigma)))
     return ClassBound(p_lower=p_lower, q_upper=None, radius=radius, abstained=radius <= 0.0, method="one-sided")
 
 
-def two_sided_bound(counts: ArrayLike, top: int, n: int, alpha: float, sigma: float) -> ClassBound:
+def two_sided_bound(
+    counts: ArrayLike, top: int, n: int, alpha: float, sigma: float, variation: float = 0.0
+) -> ClassBound:
     """Bounds the top class from below and its strongest rival from above, alpha/2 each, for any number of classes.
 
     Formula: p_lower = CP_lower(counts[top], n, alpha/2), q_upper = CP_upper(max of the other counts, n, alpha/2),
@@ -92,6 +99,7 @@ def two_sided_bound(counts: ArrayLike, top: int, n: int, alpha: float, sigma: fl
         n: estimation samples.
         alpha: failure probability.
         sigma: noise standard deviation.
+        variation: see :func:`class_bound`.
 
     Raises:
         InputError: counts that do not sum to n, fewer than two classes, an index or a level out of range.
@@ -101,11 +109,13 @@ def two_sided_bound(counts: ArrayLike, top: int, n: int, alpha: float, sigma: fl
     (False, True)
     """
     k = _checked_counts(counts, top, n)
-    p_lower, q_upper = _both_sides(k, top, n, alpha)
+    p_lower, q_upper = _both_sides(k, top, n, alpha, variation)
     return _from_sides(p_lower, q_upper, sigma, "two-sided")
 
 
-def best_of_both(counts: ArrayLike, top: int, n: int, alpha: float, sigma: float) -> ClassBound:
+def best_of_both(
+    counts: ArrayLike, top: int, n: int, alpha: float, sigma: float, variation: float = 0.0
+) -> ClassBound:
     """The larger of the one-sided radius at alpha/2 and the two-sided radius with alpha/2 on each side, and never less.
 
     Formula: p_lower = CP_lower(counts[top], n, alpha/2), q_upper = min(CP_upper(max other count, n, alpha/2),
@@ -122,6 +132,7 @@ def best_of_both(counts: ArrayLike, top: int, n: int, alpha: float, sigma: float
         n: estimation samples.
         alpha: failure probability.
         sigma: noise standard deviation.
+        variation: see :func:`class_bound`.
 
     Raises:
         InputError: counts that do not sum to n, fewer than two classes, an index or a level out of range.
@@ -130,14 +141,19 @@ def best_of_both(counts: ArrayLike, top: int, n: int, alpha: float, sigma: float
     'best'
     """
     k = _checked_counts(counts, top, n)
-    p_lower, q_upper = _both_sides(k, top, n, alpha)
+    p_lower, q_upper = _both_sides(k, top, n, alpha, variation)
     # 1 - p_lower is rounded to nearest; one unit upwards makes it an upper bound again.
     complement = min(float(np.nextafter(1.0 - p_lower, 2.0)), 1.0)
     return _from_sides(p_lower, min(q_upper, complement), sigma, "best")
 
 
 def class_bound(
-    counts: ArrayLike, top: int, alpha: float, sigma: float, bound: BoundName | str = "one-sided"
+    counts: ArrayLike,
+    top: int,
+    alpha: float,
+    sigma: float,
+    bound: BoundName | str = "one-sided",
+    variation: float = 0.0,
 ) -> ClassBound:
     """One of the three bounds by name; n is the sum of the counts.
 
@@ -151,6 +167,10 @@ def class_bound(
         alpha: failure probability.
         sigma: noise standard deviation.
         bound: "one-sided", "two-sided" or "best".
+        variation: the largest difference between an event's probability under the noise the counts are of and under
+            the exact Gaussian law that Cohen's theorem needs. ``p_lower`` is lowered and ``q_upper`` raised by it: with
+            p' the probability under the noise drawn, p_lower + variation <= p' implies p_lower <= p, as
+            \|p - p'\| <= variation; likewise above.
 
     Raises:
         InputError: an unknown name, fewer than two classes, no samples, an index or a level out of range.
@@ -162,7 +182,7 @@ def class_bound(
     if bound not in functions:
         raise InputError(f"bound must be one of {', '.join(BOUND_NAMES)}, but is {bound!r}")
     n = int(check.integers("counts", counts).sum())
-    return functions[bound](counts, top, n, alpha, sigma)
+    return functions[bound](counts, top, n, alpha, sigma, variation)
 
 
 def _checked_counts(counts: ArrayLike, top: int, n: int) -> IntArray:
@@ -181,10 +201,11 @@ def _checked_counts(counts: ArrayLike, top: int, n: int) -> IntArray:
     return k
 
 
-def _both_sides(k: IntArray, top: int, n: int, alpha: float) -> tuple[float, float]:
+def _both_sides(k: IntArray, top: int, n: int, alpha: float, variation: float) -> tuple[float, float]:
     half = check.scalar_open_unit("alpha", alpha) / 2.0
     rival = int(np.delete(k, top).max())
-    return float(clopper_pearson_lower(k[top], n, half)), float(clopper_pearson_upper(rival, n, half))
+    lower, upper = float(clopper_pearson_lower(k[top], n, half)), float(clopper_pearson_upper(rival, n, half))
+    return lowered(lower, variation), raised(upper, variation)
 
 
 def _from_sides(p_lower: float, q_upper: float, sigma: float, method: BoundName) -> ClassBound:

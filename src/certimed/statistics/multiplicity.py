@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from certimed.errors import InputError
 from certimed.statistics import _checks as check
 from certimed.statistics._checks import FloatArray, IntArray
-from certimed.statistics.binomial import binomial_tail, clopper_pearson_lower, radius_from_lower
+from certimed.statistics.binomial import binomial_tail, clopper_pearson_lower, lowered, radius_from_lower
 
 
 def minimum_count(n: int, tau: float, alpha: float) -> int | None:
@@ -105,87 +105,37 @@ def holm_threshold(histogram: ArrayLike, n: int, tau: float, alpha: float) -> in
     >>> holm_threshold(histogram, 100, 0.75, 0.001), bonferroni_threshold(100, 0.75, 0.001, 200_000)
     (93, 97)
     """
-    return lehmann_romano_threshold(histogram, n, tau, alpha, 1)
-
-
-def lehmann_romano_threshold(histogram: ArrayLike, n: int, tau: float, alpha: float, j: int) -> int | None:
-    """Smallest count certified by the Lehmann-Romano step-down test, which tolerates j - 1 wrong pixels; or None.
-
-    Guarantee (Lehmann and Romano 2005, Annals of Statistics 33, Theorem 2.2): with probability at least 1 - alpha fewer
-    than j certified pixels of the image are wrong (k-FWER with k = j), under any dependence. This is weaker than
-    Holm's guarantee for j > 1 and must be reported under its own name.
-
-    Proof. Let I >= j pixels have a true null hypothesis (fewer cannot give j errors), and let j of them be accepted.
-    The j-th smallest true p-value was then accepted at a rank i with at most K - I false null hypotheses before it, so
-    i <= K - I + j, and its threshold was at most j alpha / (K + j - (K - I + j)) = j alpha / I. So at least j of the I
-    true p-values are <= j alpha / I. Their expected number is at most I * j alpha / I = j alpha, as each is valid, and
-    by Markov's inequality there are j or more with probability at most alpha.
-
-    The i-th smallest p-value is compared with j alpha / K for i <= j and with j alpha / (K + j - i) for i > j. These
-    thresholds never fall with i (equal up to i = j, then rising), so the argument of :func:`holm_threshold` holds:
-    in a tied group that follows m accepted pixels, the first, of rank m + 1, faces the strictest threshold of the
-    group; the whole group is accepted if it passes, and the walk stops otherwise. j = 1 is Holm's test.
-
-    Args:
-        histogram: number of pixels at each agreement count 0..n, integers >= 0, shape (n + 1,); its sum is K.
-        n: estimation samples.
-        tau: probability threshold, strictly between 0 and 1.
-        alpha: probability of j or more wrong certified pixels in the image.
-        j: 1 <= j <= K.
-
-    Returns:
-        The smallest accepted count that occurs in the image; pixels with at least this count are certified.
-
-    Raises:
-        InputError: a histogram of the wrong length or without pixels, an argument out of range.
-
-    >>> histogram = np.zeros(101, dtype=int)
-    >>> histogram[[95, 40]] = [1_000, 99_000]
-    >>> holm_threshold(histogram, 100, 0.75, 0.001), lehmann_romano_threshold(histogram, 100, 0.75, 0.001, 1_000)
-    (None, 95)
-    """
     size = check.scalar_count("n", n)
     pixels_at = _checked_histogram(histogram, size)
     threshold = check.scalar_open_unit("tau", tau)
     level = check.scalar_open_unit("alpha", alpha)
-    total = int(pixels_at.sum())
-    tolerance = check.scalar_count("j", j)
-    if tolerance > total:
-        raise InputError(f"j must be at most the number of pixels {total}, but is {tolerance}")
     counts = np.flatnonzero(pixels_at)[::-1]
     groups = pixels_at[counts]
     accepted_before = np.cumsum(groups) - groups
-    # Rank of a group's first pixel is accepted_before + 1; ranks below j share the threshold of rank j.
-    remaining = total + tolerance - np.maximum(accepted_before + 1, tolerance)
-    passes = binomial_tail(counts, size, threshold) <= tolerance * level / remaining
+    remaining = int(pixels_at.sum()) - accepted_before
+    passes = binomial_tail(counts, size, threshold) <= level / remaining
     accepted = int(passes.size if passes.all() else passes.argmin())
     return int(counts[accepted - 1]) if accepted else None
 
 
-def count_threshold(
-    histogram: ArrayLike, n: int, tau: float, alpha: float, correction: str = "holm", k_fwer: int = 1
-) -> int | None:
+def count_threshold(histogram: ArrayLike, n: int, tau: float, alpha: float, correction: str = "holm") -> int | None:
     """Smallest agreement count that is certified, or None; the correction by its name.
 
     Args:
         histogram: number of pixels at each agreement count, int64 ``(n + 1,)``.
 
     Raises:
-        InputError: an unknown correction, or ``k_fwer`` above 1 with a correction that tolerates no wrong pixel.
+        InputError: an unknown correction.
 
     >>> pixels = np.bincount([100] * 60 + [90] * 40, minlength=101)
     >>> count_threshold(pixels, 100, 0.75, 1e-3), count_threshold(pixels, 100, 0.75, 1e-3, "bonferroni")
     (100, 93)
     """
-    if correction == "lehmann-romano":
-        return lehmann_romano_threshold(histogram, n, tau, alpha, k_fwer)
-    if k_fwer != 1:
-        raise InputError(f"k_fwer={k_fwer} needs correction='lehmann-romano'; {correction!r} tolerates no wrong pixel")
     if correction == "holm":
         return holm_threshold(histogram, n, tau, alpha)
     if correction == "bonferroni":
         return bonferroni_threshold(n, tau, alpha, int(np.sum(histogram)))
-    raise InputError(f"correction={correction!r} is unknown; use 'holm', 'bonferroni' or 'lehmann-romano'")
+    raise InputError(f"correction={correction!r} is unknown; use 'holm' or 'bonferroni'")
 
 
 def alpha_split(alpha: float, weights: int | Sequence[float]) -> FloatArray:
@@ -247,7 +197,9 @@ def holm_thresholds(histogram: ArrayLike, n: int, taus: Sequence[float], alpha: 
     return tuple(holm_threshold(histogram, n, tau, float(share)) for tau, share in zip(taus, shares))
 
 
-def radius_map_bonferroni(counts: ArrayLike, n: int, alpha: float, pixels: int, sigma: float) -> FloatArray:
+def radius_map_bonferroni(
+    counts: ArrayLike, n: int, alpha: float, pixels: int, sigma: float, variation: float = 0.0
+) -> FloatArray:
     """Radius of every pixel: r_i = sigma * Phi^-1(CP_lower(k_i, n, alpha / pixels)), 0 where nothing is certified.
 
     Guarantee: with probability at least 1 - alpha all radii of the image hold at once: no pixel i changes anywhere in
@@ -277,16 +229,17 @@ def radius_map_bonferroni(counts: ArrayLike, n: int, alpha: float, pixels: int, 
         raise InputError(f"pixels must be at least the number of counts {agreement.size}, but is {total}")
     agreement, _ = check.trials(agreement, size)
     level = check.scalar_open_unit("alpha", alpha) / total
-    table = _radius_table(size, level, check.scalar_positive("sigma", sigma))
+    table = _radius_table(size, level, check.scalar_positive("sigma", sigma), float(variation))
     return np.asarray(table.take(agreement), dtype=np.float64)
 
 
 @lru_cache(maxsize=16)
-def _radius_table(n: int, level: float, sigma: float) -> FloatArray:
+def _radius_table(n: int, level: float, sigma: float, variation: float) -> FloatArray:
     table = np.zeros(n + 1)
     # For k <= n/2 the tail at 1/2 is at least 1/2, so below that level the bound cannot exceed 1/2: radius 0.
     first = n // 2 + 1 if level < 0.5 else 0
-    table[first:] = radius_from_lower(clopper_pearson_lower(np.arange(first, n + 1), n, level), sigma)
+    lower = clopper_pearson_lower(np.arange(first, n + 1), n, level)
+    table[first:] = radius_from_lower([lowered(float(p), variation) for p in lower], sigma)
     table.setflags(write=False)
     return table
 

@@ -15,7 +15,7 @@ from certimed.statistics import _checks as check
 from certimed.statistics._checks import FloatArray
 from certimed.statistics.binomial import binomial_tail, clopper_pearson_lower, radius_from_lower
 
-Correction = Literal["holm", "bonferroni", "lehmann-romano"]
+Correction = Literal["holm", "bonferroni"]
 CORRECTION_NAMES: tuple[Correction, ...] = get_args(Correction)
 
 _SCAN = 4096
@@ -110,22 +110,21 @@ def samples_for_radius_at(p: float, radius: float, sigma: float, alpha: float) -
 
 
 def samples_for_tau(
-    tau: float, alpha: float, pixels: int = 1, correction: Correction | str = "holm", *, j: int = 1
+    tau: float, alpha: float, pixels: int = 1, correction: Correction | str = "holm"
 ) -> int:
     """Smallest n that can certify any pixel at all: n >= ln(alpha / pixels) / ln(tau).
 
     A pixel all of whose n samples agree has the p-value tau^n, and the first step of Holm's test, like Bonferroni's,
-    asks for alpha / pixels; the Lehmann-Romano test asks for j alpha / pixels.
+    asks for alpha / pixels.
 
     Args:
         tau: probability threshold, strictly between 0 and 1.
         alpha: failure probability of the image.
         pixels: number of pixels tested.
-        correction: "holm", "bonferroni" or "lehmann-romano".
-        j: the Lehmann-Romano tolerance (j - 1 wrong pixels are tolerated); 1 for the other corrections.
+        correction: "holm" or "bonferroni".
 
     Raises:
-        InputError: an argument out of range, an unknown correction, j > 1 without "lehmann-romano".
+        InputError: an argument out of range, an unknown correction.
 
     >>> [samples_for_tau(tau, 0.001, 512 * 512) for tau in (0.75, 0.9, 0.95, 0.99)]
     [68, 184, 378, 1929]
@@ -133,15 +132,9 @@ def samples_for_tau(
     threshold = check.scalar_open_unit("tau", tau)
     level = check.scalar_open_unit("alpha", alpha)
     total = check.scalar_count("pixels", pixels)
-    tolerance = check.scalar_count("j", j)
     if correction not in CORRECTION_NAMES:
         raise InputError(f"correction must be one of {', '.join(CORRECTION_NAMES)}, but is {correction!r}")
-    if tolerance > (total if correction == "lehmann-romano" else 1):
-        raise InputError(
-            f"j={tolerance} is impossible with correction={correction!r} and pixels={total}; "
-            "use 1, or lehmann-romano with j <= pixels"
-        )
-    first_step = tolerance * level / total
+    first_step = level / total
     advice = f"tau={threshold} needs more than {check.MAX_SAMPLES} samples; use a smaller tau"
     return _first_from(
         math.log(first_step) / math.log(threshold),
@@ -151,13 +144,13 @@ def samples_for_tau(
 
 
 def require_samples_for_tau(
-    n: int, tau: float, alpha: float, pixels: int, *, correction: Correction | str = "holm", j: int = 1
+    n: int, tau: float, alpha: float, pixels: int, *, correction: Correction | str = "holm"
 ) -> None:
     """Refuse a setting that could only abstain, before any sampling, and name the n that would do.
 
     Args:
         n: estimation samples intended.
-        tau, alpha, pixels, correction, j: as :func:`samples_for_tau`.
+        tau, alpha, pixels, correction: as :func:`samples_for_tau`.
 
     Raises:
         InputError: n is below :func:`samples_for_tau`; an argument out of range.
@@ -167,7 +160,7 @@ def require_samples_for_tau(
     ...
     certimed.errors.InputError: n=100 cannot certify tau=0.9 over 262144 pixels at alpha=0.001; use n >= 184
     """
-    needed = samples_for_tau(tau, alpha, pixels, correction, j=j)
+    needed = samples_for_tau(tau, alpha, pixels, correction)
     if check.scalar_count("n", n) < needed:
         raise InputError(f"n={n} cannot certify tau={tau} over {pixels} pixels at alpha={alpha}; use n >= {needed}")
 

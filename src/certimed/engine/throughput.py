@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from certimed.engine.copies import Model, noisy_batches
 from certimed.errors import InputError, ModelError
-from certimed.noise import NoiseKey
-from certimed.sampling import Model, noisy_batches
+from certimed.noise import NoiseKey, NoiseLaw
 
 AUTO = "auto"
 """In place of a batch size: the one that :func:`paying_batch_size` finds, probed once a run."""
@@ -34,7 +34,7 @@ class Throughput:
 
 
 def sample_seconds(
-    model: Model, image: Tensor, batch_size: int, *, sigma: float = 0.25, repeats: int = 3, seconds: float = 0.0
+    model: Model, image: Tensor, batch_size: int, law: NoiseLaw, *, repeats: int = 3, seconds: float = 0.0
 ) -> Iterator[float]:
     """Seconds a sample, batch by batch: noise and forward pass, after one batch to warm up.
 
@@ -42,7 +42,7 @@ def sample_seconds(
         model: what runs.
         image: float32 ``(C, *space)``, where the model is.
         batch_size: samples a batch.
-        sigma: noise level; irrelevant to the time of most models.
+        law: the noise.
         repeats: batches at least.
         seconds: go on for as long.
 
@@ -55,7 +55,7 @@ def sample_seconds(
         while done < repeats or time.perf_counter() - begin < seconds:
             start = time.perf_counter()
             try:
-                for batch in noisy_batches(image, sigma, _KEY, batch_size, batch_size=batch_size):
+                for batch in noisy_batches(image, law, _KEY, batch_size, batch_size=batch_size):
                     model(batch)
                 if image.device.type == "cuda":
                     torch.cuda.synchronize(image.device)
@@ -105,7 +105,7 @@ def paying_batch_size(
     return next(one for one in found if one.seconds <= best / (1 - tolerance))
 
 
-def probe_batch_size(model: Model, image: Tensor, *, sigma: float = 0.25) -> int:
+def probe_batch_size(model: Model, image: Tensor, law: NoiseLaw) -> int:
     """The batch size that pays for this model and image on this machine; see :func:`paying_batch_size`.
 
     It changes no noise, so certificates differ by rounding at most; a run records it and keeps to it.
@@ -113,7 +113,7 @@ def probe_batch_size(model: Model, image: Tensor, *, sigma: float = 0.25) -> int
     Raises:
         ModelError: not even one image at a time fits into memory.
     """
-    measured = paying_batch_size(lambda size: min(sample_seconds(model, image, size, sigma=sigma)))
+    measured = paying_batch_size(lambda size: min(sample_seconds(model, image, size, law)))
     return measured.batch_size
 
 

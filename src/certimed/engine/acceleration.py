@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from certimed.engine.contract import check_evaluation_mode
+from certimed.engine.copies import Model
 from certimed.errors import InputError
-from certimed.sampling import Model, check_evaluation_mode
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 

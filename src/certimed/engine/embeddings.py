@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from certimed.acceleration import FLOAT32, Acceleration, arithmetic
+from certimed.engine.copies import noisy_batches
+from certimed.engine.streams import Stream
 from certimed.errors import InputError, ModelError
-from certimed.noise import NoiseKey, NoiseStream, item_id
-from certimed.sampling import default_batch_size, noisy_batches
-from certimed.vlm.protocol import FeatureModel
+from certimed.noise import NoiseKey, NoiseLaw, NoiseStream, content_id
+from certimed.targets import default_batch_size
 
 _KEPT_TYPES: dict[torch.dtype, np.dtype[Any]] = {
     torch.float32: np.dtype(np.float32),
@@ -33,72 +33,10 @@ _KEPT_TYPES: dict[torch.dtype, np.dtype[Any]] = {
 }
 
 
-class ImageEncoder(nn.Module):
-    """``x -> image features``: a frozen vision encoder, optionally behind a denoiser.
-
-    With a denoiser this is denoised smoothing (Salman et al., NeurIPS 2020): noise first, denoiser next, encoder last,
-    so the certified space and the noise are the same with and without it.
-
-    Attributes:
-        identity: equal if and only if model and denoiser are the same.
-        arithmetic: in which precision both run, for provenance; see :mod:`certimed.acceleration`.
-    """
-
-    def __init__(
-        self,
-        vlm: FeatureModel,
-        denoiser: nn.Module | None = None,
-        *,
-        denoiser_id: str | None = None,
-        acceleration: Acceleration | None = None,
-    ) -> None:
-        """Compose.
-
-        Args:
-            vlm: a frozen vision-language model, or a classifier, whose embedding is its scores.
-            denoiser: module ``x -> x``, float32 ``(B, C, H, W)`` in [0, 1] units, made for one noise level, in eval
-                mode.
-            denoiser_id: its identity, for the record; default: a hash of its parameters and buffers.
-            acceleration: how denoiser and vision encoder run; what becomes of the features stays float32.
-
-        Raises:
-            InputError: the denoiser is in training mode, or the device does not compute in this precision.
-        """
-        super().__init__()
-        self.vlm = vlm
-        self.denoiser = denoiser
-        self.identity = vlm.identity
-        if denoiser is not None:
-            if any(part.training for part in denoiser.modules()):
-                raise InputError("the denoiser is in training mode; call denoiser.eval() first")
-            name = denoiser_id or _state_hash(denoiser)
-            self.identity = hashlib.sha256(json.dumps([vlm.identity, name]).encode()).hexdigest()
-        self._features = (acceleration or FLOAT32).wrap(_Features(vlm, denoiser))
-        self.arithmetic = arithmetic(self._features)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """float ``(B, C, H, W)`` in the certified space -> float32 ``(B, D)``, not normalised."""
-        return self._features(x).float()
-
-
-class _Features(nn.Module):
-    """What is accelerated of an encoder."""
-
-    def __init__(self, vlm: FeatureModel, denoiser: nn.Module | None) -> None:
-        super().__init__()
-        self.training = False  # as its parts
-        self.vlm = vlm
-        self.denoiser = denoiser
-
-    def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self.vlm.encode_image(x if self.denoiser is None else self.denoiser(x))
-        return features
-
-
 class EmbeddingCache:
     """Keeps embeddings of noisy copies: in memory up to a limit, beyond it in a temporary folder.
 
-    An entry is one (encoder, image, sigma, noise stream). The folder is removed by :meth:`close` or with the object.
+    An entry is one (stream, image, noise law, noise key). The folder is removed by :meth:`close` or with the object.
 
     Args:
         dtype: ``torch.float32``, or ``torch.float16`` for half the room. In half precision the classifier that is
@@ -138,13 +76,13 @@ class EmbeddingCache:
 
     def batches(
         self,
-        encoder: ImageEncoder,
+        encoder: Stream,
         image: Tensor,
-        sigma: float,
+        law: NoiseLaw,
         key: NoiseKey,
         n: int,
         *,
-        batch_size: int | None = None,
+        batch_size: int,
         start: int = 0,
         keep: bool = True,
     ) -> Iterator[Tensor]:
@@ -157,8 +95,8 @@ class EmbeddingCache:
         Raises:
             ModelError: the encoder returned values that are not finite (or too large for half precision).
         """
-        size = batch_size or default_batch_size(tuple(image.shape), image.device)
-        name = _entry_name(encoder, image, sigma, key, n, start)
+        size = batch_size
+        name = _entry_name(encoder, image, law, key, n, start)
         entry = self._entries.get(name)
         if entry is not None:
             for begin in range(0, n, size):
@@ -167,7 +105,7 @@ class EmbeddingCache:
         fresh: Tensor | None = None
         begin = 0
         with torch.no_grad():
-            for batch in noisy_batches(image, sigma, key, n, batch_size=size, start=start):
+            for batch in noisy_batches(image, law, key, n, batch_size=size, start=start):
                 embedded = self._rounded(encoder(batch))
                 if fresh is None and keep:
                     fresh = self._allocate(name, (n, embedded.shape[1]), pinned=image.device.type == "cuda")
@@ -183,17 +121,17 @@ class EmbeddingCache:
 
     def embeddings(
         self,
-        encoder: ImageEncoder,
+        encoder: Stream,
         image: Tensor,
-        sigma: float,
+        law: NoiseLaw,
         key: NoiseKey,
         n: int,
         *,
-        batch_size: int | None = None,
+        batch_size: int,
         start: int = 0,
     ) -> Tensor:
         """All of :meth:`batches` at once: float32 ``(n, D)``."""
-        return torch.cat(list(self.batches(encoder, image, sigma, key, n, batch_size=batch_size, start=start)))
+        return torch.cat(list(self.batches(encoder, image, law, key, n, batch_size=batch_size, start=start)))
 
     def forget(self, item: str) -> None:
         """Drop every entry of one image, by the id in its noise key."""
@@ -249,7 +187,7 @@ class EmbeddingCache:
 
 
 def embed_copies(
-    encoder: ImageEncoder, image: Tensor, sigmas: Tensor, key: NoiseKey, *, batch_size: int | None = None
+    encoder: Stream, image: Tensor, sigmas: Tensor, key: NoiseKey, *, batch_size: int | None = None
 ) -> Tensor:
     """Embeddings of copies of one image at different noise levels, for tuning.
 
@@ -272,15 +210,6 @@ def embed_copies(
     return torch.cat(parts)
 
 
-def _entry_name(encoder: ImageEncoder, image: Tensor, sigma: float, key: NoiseKey, n: int, start: int) -> str:
-    how = [encoder.identity, encoder.arithmetic, str(image.device)]
-    what = [item_id(image), float(sigma), key.seed, key.item, key.phase, n, start]
-    return hashlib.sha256(json.dumps([*how, *what]).encode()).hexdigest()
-
-
-def _state_hash(module: nn.Module) -> str:
-    digest = hashlib.sha256(type(module).__qualname__.encode())
-    for name, tensor in sorted({**dict(module.named_parameters()), **dict(module.named_buffers())}.items()):
-        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+def _entry_name(encoder: Stream, image: Tensor, law: NoiseLaw, key: NoiseKey, n: int, start: int) -> str:
+    what = [content_id(image), law.to_dict(), key.seed, key.item, key.phase, n, start]
+    return hashlib.sha256(json.dumps([encoder.cache_key, str(image.device), *what]).encode()).hexdigest()

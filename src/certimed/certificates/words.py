@@ -1,0 +1,233 @@
+"""The one place where certificates become English. Nothing reads it back: every fact stands in a field."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from certimed.budgets import Fixed, Stop, parse_budget
+from certimed.certificates.claims import ClassClaim, MaskClaim
+from certimed.certificates.rounding import shown
+from certimed.certificates.scope import CHOSEN_AT_X, END_TO_END, FROZEN_AT_X, MODEL_INPUT, NATIVE
+from certimed.certificates.units import GREY_LEVELS
+
+if TYPE_CHECKING:
+    from certimed.certificates.certificate import Certificate, ClassCertificate, MaskCertificate
+    from certimed.certificates.native import NativeRadius
+    from certimed.noise import NoiseLaw
+
+SCOPE_WORDS = {
+    END_TO_END: "the whole pipeline from the certified space to the answer",
+    FROZEN_AT_X: (
+        "the classifier with the prompt that was tuned on this very image, held fixed; an attacked image would be "
+        "tuned to another prompt, and nothing is proved about that pipeline"
+    ),
+    CHOSEN_AT_X: (
+        "the model that was chosen by looking at this very image; an attacked image might choose another one, and "
+        "nothing is proved about that pipeline"
+    ),
+}
+SPACE_WORDS = {
+    MODEL_INPUT: "the image after resizing and cropping, before mean and std, values in [0, 1]",
+    NATIVE: "the image at its native resolution, values in [0, 1], resizing inside the certified model",
+}
+
+
+def failure(alpha: float) -> str:
+    """``"fails with probability at most 0.001"``: never a success probability, which rounds to 1."""
+    return f"fails with probability at most {shown(alpha, 'upper', digits=3)}"
+
+
+def radius_text(radius: float) -> str:
+    """A radius rounded down."""
+    return shown(radius, "lower", digits=6)
+
+
+def statement(certificate: Certificate[Any]) -> str:
+    """Exactly what was proved, in one paragraph; see :meth:`certimed.certificates.Certificate.statement`."""
+    c = certificate
+    head = _HEADS[c.claim.kind](c)
+    parts = [head]
+    if not c.abstained:
+        parts.append(f"Space: {SPACE_WORDS[c.space]}.")  # type: ignore[index]
+        parts.append(f"Scope: {SCOPE_WORDS[c.scope]}.")  # type: ignore[index]
+        parts += [] if c.native is None else [native_sentence(c.native)]
+        parts += assumptions(c.law, c.shape, c.radius)
+    parts += samples_sentences(c) + sharing_sentences(c)
+    return " ".join(parts)
+
+
+def _class_head(c: ClassCertificate) -> str:
+    if c.abstained:
+        return (
+            f"Nothing was proved for {c.item}: {c.abstention} (class {c.prediction} won {c.counts[c.prediction]} of "
+            f"{c.n} noisy copies)."
+        )
+    return (
+        f"The smoothed classifier (Gaussian noise, sigma {c.sigma:g}) answers class {c.prediction} for every "
+        f"perturbation of {c.item} with L2 norm below {radius_text(c.radius)}. This {failure(c.alpha)} over the noise "
+        "drawn."
+    )
+
+
+def _mask_head(c: MaskCertificate) -> str:
+    if c.abstained:
+        return (
+            f"Nothing was proved for {c.item}: no pixel's agreement over {c.n} noisy copies shows a probability above "
+            f"{c.tau:g} once all {c.pixels} pixels are accounted for."
+        )
+    count = int(c.certified.sum())
+    return (
+        f"All {count} certified pixels ({share_text(c.share_certified)} of {c.pixels}) keep their class under the "
+        f"smoothed segmenter (Gaussian noise, sigma {c.sigma:g}) for every perturbation of {c.item} with L2 norm below "
+        f"{radius_text(c.radius)} ({c.correction}, all pixels at once). This {failure(c.alpha)} over the noise drawn."
+    )
+
+
+_HEADS: dict[str, Any] = {ClassClaim.kind: _class_head, MaskClaim.kind: _mask_head}
+
+
+def share_text(share: float) -> str:
+    """A certified share in per cent, rounded down."""
+    return f"{shown(share, 'lower', places=2, scale=100)} %"
+
+
+def native_sentence(native: NativeRadius) -> str:
+    """What the radius means at native resolution."""
+    return (
+        f"At native resolution ({native.size}) the same holds for perturbations with L2 norm below "
+        f"{radius_text(native.radius)}, as preparing the image ({native.geometry.describe()}; linear) multiplies no "
+        f"norm by more than {shown(native.norm, 'upper', digits=6)}."
+    )
+
+
+def assumptions(law: NoiseLaw, shape: tuple[int, ...], radius: float) -> list[str]:
+    """What the statement assumes of arithmetic."""
+    return [
+        "Assumed: real arithmetic where float32 noise is drawn and added, and a model that is a function of its "
+        "input (checked once in every run)."
+    ]
+
+
+def stop_text(stop: Stop, n: int, n0: int) -> str:
+    """Why the samples ended."""
+    if stop.kind == "interrupted":
+        return f"interrupted after {n} samples"
+    if stop.agreeing is not None:
+        return f"{n} samples planned from {stop.agreeing} of {n0} selection samples"
+    words = [stop.kind]
+    if stop.kind == "futile" and stop.below is not None:
+        words.append(f"not above reported radius {stop.below:g}")
+    elif stop.kind == "answered" and stop.above is not None:
+        words.append(
+            f"above reported radius {stop.above:g}"
+            if stop.below is None
+            else f"between reported radii {stop.above:g} and {stop.below:g}"
+        )
+    elif stop.undecided is not None:
+        words.append(f"{stop.undecided} pixels undecided")
+    return ": ".join(words)
+
+
+def samples_sentences(c: Certificate[Any]) -> list[str]:
+    """About the samples, unless their number was fixed."""
+    if isinstance(parse_budget(c.budget), Fixed):
+        return []
+    looks = "its one look" if len(c.samples.looks) == 1 else f"all {len(c.samples.looks)} looks"
+    return [f"Samples: {c.n} under budget {c.budget} ({stop_text(c.stop, c.n, c.n0)}); alpha covers {looks}."]
+
+
+def sharing_sentences(c: Certificate[Any]) -> list[str]:
+    """With what the failure probability is shared, which views a sample has, and from what this one was chosen."""
+    found = []
+    level, total = (shown(value, "upper", digits=3) for value in (c.share.level, c.share.total))
+    if c.about.views is not None:
+        tuned, classified = c.about.views
+        found.append(
+            f"The prompt is tuned on one noisy view (sigma {tuned:.6g}) and another is classified (sigma "
+            f"{classified:.6g}), both redrawn in every sample; sigma is the effective one, 1/s^2 = 1/s1^2 + 1/s2^2."
+        )
+    if c.share.why == "taus":
+        found.append(f"One of {c.share.of} certificates from the same samples: together they fail with {total}.")
+    elif c.share.why == "methods":
+        found.append(
+            f"{c.share.of} methods were compared, each bounded at {level} (Bonferroni): together they fail with {total}."
+        )
+    if c.about.chosen_from:
+        found.append(f"Chosen at this image as the largest radius of {', '.join(c.about.chosen_from)}.")
+    return found
+
+
+def short(c: Certificate[Any]) -> str:
+    """For ``repr``."""
+    budget = parse_budget(c.budget)
+    spent = f"n={c.n}" if isinstance(budget, Fixed) else f"n={c.n} of {c.budget}"
+    setting = f"{spent}, alpha={shown(c.alpha, 'upper', digits=3)}, sigma={c.sigma:g}"
+    name = type(c).__name__
+    if c.claim.kind == ClassClaim.kind and c.abstained:
+        return f"{name}({c.item!r}: abstained, {c.abstention}; {setting})"  # type: ignore[attr-defined]
+    native = "" if c.native is None else f" ({shown(c.native.radius, 'lower', places=4)} at native {c.native.size})"
+    rms = shown(c.units().rms_grey_levels, "lower", digits=3)
+    size = f"radius {shown(c.radius, 'lower', places=4)} L2 = {rms} grey levels RMS{native}"
+    return f"{name}({c.item!r}: {_SHORT[c.claim.kind](c, size)}, {setting}, {c.scope})"
+
+
+def _short_class(c: ClassCertificate, size: str) -> str:
+    return f"class {c.prediction}, {size}; p>={shown(c.p_lower, 'lower', places=4)}"
+
+
+def _short_mask(c: MaskCertificate, size: str) -> str:
+    certified = f"{share_text(c.share_certified)} of {c.pixels} pixels certified"
+    return f"{certified}, {size}; {c.correction}, tau={c.tau:g}"
+
+
+_SHORT: dict[str, Any] = {ClassClaim.kind: _short_class, MaskClaim.kind: _short_mask}
+
+
+def rows(c: Certificate[Any]) -> dict[str, str]:
+    """A certificate's numbers for a table: heading to value, bounds rounded outwards."""
+    units = c.units()
+    found = {
+        "image": c.item,
+        **_ROWS[c.claim.kind](c),
+        "radius (L2, [0, 1] units)": shown(c.radius, "lower", places=4),
+        "radius (L2, grey levels)": shown(units.l2_grey_levels, "lower", places=1),
+        "per-value RMS (grey levels)": shown(units.rms_grey_levels, "lower", digits=3),
+        "L-infinity implied (grey levels)": shown(units.linf_grey_levels, "lower", digits=3),
+    }
+    if c.native is not None:
+        native = c.native.units()
+        found[f"native radius (L2, {c.native.size})"] = (
+            f"{shown(native.l2, 'lower', places=4)} = {shown(native.l2 * GREY_LEVELS, 'lower', places=1)} grey levels"
+        )
+        found["native per-value RMS (grey levels)"] = shown(native.rms_grey_levels, "lower", digits=3)
+        found["preparation"] = f"{c.native.geometry.describe()}; norm at most {shown(c.native.norm, 'upper', digits=6)}"
+    return found | {
+        "samples": f"{c.n0} + {c.n}",
+        "budget": f"{c.budget}: {stop_text(c.stop, c.n, c.n0)}",
+        "alpha, sigma": f"{shown(c.alpha, 'upper', digits=3)}, {c.sigma:g}",
+        "scope": c.scope,
+        "space": c.space,
+    }
+
+
+def _class_rows(c: ClassCertificate) -> dict[str, str]:
+    answer = f"abstained ({c.abstention})" if c.abstained else f"class {c.prediction}"
+    return {"answer": answer, "p lower": shown(c.p_lower, "lower", places=6)}
+
+
+def _mask_rows(c: MaskCertificate) -> dict[str, str]:
+    return {
+        "pixels certified": f"{share_text(c.share_certified)} of {c.pixels}",
+        "abstained": "; ".join(f"{name}: {count}" for name, count in c.abstention().items()),
+        "correction, tau": f"{c.correction}, {c.tau:g}",
+    }
+
+
+_ROWS: dict[str, Any] = {ClassClaim.kind: _class_rows, MaskClaim.kind: _mask_rows}
+
+
+def card(c: Certificate[Any]) -> str:
+    """The rows and the statement as HTML, for notebooks. Everything is escaped: an image's name may be anything."""
+    body = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows(c).items())
+    return f"<table>{body}</table><p>{escape(statement(c))}</p>"

@@ -1,0 +1,352 @@
+"""The one loop: noisy copies of an image, through streams and heads, into integers, into certificates.
+
+CERTIFY of Cohen et al. (ICML 2019), for any target, any noise law, any budget, and many methods on the same noise:
+
+1. selection: every method tallies the n0 selection samples, which fix what its claim will be about (a class; a class
+   for each pixel);
+2. estimation: fresh samples, never seen by the selection, are tallied until the budget's session stops;
+3. the session's outcome is the claim, and claim, integers and circumstances are the certificate.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from certimed.budgets import Budget, Outcome, Session
+from certimed.certificates import (
+    Certificate,
+    Circumstances,
+    Claim,
+    NativeRadius,
+    Samples,
+    certificate_of,
+    collect_provenance,
+)
+from certimed.engine.contract import FAR, COPIES, OneAnswer, check_one_answer, unchanged
+from certimed.engine.copies import Progress, as_image, check_samples, noisy_batches
+from certimed.engine.embeddings import EmbeddingCache
+from certimed.engine.methods import Method, Subject
+from certimed.engine.streams import Stream
+from certimed.errors import InputError
+from certimed.noise import NoiseKey, NoiseLaw, content_id
+from certimed.operators import Geometry
+from certimed.targets import Tally, Target
+
+C = TypeVar("C", bound=Claim)
+K = TypeVar("K", bound=Certificate[Any])
+
+
+@dataclass(frozen=True)
+class Result(Generic[K]):
+    """One method on one image.
+
+    Attributes:
+        certificates: what was proved: one certificate, or one for each tau.
+        clean: the answer to the image without noise, by the same (tuned) method: a class, or a mask.
+        selection: what the selection samples chose: counts of all classes, or the candidate mask.
+        tuning_seconds: spent before counting, for this image alone: tuning and, for the first method that needs them,
+            embedding its copies.
+    """
+
+    certificates: tuple[K, ...]
+    clean: Any
+    selection: Any
+    tuning_seconds: float
+
+    @property
+    def certificate(self) -> K:
+        """The one certificate."""
+        (only,) = self.certificates
+        return only
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an image came from, for its certificates.
+
+    Attributes:
+        intensity: how the file's intensities became [0, 1].
+        decoders: what read the file, with versions.
+        geometry: the linear map that prepared it, where it is known.
+    """
+
+    intensity: str | None = None
+    decoders: Mapping[str, str] | None = None
+    geometry: Geometry | None = None
+
+
+class Engine:
+    """Certifies images with several methods on the same noise.
+
+    Each certificate holds on its own at its own alpha.
+
+    Args:
+        streams: by name.
+        methods: each names one of the streams.
+        law: the noise.
+        space: where the noise is added, see :mod:`certimed.certificates.scope`.
+        device: where images and noise live.
+        cache: embeddings are kept here until ``cache.forget(item)``; None: nothing is kept.
+        share_copies: whether methods may want the same embedded copies twice, so that they are kept while an image is
+            certified.
+
+    Raises:
+        InputError: no methods, repeated names, or a stream that is missing.
+    """
+
+    def __init__(
+        self,
+        streams: Mapping[str, Stream],
+        methods: Sequence[Method],
+        law: NoiseLaw,
+        *,
+        space: str,
+        device: torch.device,
+        cache: EmbeddingCache | None = None,
+        share_copies: bool = False,
+    ) -> None:
+        names = [method.name for method in methods]
+        if not names or len(set(names)) != len(names):
+            raise InputError(f"methods are named {names}; give at least one, each with a name of its own")
+        self.streams, self.methods, self.law = dict(streams), tuple(methods), law
+        self.space, self.device, self.cache, self.share_copies = space, device, cache, share_copies
+        self.one_answer: dict[str, OneAnswer] = {}
+
+    def identities(self) -> dict[str, str | None]:
+        """Identity of each method's model, as its certificates carry it."""
+        return {method.name: method.identity(self.streams) for method in self.methods}
+
+    def subject(
+        self, image: Tensor | NDArray[np.floating], item: str | None, seed: int, batch_size: int | None, target: Target[Any]
+    ) -> Subject:
+        """One image, checked; ``item`` defaults to its content hash."""
+        tensor = as_image(image, self.device)
+        size = batch_size if batch_size is not None else target.batch_size(tuple(tensor.shape), self.device)
+        cache = self.cache if self.cache is not None else EmbeddingCache() if self.share_copies else None
+        name = item if item is not None else content_id(tensor)
+        return Subject(tensor, name, seed, self.law, size, self.streams, cache, keep=self.cache is not None)
+
+    def run(
+        self,
+        image: Tensor | NDArray[np.floating],
+        target: Target[C],
+        budget: Budget,
+        *,
+        n0: int,
+        alpha: float = 1e-3,
+        seed: int = 0,
+        item_id: str | None = None,
+        batch_size: int | None = None,
+        origin: Origin | None = None,
+        clean: bool = True,
+        progress: Progress | None = None,
+    ) -> dict[str, Result[Any]]:
+        """Certify one image with every method.
+
+        Under a budget each method has looks and a stop of its own, and counts no sample after it; copies are drawn and
+        embedded until the last method of a stream has stopped.
+
+        Args:
+            image: ``(C, *space)`` floats in [0, 1].
+            target: what is certified.
+            budget: how many estimation samples, and when to look.
+            n0: selection samples.
+            alpha: failure probability of each method's claims, all looks together.
+            seed, item_id: the key of the noise; without an id the image's content hash is its id, so the certificate
+                does not depend on what else is certified, nor in which order.
+            batch_size: samples a forward pass; does not change the noise.
+            origin: for the record.
+            clean: also answer the image without noise.
+            progress: called with the number of samples after each batch.
+
+        Returns:
+            by method name, in order.
+
+        Raises:
+            InputError: an impossible argument. ModelError: a model or method broke its contract.
+        """
+        check_samples(n0=n0, n=budget.cap, alpha=alpha)
+        subject = self.subject(image, item_id, seed, batch_size, target)
+        shape, device = tuple(subject.image.shape), self.device
+        with torch.no_grad(), unchanged(subject.image):
+            tuned = {method.name: _timed_head(method, subject) for method in self.methods}
+            heads = {name: head for name, (head, _) in tuned.items()}
+            self._check(subject, heads, target)
+            answers = self._clean(subject, heads, target) if clean else {}
+            tally = _Tally(subject, heads, progress)
+            selected: dict[str, Any] = {}
+            for sharing in self._sharing():
+                tallies = {method.name: target.select(shape, device, n0) for method in sharing}
+                tally(sharing, tallies, "selection", n0, 0)
+                selected |= {name: one.counts() for name, one in tallies.items()}
+            sessions = {name: target.start(one, shape, budget, alpha, self.law) for name, one in selected.items()}
+            counted: dict[str, Tally] = {}
+            for sharing in self._sharing():
+                tallies = {m.name: target.estimate(selected[m.name], device, budget.cap) for m in sharing}
+                _estimate(tally, sharing, tallies, sessions)
+                counted |= tallies
+        found = {}
+        for method in self.methods:
+            counts = counted[method.name].counts()
+            outcome = sessions[method.name].finish(counts)
+            about = self._about(method, subject, origin or Origin())
+            made = tuple(
+                certificate_of(
+                    claim,
+                    law=self.law,
+                    samples=_samples(n0, budget, own),
+                    share=share,
+                    about=about,
+                    native=_native(claim.radius, origin),
+                )
+                for claim, share, own in target.claims(selected[method.name], counts, outcome, alpha, self.law)
+            )
+            chosen = selected[method.name]
+            found[method.name] = Result(made, answers.get(method.name), chosen, tuned[method.name][1])
+        return found
+
+    @staticmethod
+    def each_once(images: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+        """Pass ``(item id, image)`` pairs on; InputError where an id comes twice (its noise would too)."""
+        seen: set[str] = set()
+        for item, image in images:
+            if item in seen:
+                raise InputError(f"item id {item!r} comes twice; ids name the noise and must be unique in a run")
+            seen.add(item)
+            yield item, image
+
+    def counts(self, subject: Subject, target: Target[Any], phase: str, n: int, progress: Progress | None = None) -> Any:
+        """What the selection tally of the first method gives for n samples of a phase, e.g. for a prediction."""
+        method = self.methods[0]
+        with torch.no_grad(), unchanged(subject.image):
+            heads = {method.name: method.head(subject)}
+            self._check(subject, heads, target)
+            tally = target.select(tuple(subject.image.shape), self.device, n)
+            _Tally(subject, heads, progress)([method], {method.name: tally}, phase, n, 0)
+        return tally.counts()
+
+    def _check(self, subject: Subject, heads: Mapping[str, Any], target: Target[Any]) -> None:
+        """Once a method: does one input have one answer? Recorded in :attr:`one_answer`."""
+        for method in self.methods:
+            if method.name in self.one_answer:
+                continue
+            key = NoiseKey(subject.seed, subject.item, "probe")
+            copies = min(COPIES, max(2, subject.batch_size))
+            near = next(noisy_batches(subject.image, self.law, key, copies, batch_size=copies))
+            others = next(noisy_batches(subject.image, self.law, key, copies, batch_size=copies, start=copies))
+            far = torch.lerp(subject.image.expand_as(others), others, float(FAR))
+
+            def scores(x: Tensor, method: Method = method) -> Tensor:
+                found: Tensor = target.compared(heads[method.name](method.view(subject, x)))
+                return found
+
+            dtype = lowest_precision(method.encoder(self.streams).arithmetic)
+            self.one_answer[method.name] = check_one_answer(scores, near, far, dtype=dtype)
+
+    def _clean(self, subject: Subject, heads: Mapping[str, Any], target: Target[Any]) -> dict[str, Any]:
+        views: dict[str, Tensor] = {}
+        found: dict[str, Any] = {}
+        image = self.law.clean(self.law.origin(subject.image)).unsqueeze(0)
+        for method in self.methods:
+            if method.stream not in views:
+                views[method.stream] = method.view(subject, image)
+            answer = target.answer(heads[method.name](views[method.stream]))[0].cpu()
+            found[method.name] = int(answer) if answer.ndim == 0 else answer.numpy()
+        return found
+
+    def _sharing(self) -> list[list[Method]]:
+        """The methods that share embedded copies, in order."""
+        streams: dict[str, list[Method]] = {}
+        for method in self.methods:
+            streams.setdefault(method.stream, []).append(method)
+        return list(streams.values())
+
+    def _about(self, method: Method, subject: Subject, origin: Origin) -> Circumstances:
+        encoder = method.encoder(self.streams)
+        rounded = "" if subject.cache is None or subject.cache.dtype == torch.float32 else ", embeddings in float16"
+        provenance = collect_provenance(
+            str(self.device),
+            dtype=encoder.arithmetic + rounded,
+            model=method.identity(self.streams),
+            intensity=origin.intensity,
+            pixels=content_id(subject.image).removeprefix("sha256:"),
+            decoders=origin.decoders,
+            libraries=encoder.libraries,
+        )
+        return Circumstances(
+            item=subject.item,
+            method=method.name,
+            seed=int(subject.seed),
+            shape=tuple(subject.image.shape),
+            space=self.space,
+            scope=method.scope,
+            provenance=provenance,
+            views=method.views_of,
+        )
+
+
+@dataclass(frozen=True)
+class _Tally:
+    """Counts what methods of one stream answer to the same noisy copies."""
+
+    subject: Subject
+    heads: Mapping[str, Any]
+    progress: Progress | None
+
+    def __call__(self, sharing: Sequence[Method], tallies: Mapping[str, Tally], phase: str, n: int, start: int) -> None:
+        for views in sharing[0].views(self.subject, phase, n, start):
+            for method in sharing:
+                tallies[method.name].add(self.heads[method.name](views))
+            if self.progress is not None:
+                self.progress(len(views))
+
+
+def _estimate(
+    tally: _Tally,
+    sharing: Sequence[Method],
+    tallies: Mapping[str, Tally],
+    sessions: Mapping[str, Session[Any, Any]],
+) -> None:
+    """Draw for the methods of one stream, each up to its own stop.
+
+    Sessions that wish for different numbers of samples get the smallest, and ask again.
+    """
+    running, drawn = list(sharing), 0
+    while True:
+        wanted = {method.name: sessions[method.name].next(tallies[method.name].counts()) for method in running}
+        running = [method for method in running if wanted[method.name]]
+        if not running:
+            return
+        more = min(wanted[method.name] for method in running)
+        tally(running, tallies, "estimation", more, drawn)
+        drawn += more
+
+
+def _timed_head(method: Method, subject: Subject) -> tuple[Any, float]:
+    begin = time.perf_counter()
+    return method.head(subject), time.perf_counter() - begin
+
+
+def _samples(n0: int, budget: Budget, outcome: Outcome[Any]) -> Samples:
+    assert outcome.proved_at is not None  # a session that ran to its stop has looked
+    return Samples(int(n0), outcome.n, str(budget), outcome.looks, outcome.proved_at, outcome.stop)
+
+
+def _native(radius: float, origin: Origin | None) -> NativeRadius | None:
+    return None if origin is None or origin.geometry is None else NativeRadius.of(radius, origin.geometry)
+
+
+def lowest_precision(arithmetic: str) -> torch.dtype:
+    """The coarsest floating point type that a description of arithmetic names."""
+    for name in ("bfloat16", "float16"):
+        if name in arithmetic:
+            return getattr(torch, name)  # type: ignore[no-any-return]
+    return torch.float32
