@@ -174,7 +174,7 @@ class Certificate(Generic[C]):
 
     def __post_init__(self) -> None:
         self.about.check()
-        self.claim.check(self.n, self.shape)
+        self.claim.check(self.n0, self.n, self.shape)
         if self.native is not None:
             self.native.check(self.radius, self.shape, self.space)
 

@@ -113,9 +113,7 @@ def two_sided_bound(
     return _from_sides(p_lower, q_upper, sigma, "two-sided")
 
 
-def best_of_both(
-    counts: ArrayLike, top: int, n: int, alpha: float, sigma: float, variation: float = 0.0
-) -> ClassBound:
+def best_of_both(counts: ArrayLike, top: int, n: int, alpha: float, sigma: float, variation: float = 0.0) -> ClassBound:
     """The larger of the one-sided radius at alpha/2 and the two-sided radius with alpha/2 on each side, and never less.
 
     Formula: p_lower = CP_lower(counts[top], n, alpha/2), q_upper = min(CP_upper(max other count, n, alpha/2),
@@ -155,7 +153,7 @@ def class_bound(
     bound: BoundName | str = "one-sided",
     variation: float = 0.0,
 ) -> ClassBound:
-    """One of the three bounds by name; n is the sum of the counts.
+    r"""One of the three bounds by name; n is the sum of the counts.
 
     The name must be chosen before the counts are seen: to take the better of two bounds, ask for "best", which pays for
     both. Guarantee: as in the function named: "one-sided" :func:`one_sided_bound`, "two-sided" :func:`two_sided_bound`,
