@@ -10,8 +10,9 @@ import typer
 
 from certimed.certificates import MODEL_INPUT, NATIVE
 from certimed.cli.console import EXIT_SOME_FAILED
-from certimed.errors import InputError
+from certimed.data import ReadOptions
 from certimed.engine.throughput import AUTO
+from certimed.errors import InputError
 
 T = TypeVar("T")
 
@@ -44,7 +45,13 @@ def batch_size(text: str | None) -> int | str | None:
     return int(text)
 
 
-def window(text: str) -> tuple[float, float]:
+def read_options(*, window: str | None, frame: int, axis: str, slice_: int | None) -> ReadOptions:
+    """How image files are read."""
+    chosen = None if window is None else centre_width(window)
+    return ReadOptions(window=chosen, frame=frame, axis=axis, slice=slice_)
+
+
+def centre_width(text: str) -> tuple[float, float]:
     """``CENTER,WIDTH``."""
     try:
         center, width = (float(part) for part in text.split(","))

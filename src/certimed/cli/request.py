@@ -100,7 +100,7 @@ OPTIONS = (
     Option("--split", "data.split", str, "Part of the data set to use, e.g. test, where it names its parts.", _DATA),
     Option("--limit", "data.limit", int, "The first N images only (class-balanced where labelled).", _DATA),
     Option("--window", "data.reading.window", str, "DICOM window as CENTER,WIDTH; default: the header's.", _DATA,
-           read=_inputs("window")),
+           read=_inputs("centre_width")),
     Option("--frame", "data.reading.frame", int, "Frame of multi-frame files, from 0.", _DATA),
     Option("--axis", "data.reading.axis", str, "NIfTI plane: sagittal, coronal or axial.", _DATA),
     Option("--slice", "data.reading.slice", int, "NIfTI slice, from 0; default: the middle one.", _DATA),
