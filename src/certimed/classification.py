@@ -14,8 +14,7 @@ from certimed.acceleration import arithmetic
 from certimed.budgets import Budget, Fixed, Outcome, as_budget
 from certimed.certificates import END_TO_END, MODEL_INPUT, ClassCertificate, collect_provenance
 from certimed.errors import InputError
-from certimed.noise import NoiseKey
-from certimed.noise import item_id as content_id
+from certimed.noise import NoiseKey, content_id
 from certimed.sampling import Model, Progress, as_image, check_evaluation_mode, check_sigma, count_classes
 from certimed.statistics import predict_p_value
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from certimed.acceleration import FLOAT32, Acceleration, arithmetic
 from certimed.errors import InputError, ModelError
-from certimed.noise import NoiseKey, NoiseStream, item_id
+from certimed.noise import NoiseKey, NoiseStream, content_id
 from certimed.sampling import default_batch_size, noisy_batches
 from certimed.vlm.protocol import FeatureModel
 
@@ -274,7 +274,7 @@ def embed_copies(
 
 def _entry_name(encoder: ImageEncoder, image: Tensor, sigma: float, key: NoiseKey, n: int, start: int) -> str:
     how = [encoder.identity, encoder.arithmetic, str(image.device)]
-    what = [item_id(image), float(sigma), key.seed, key.item, key.phase, n, start]
+    what = [content_id(image), float(sigma), key.seed, key.item, key.phase, n, start]
     return hashlib.sha256(json.dumps([*how, *what]).encode()).hexdigest()
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from certimed.errors import InputError, ModelError
-from certimed.noise import NoiseKey, NoiseStream
+from certimed.noise import Float32Gaussian, NoiseKey, NoiseLaw, NoiseStream
 
 Model = Callable[[Tensor], Tensor]
 """float32 ``(B, C, *space)``, nominally in [0, 1] -> scores ``(B, K)`` or ``(B, K, *space)``."""
@@ -82,24 +82,26 @@ def check_evaluation_mode(model: Model) -> None:
 
 def noisy_batches(
     image: Tensor,
-    sigma: float,
+    law: NoiseLaw | float,
     key: NoiseKey,
     n: int,
     *,
     batch_size: int | None = None,
     start: int = 0,
 ) -> Iterator[Tensor]:
-    """Batches of ``image + sigma * noise``, float32 ``(b, C, *space)`` on the image's device.
+    """Batches of noisy copies under a law, float32 ``(b, C, *space)`` on the image's device; a number is a float32 law.
 
-    Sample ``start + i`` depends on the key and ``i`` alone, not on the batch size. Values are not clipped: clipping is
-    a model's business.
+    Sample ``start + i`` depends on the law, the key and ``i`` alone, not on the batch size. Values are not clipped:
+    clipping is a model's business. The image is copied first, so that no model can change what noise is added to.
     """
+    law = Float32Gaussian(law) if isinstance(law, float | int) else law
     size = batch_size or default_batch_size(tuple(image.shape), image.device)
     if size < 1:
         raise InputError(f"batch_size={batch_size} is not positive; use 1 or more")
-    stream = NoiseStream(key, tuple(image.shape), image.device, start=start)
+    origin = law.origin(image)
+    stream = NoiseStream(key, tuple(image.shape), image.device, start=start, law=law)
     for begin in range(0, n, size):
-        yield stream.draw(min(size, n - begin)).mul_(sigma).add_(image)
+        yield law.noisy(origin, stream.draw(min(size, n - begin)))
 
 
 def count_classes(

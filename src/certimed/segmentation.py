@@ -17,8 +17,7 @@ from certimed.budgets import PixelLooks, as_pixel_budget
 from certimed.certificates import END_TO_END, MODEL_INPUT, MaskCertificate
 from certimed.classification import check_samples, model_device
 from certimed.errors import InputError, ModelError
-from certimed.noise import NoiseKey
-from certimed.noise import item_id as content_id
+from certimed.noise import NoiseKey, content_id
 from certimed.pixelwise import certificate_from_agreement, check_tau, start_sessions, winning_class
 from certimed.sampling import (
     Model,

@@ -25,7 +25,7 @@ from certimed.cli.tables import print_accuracy, print_native
 from certimed.data import Dataset, MedicalImage, class_balanced
 from certimed.denoising import ModuleDenoiser, OneStepDenoiser, load_denoiser
 from certimed.errors import ImageError, InputError
-from certimed.noise import item_id as content_id
+from certimed.noise import content_id
 from certimed.prompts import PromptComparison
 from certimed.runs import FAILED, Record, RunFolder, certify_dataset, data_section, remaining
 from certimed.sampling import check_sigma

@@ -17,7 +17,7 @@ from certimed.certificates import MODEL_INPUT, NATIVE, ClassCertificate
 from certimed.classification import certificate_from_counts, check_samples
 from certimed.embeddings import EmbeddingCache, ImageEncoder
 from certimed.errors import InputError, ModelError
-from certimed.noise import item_id as content_id
+from certimed.noise import content_id
 from certimed.prompts.methods import Head, Method, Subject
 from certimed.sampling import Progress, as_image, check_scores, check_sigma
 from certimed.vlm.native import NativeModel

@@ -13,8 +13,7 @@ from torch.nn import functional
 
 from certimed.embeddings import ImageEncoder, embed_copies
 from certimed.errors import InputError, ModelError
-from certimed.noise import NoiseKey
-from certimed.noise import item_id as content_id
+from certimed.noise import NoiseKey, content_id
 from certimed.prompts.learner import ContextStart, Position, PromptLearner
 from certimed.prompts.prompt import Prompt
 from certimed.prompts.shots import refuse_overlap

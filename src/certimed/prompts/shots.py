@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from certimed.errors import InputError
-from certimed.noise import item_id
+from certimed.noise import content_id
 
 
 def content_ids(images: Iterable[Tensor]) -> tuple[str, ...]:
     """Content id of each image, float ``(C, H, W)`` in the certified space."""
-    return tuple(item_id(image) for image in images)
+    return tuple(content_id(image) for image in images)
 
 
 def refuse_overlap(tuning: Iterable[str], test: Iterable[str]) -> None:

@@ -20,8 +20,7 @@ from certimed.budgets import Budget, as_budget
 from certimed.certificates import ClassCertificate
 from certimed.classification import certificate_from_counts, check_samples
 from certimed.errors import InputError, ModelError
-from certimed.noise import NoiseKey
-from certimed.noise import item_id as content_id
+from certimed.noise import NoiseKey, content_id
 from certimed.prompts.linear_text import LinearText
 from certimed.prompts.zero_shot import PUBLISHED_LR, PUBLISHED_STEPS
 from certimed.sampling import as_image, check_scores, check_sigma, noisy_batches

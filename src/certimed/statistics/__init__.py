@@ -7,6 +7,7 @@ from certimed.statistics.binomial import (
     clopper_pearson_lower,
     clopper_pearson_upper,
     predict_p_value,
+    probability_for_radius,
     radius_from_lower,
     radius_two_sided,
 )
@@ -45,6 +46,7 @@ from certimed.statistics.sequential import (
     sequential_thresholds,
     spending,
 )
+from certimed.statistics.variation import lower_less, p_value_more, upper_more
 
 __all__ = [
     "BOUND_NAMES",
@@ -69,9 +71,12 @@ __all__ = [
     "lehmann_romano_threshold",
     "log_wealth",
     "look_sizes",
+    "lower_less",
     "minimum_count",
     "one_sided_bound",
+    "p_value_more",
     "predict_p_value",
+    "probability_for_radius",
     "proportion_interval",
     "radius_ceiling",
     "radius_from_lower",
@@ -84,4 +89,5 @@ __all__ = [
     "sequential_thresholds",
     "spending",
     "two_sided_bound",
+    "upper_more",
 ]
