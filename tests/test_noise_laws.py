@@ -21,6 +21,7 @@ from certimed.statistics import clopper_pearson_lower, lower_less, one_sided_bou
 
 KEY = NoiseKey(7, "axial/slice-1.png", "estimation")
 LAW = GridGaussian(0.25)
+GOLDEN = [3696, -15853, 2159, -1118, 31415, 5286, -10296, -8173, -21666, 9228, 32512, 7915]
 UNIT = 2**92  # every probability of the sampler is a whole number of these
 
 
@@ -208,6 +209,11 @@ def test_every_part_of_the_key_matters_to_all_256_bits():
     assert max(bits).bit_length() == 256
 
 
+def test_the_stream_of_a_key_is_the_same_wherever_and_whenever_it_is_drawn():
+    values = NoiseStream(KEY, (1, 2, 3), law=LAW, start=31).draw(2).int().flatten().tolist()
+    assert values == GOLDEN
+
+
 def test_streams_start_at_one_count_which_is_why_they_never_meet():
     # The proof in certimed.noise.keys rests on it: equal counters at equal positions.
     starts = [np.random.SFC64(np.random.SeedSequence(e, pool_size=8)).state["state"]["state"] for e in (1, 2**255)]
@@ -386,6 +392,7 @@ def test_radius_and_probability_are_inverses_rounded_outwards():
         (lambda: GridGaussian(40.0), "choose sigma between 0.00098 and 8"),
         (lambda: GridGaussian(0.5, 0), "k=0"),
         (lambda: GridGaussian(0.5, 2.0), "k=2.0"),
+        (lambda: GridGaussian(0.001, 65794), "k=65794"),
         (lambda: named_law("uniform", 0.5), "use one of grid, float32"),
         (lambda: law_from_dict({"name": "gaussian-grid", "sigma": 0.5}), "is no noise law"),
         (lambda: law_from_dict({"name": "gaussian-float32", "sigma": 0.5, "k": 1}), "is no noise law"),

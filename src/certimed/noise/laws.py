@@ -37,14 +37,13 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import torch
 from numpy.random import SFC64, SeedSequence
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from certimed.errors import InputError
 from certimed.noise.keys import NoiseKey
 from certimed.noise.rounded import device_tables, rounded_gaussian
 from certimed.statistics import probability_for_radius, radius_from_lower, radius_two_sided
-from certimed.statistics._checks import FloatArray
 
 _EXACT = 1 << 24  # float32 holds every integer up to here
 _FINEST, _WIDEST = 64, 1 << 19  # steps in one sigma: the first for the table's proof, the second for its size
@@ -110,7 +109,7 @@ class NoiseLaw(Protocol):
     def placement(self, image: Tensor) -> Placement:
         """Where the image lies among the images the law speaks of."""
 
-    def radius(self, p_lower: ArrayLike, q_upper: ArrayLike | None = None) -> FloatArray:
+    def radius(self, p_lower: ArrayLike, q_upper: ArrayLike | None = None) -> NDArray[np.float64]:
         """L2 radius that these bounds on the *exact* law's probabilities prove, rounded down."""
 
     def probability(self, radius: float) -> float:
@@ -135,7 +134,7 @@ class _Gaussian:
             raise InputError(f"sigma={sigma!r} is no noise level; use a positive number in [0, 1] units, e.g. 0.25")
         object.__setattr__(self, "sigma", float(sigma))
 
-    def radius(self, p_lower: ArrayLike, q_upper: ArrayLike | None = None) -> FloatArray:
+    def radius(self, p_lower: ArrayLike, q_upper: ArrayLike | None = None) -> NDArray[np.float64]:
         if q_upper is None:
             return radius_from_lower(p_lower, self.sigma)
         return radius_two_sided(p_lower, q_upper, self.sigma)
@@ -195,7 +194,8 @@ class GridGaussian(_Gaussian):
         k: grid steps in 1/255.
 
     Raises:
-        InputError: sigma is no positive finite number, k no positive integer, or sigma is below 64 or above 2^19 steps.
+        InputError: sigma is no positive finite number, k is no integer from 1 to 65793, or sigma is below 64 or above
+            2^19 steps.
     """
 
     k: int = 257
@@ -204,8 +204,10 @@ class GridGaussian(_Gaussian):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
-            raise InputError(f"k={self.k!r} is no number of grid steps in 1/255; use a positive integer, e.g. 257")
+        if isinstance(self.k, bool) or not isinstance(self.k, int) or not 1 <= self.k <= _EXACT // 255:
+            raise InputError(
+                f"k={self.k!r} is no number of grid steps in 1/255; use an integer from 1 to {_EXACT // 255}, e.g. 257"
+            )
         steps = self.sigma * self.levels
         if not _FINEST <= steps <= _WIDEST:
             raise InputError(
