@@ -210,7 +210,7 @@ class Engine:
                     samples=_samples(n0, budget, own),
                     share=share,
                     about=about,
-                    native=_native(claim.radius, origin),
+                    native=_native(about.placement.real_radius(claim.radius), origin),
                 )
                 for claim, share, own in target.claims(selected[method.name], counts, outcome, alpha, self.law)
             )
@@ -296,6 +296,7 @@ class Engine:
             space=self.space,
             scope=method.scope,
             provenance=provenance,
+            placement=self.law.placement(subject.image),
             views=method.views_of,
         )
 
