@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from certimed.acceleration import arithmetic
+from certimed.acceleration import arithmetic, coarsest_dtype
 from certimed.budgets import Budget, Fixed, Outcome, as_budget
 from certimed.certificates import END_TO_END, MODEL_INPUT, ClassCertificate, collect_provenance
+from certimed.contract import OneAnswer, refuse_what_is_no_function, unchanged
 from certimed.errors import InputError
 from certimed.noise import NoiseKey
 from certimed.noise import item_id as content_id
-from certimed.sampling import Model, Progress, as_image, check_evaluation_mode, check_sigma, count_classes
+from certimed.sampling import Model, Progress, as_image, check_scores, check_sigma, count_classes, one_answer
 from certimed.statistics import predict_p_value
 
 
@@ -51,8 +53,12 @@ class SmoothedClassifier:
         model_id: identity of the model for the certificate's provenance.
         scope, space: recorded on certificates; see :mod:`certimed.certificates.scope`.
 
+    Attributes:
+        one_answer: what :func:`certimed.contract.check_one_answer` saw before the first image was counted.
+
     Raises:
-        InputError: an impossible setting. ModelError: the model is in training mode.
+        InputError: an impossible setting. ModelError: the model is no fixed function of one input, see
+            :func:`certimed.contract.refuse_what_is_no_function`.
     """
 
     def __init__(
@@ -68,7 +74,7 @@ class SmoothedClassifier:
     ) -> None:
         if num_classes < 2:
             raise InputError(f"num_classes={num_classes} leaves nothing to decide; use 2 or more")
-        check_evaluation_mode(model)
+        refuse_what_is_no_function(model)
         self.model = model
         self.num_classes = num_classes
         self.sigma = check_sigma(sigma)
@@ -76,6 +82,7 @@ class SmoothedClassifier:
         self.model_id = model_id
         self.scope = scope
         self.space = space
+        self.one_answer: OneAnswer | None = None
 
     def __repr__(self) -> str:
         return f"SmoothedClassifier(num_classes={self.num_classes}, sigma={self.sigma:g}, device={self.device})"
@@ -122,10 +129,11 @@ class SmoothedClassifier:
         check_samples(n0=n0, n=chosen.cap, alpha=alpha)
         tensor = as_image(image, self.device)
         item = item_id if item_id is not None else content_id(tensor)
-        selection = self._count(tensor, seed, item, "selection", n0, batch_size, progress)
-        estimation, outcome = chosen.start(selection, alpha, self.sigma, bound).run(
-            lambda start, more: self._count(tensor, seed, item, "estimation", more, batch_size, progress, start)
-        )
+        with self._checked(tensor, seed, item, batch_size):
+            selection = self._count(tensor, seed, item, "selection", n0, batch_size, progress)
+            estimation, outcome = chosen.start(selection, alpha, self.sigma, bound).run(
+                lambda start, more: self._count(tensor, seed, item, "estimation", more, batch_size, progress, start)
+            )
         return certificate_from_counts(
             selection,
             estimation,
@@ -196,11 +204,28 @@ class SmoothedClassifier:
         check_samples(n0=1, n=n, alpha=alpha)
         tensor = as_image(image, self.device)
         item = item_id if item_id is not None else content_id(tensor)
-        counts = self._count(tensor, seed, item, "prediction", n, batch_size, progress)
+        with self._checked(tensor, seed, item, batch_size):
+            counts = self._count(tensor, seed, item, "prediction", n, batch_size, progress)
         second, top = (int(index) for index in np.argsort(counts, kind="stable")[-2:])
         p_value = float(predict_p_value(int(counts[top]), int(counts[second])))
         as_ints = tuple(int(count) for count in counts)
         return Prediction(item, top, p_value > alpha, p_value, as_ints, alpha, self.sigma, seed)
+
+    @contextmanager
+    def _checked(self, image: Tensor, seed: int, item: str, batch_size: int | None) -> Iterator[None]:
+        """Counting happens in here: the model has given one answer before, and leaves the image alone."""
+        with unchanged(image):
+            if self.one_answer is None:
+                with torch.inference_mode():
+                    self.one_answer = one_answer(
+                        lambda x: check_scores(self.model(x), (len(x), self.num_classes)),
+                        image,
+                        self.sigma,
+                        NoiseKey(seed, item, "probe"),
+                        batch_size=batch_size,
+                        dtype=coarsest_dtype(self.model),
+                    )
+            yield
 
     def _count(
         self,

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from certimed.acceleration import FLOAT32, Acceleration, arithmetic
+from certimed.contract import refuse_what_is_no_function
 from certimed.errors import InputError, ModelError
 from certimed.noise import NoiseKey, NoiseStream, item_id
 from certimed.sampling import default_batch_size, noisy_batches
@@ -63,6 +64,7 @@ class ImageEncoder(nn.Module):
 
         Raises:
             InputError: the denoiser is in training mode, or the device does not compute in this precision.
+            ModelError: a part is no fixed function, see :func:`certimed.contract.refuse_what_is_no_function`.
         """
         super().__init__()
         self.vlm = vlm
@@ -73,7 +75,9 @@ class ImageEncoder(nn.Module):
                 raise InputError("the denoiser is in training mode; call denoiser.eval() first")
             name = denoiser_id or _state_hash(denoiser)
             self.identity = hashlib.sha256(json.dumps([vlm.identity, name]).encode()).hexdigest()
-        self._features = (acceleration or FLOAT32).wrap(_Features(vlm, denoiser))
+        features = _Features(vlm, denoiser)
+        refuse_what_is_no_function(features)
+        self._features = (acceleration or FLOAT32).wrap(features)
         self.arithmetic = arithmetic(self._features)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,13 +6,14 @@ Nothing here knows a confidence level, and nothing here grows with the number of
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from certimed.contract import COPIES, FAR, OneAnswer, check_one_answer
 from certimed.errors import InputError, ModelError
 from certimed.noise import NoiseKey, NoiseStream
 
@@ -36,7 +37,7 @@ def default_batch_size(shape: tuple[int, ...], device: torch.device | str = "cpu
 
 
 def as_image(image: Tensor | NDArray[np.floating], device: torch.device | str = "cpu") -> Tensor:
-    """Check one image and put it on the device as float32.
+    """Check one image and copy it to the device as float32; what a model may do to the copy does not reach the caller.
 
     Args:
         image: ``(C, *space)`` in [0, 1]; an overshoot of 0.25 is allowed, since linear resizing may overshoot.
@@ -49,7 +50,7 @@ def as_image(image: Tensor | NDArray[np.floating], device: torch.device | str = 
         raise InputError(f"image has dtype {tensor.dtype}; pass floats in [0, 1], e.g. image.float() / 255")
     if tensor.ndim < 2 or tensor.numel() == 0:
         raise InputError(f"image has shape {tuple(tensor.shape)}; pass (channels, *space), none of them zero")
-    tensor = tensor.detach().to(device=device, dtype=torch.float32)
+    tensor = tensor.detach().to(device=device, dtype=torch.float32, copy=True)
     if not bool(torch.isfinite(tensor).all()):
         raise InputError("image has values that are not finite; replace NaN and infinity before certifying")
     low, high = float(tensor.min()), float(tensor.max())
@@ -65,19 +66,6 @@ def check_sigma(sigma: float) -> float:
     if not (isinstance(sigma, int | float | np.floating) and math.isfinite(sigma) and sigma > 0):
         raise InputError(f"sigma={sigma!r} is no noise level; use a positive number in [0, 1] units, e.g. 0.25")
     return float(sigma)
-
-
-def check_evaluation_mode(model: Model) -> None:
-    """Refuse a module in training mode.
-
-    Dropout would make the model random and batch statistics would tie the samples of a batch together; the guarantee
-    of randomized smoothing needs a fixed function of one input.
-
-    Raises:
-        ModelError: the module or a part of it is in training mode.
-    """
-    if isinstance(model, torch.nn.Module) and any(part.training for part in model.modules()):
-        raise ModelError(f"{type(model).__name__} is in training mode; call model.eval() before certifying")
 
 
 def noisy_batches(
@@ -100,6 +88,33 @@ def noisy_batches(
     stream = NoiseStream(key, tuple(image.shape), image.device, start=start)
     for begin in range(0, n, size):
         yield stream.draw(min(size, n - begin)).mul_(sigma).add_(image)
+
+
+def one_answer(
+    scores: Model,
+    image: Tensor,
+    sigma: float,
+    key: NoiseKey,
+    *,
+    batch_size: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    names: Sequence[str] = (),
+) -> OneAnswer:
+    """Hold a model to :func:`~certimed.contract.check_one_answer` on noisy copies of this image.
+
+    Args:
+        key: of the phase "probe", which nothing is counted in.
+        batch_size: of the run; no batch here is larger, as long as a copy has company.
+        dtype: the coarsest precision that runs.
+        names: see there.
+    """
+    size = batch_size or default_batch_size(tuple(image.shape), image.device)
+    copies = max(2, min(COPIES, size // 2))
+    near, far = (
+        next(noisy_batches(image, level, key, copies, batch_size=copies, start=start))
+        for level, start in ((sigma, 0), (FAR * sigma, copies))
+    )
+    return check_one_answer(scores, near, far, dtype=dtype, names=names)
 
 
 def count_classes(

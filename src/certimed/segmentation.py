@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from certimed.acceleration import arithmetic
+from certimed.acceleration import arithmetic, coarsest_dtype
 from certimed.budgets import PixelLooks, as_pixel_budget
 from certimed.certificates import END_TO_END, MODEL_INPUT, MaskCertificate
 from certimed.classification import check_samples, model_device
+from certimed.contract import OneAnswer, refuse_what_is_no_function, threshold_scores, unchanged
 from certimed.errors import InputError, ModelError
 from certimed.noise import NoiseKey
 from certimed.noise import item_id as content_id
@@ -24,10 +25,10 @@ from certimed.sampling import (
     Model,
     Progress,
     as_image,
-    check_evaluation_mode,
     check_scores,
     check_sigma,
     noisy_batches,
+    one_answer,
 )
 from certimed.statistics import alpha_split
 
@@ -53,8 +54,12 @@ class SmoothedSegmenter:
         model_id: identity of the model for the certificate's provenance.
         scope, space: recorded on certificates; see :mod:`certimed.certificates.scope`.
 
+    Attributes:
+        one_answer: what :func:`certimed.contract.check_one_answer` saw before the first image was counted.
+
     Raises:
-        InputError: an impossible setting. ModelError: the model is in training mode.
+        InputError: an impossible setting. ModelError: the model is no fixed function of one input, see
+            :func:`certimed.contract.refuse_what_is_no_function`.
     """
 
     def __init__(
@@ -76,7 +81,7 @@ class SmoothedSegmenter:
                 f"binary_threshold={binary_threshold} with num_classes={num_classes}: a threshold must be finite and "
                 "needs exactly 2 classes; leave it out for models with one channel a class"
             )
-        check_evaluation_mode(model)
+        refuse_what_is_no_function(model)
         self.model = model
         self.num_classes = num_classes
         self.sigma = check_sigma(sigma)
@@ -85,6 +90,7 @@ class SmoothedSegmenter:
         self.model_id = model_id
         self.scope = scope
         self.space = space
+        self.one_answer: OneAnswer | None = None
 
     def __repr__(self) -> str:
         return f"SmoothedSegmenter(num_classes={self.num_classes}, sigma={self.sigma:g}, device={self.device})"
@@ -367,7 +373,16 @@ class SmoothedSegmenter:
     ) -> None:
         """Hand the winning classes of n noisy copies, from the one at ``start``, to ``take``, and forget them."""
         finite = torch.ones((), dtype=torch.bool, device=image.device)
-        with torch.inference_mode():
+        with unchanged(image), torch.inference_mode():
+            if self.one_answer is None:
+                self.one_answer = one_answer(
+                    self._two_scores,
+                    image,
+                    self.sigma,
+                    NoiseKey(key.seed, key.item, "probe"),
+                    batch_size=batch_size,
+                    dtype=coarsest_dtype(self.model),
+                )
             for batch in noisy_batches(image, self.sigma, key, n, batch_size=batch_size, start=start):
                 scores = self._scores(batch)
                 for extreme in torch.aminmax(scores):
@@ -377,6 +392,11 @@ class SmoothedSegmenter:
                     progress(len(batch))
         if not bool(finite):
             raise ModelError("the model returned scores that are not finite on noisy copies; no class can be counted")
+
+    def _two_scores(self, batch: Tensor) -> Tensor:
+        """Scores whose highest wins, where a threshold decides too."""
+        scores = self._scores(batch)
+        return scores if self.binary_threshold is None else threshold_scores(scores, self.binary_threshold)
 
     def _scores(self, batch: Tensor) -> Tensor:
         scores = self.model(batch)

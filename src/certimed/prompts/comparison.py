@@ -5,21 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from certimed.acceleration import Acceleration
+from certimed.acceleration import Acceleration, coarsest_dtype
 from certimed.budgets import Budget, Session, as_budget
 from certimed.certificates import MODEL_INPUT, NATIVE, ClassCertificate
 from certimed.classification import certificate_from_counts, check_samples
+from certimed.contract import OneAnswer, unchanged
 from certimed.embeddings import EmbeddingCache, ImageEncoder
 from certimed.errors import InputError, ModelError
+from certimed.noise import NoiseKey
 from certimed.noise import item_id as content_id
 from certimed.prompts.methods import Head, Method, Subject
-from certimed.sampling import Progress, as_image, check_scores, check_sigma
+from certimed.sampling import Progress, as_image, check_scores, check_sigma, one_answer
 from certimed.vlm.native import NativeModel
 from certimed.vlm.protocol import FeatureModel
 
@@ -62,6 +65,10 @@ class PromptComparison:
         cache: embeddings are kept here for further comparisons until ``cache.forget(item)``. Without one they are
             kept while an image is being certified only.
 
+    Attributes:
+        one_answer: by stream of embeddings, what :func:`certimed.contract.check_one_answer` saw of the methods that
+            share it, before the first image was counted.
+
     Raises:
         InputError: no methods, repeated names, class counts that differ, or a missing denoiser.
     """
@@ -96,6 +103,7 @@ class PromptComparison:
             self.encoders["denoised"] = ImageEncoder(vlm, denoiser, denoiser_id=denoiser_id, acceleration=acceleration)
         self.cache = cache
         self.space = NATIVE if isinstance(vlm, NativeModel) else MODEL_INPUT
+        self.one_answer: dict[str, OneAnswer] = {}
 
     def __repr__(self) -> str:
         names = ", ".join(method.name for method in self.methods)
@@ -143,15 +151,17 @@ class PromptComparison:
         item = item_id if item_id is not None else content_id(tensor)
         cache = self.cache if self.cache is not None else EmbeddingCache()
         subject = Subject(tensor, item, seed, self.sigma, batch_size, cache, self.encoders, keep=self.cache is not None)
-        heads, seconds = self._heads(subject)
-        clean = self._clean(subject, heads)
-        tally = _Tally(subject, heads, self.num_classes, progress)
         streams = self._streams()
-        selection = {name: counts for sharing in streams for name, counts in tally(sharing, "selection", n0).items()}
-        sessions = {name: allowed.start(counts, alpha, self.sigma, bound) for name, counts in selection.items()}
-        estimation: dict[str, Counts] = {}
-        for sharing in streams:
-            estimation |= _estimate(tally, sharing, sessions)
+        with unchanged(tensor):
+            heads, seconds = self._heads(subject)
+            self._check(subject, heads)
+            clean = self._clean(subject, heads)
+            tally = _Tally(subject, heads, self.num_classes, progress)
+            selection = {name: counts for group in streams for name, counts in tally(group, "selection", n0).items()}
+            sessions = {name: allowed.start(counts, alpha, self.sigma, bound) for name, counts in selection.items()}
+            estimation: dict[str, Counts] = {}
+            for sharing in streams:
+                estimation |= _estimate(tally, sharing, sessions)
         results = {}
         for method in self.methods:
             certificate = certificate_from_counts(
@@ -202,6 +212,30 @@ class PromptComparison:
             heads[method.name] = method.head(subject)
             seconds[method.name] = time.perf_counter() - begin
         return heads, seconds
+
+    def _check(self, subject: Subject, heads: Mapping[str, Head]) -> None:
+        """Hold the methods to one answer, those of a stream together: each is a place of one answer."""
+        key = NoiseKey(subject.seed, subject.item, "probe")
+        for sharing in self._streams():
+            first = sharing[0]
+            if first.stream in self.one_answer:
+                continue
+            with torch.no_grad():
+                self.one_answer[first.stream] = one_answer(
+                    partial(self._scores, sharing, heads),
+                    subject.image,
+                    self.sigma,
+                    key,
+                    batch_size=subject.batch_size,
+                    dtype=coarsest_dtype(first.encoder(subject)),
+                    names=[method.name for method in sharing],
+                )
+
+    def _scores(self, sharing: Sequence[Method], heads: Mapping[str, Head], x: Tensor) -> Tensor:
+        """Scores ``(B, K, methods)`` of the methods of one stream."""
+        views = sharing[0].embed(self.encoders, x)
+        each = [check_scores(heads[method.name](views), (len(x), self.num_classes)) for method in sharing]
+        return torch.stack(each, dim=-1)
 
     def _clean(self, subject: Subject, heads: Mapping[str, Head]) -> dict[str, int]:
         found: dict[str, int] = {}

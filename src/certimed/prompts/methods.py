@@ -100,11 +100,15 @@ class Method(ABC):
         """Embedded noisy views ``start .. start + n - 1``, in batches."""
         return subject.stream(self.stream, phase, n, start)
 
+    def embed(self, encoders: Mapping[str, ImageEncoder], x: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` as embedded views, whatever noise they have being all there is."""
+        embedded: Tensor = encoders[self.stream](x)
+        return embedded
+
     def clean_view(self, subject: Subject) -> Tensor:
         """The image without noise, as a batch of one embedded view."""
         with torch.no_grad():
-            embedded: Tensor = subject.encoders[self.stream](subject.image.unsqueeze(0))
-        return embedded
+            return self.embed(subject.encoders, subject.image.unsqueeze(0).clone())
 
     def encoder(self, subject: Subject) -> ImageEncoder:
         """What embeds this method's views."""
@@ -232,10 +236,9 @@ class Split(PerSample):
                 done += len(tuned)
                 yield torch.cat([encoder(classified).unsqueeze(1), copies], dim=1)
 
-    def clean_view(self, subject: Subject) -> Tensor:
-        """The image without noise on both sides."""
-        with torch.no_grad():
-            embedded: Tensor = subject.encoders["plain"](subject.image.unsqueeze(0))
+    def embed(self, encoders: Mapping[str, ImageEncoder], x: Tensor) -> Tensor:
+        """The same image on both sides."""
+        embedded: Tensor = encoders["plain"](x)
         return embedded.unsqueeze(1).expand(-1, 2, -1)
 
     def _copies(self, subject: Subject, tuned: Tensor, encoder: ImageEncoder, phase: str, done: int) -> Tensor:

@@ -19,12 +19,13 @@ from torch.nn import functional
 from certimed.budgets import Budget, as_budget
 from certimed.certificates import ClassCertificate
 from certimed.classification import certificate_from_counts, check_samples
+from certimed.contract import OneAnswer, refuse_what_is_no_function, unchanged
 from certimed.errors import InputError, ModelError
 from certimed.noise import NoiseKey
 from certimed.noise import item_id as content_id
 from certimed.prompts.linear_text import LinearText
 from certimed.prompts.zero_shot import PUBLISHED_LR, PUBLISHED_STEPS
-from certimed.sampling import as_image, check_scores, check_sigma, noisy_batches
+from certimed.sampling import as_image, check_scores, check_sigma, noisy_batches, one_answer
 from certimed.vlm.protocol import VisionLanguageModel
 
 TwoViewModel = Callable[[Tensor, Tensor], Tensor]
@@ -152,9 +153,11 @@ class SplitSmoothedClassifier:
         device: torch.device | str = "cpu",
         model_id: str | None = None,
     ) -> None:
+        refuse_what_is_no_function(model)
         self.model = model
         self.num_classes = num_classes
         self.sigma = check_sigma(sigma)
+        self.one_answer: OneAnswer | None = None
         self.sigmas = split_sigmas(sigma, share)
         self.device = torch.device(device)
         self.model_id = model_id
@@ -177,10 +180,13 @@ class SplitSmoothedClassifier:
         check_samples(n0=n0, n=chosen.cap, alpha=alpha)
         tensor = as_image(image, self.device)
         item = item_id if item_id is not None else content_id(tensor)
-        selection = self._count(tensor, seed, item, "selection", 0, n0, batch_size)
-        estimation, outcome = chosen.start(selection, alpha, self.sigma, bound).run(
-            lambda start, more: self._count(tensor, seed, item, "estimation", start, more, batch_size)
-        )
+        with unchanged(tensor):
+            if self.one_answer is None:
+                self.one_answer = self._asked(tensor, NoiseKey(seed, item, "probe"), batch_size)
+            selection = self._count(tensor, seed, item, "selection", 0, n0, batch_size)
+            estimation, outcome = chosen.start(selection, alpha, self.sigma, bound).run(
+                lambda start, more: self._count(tensor, seed, item, "estimation", start, more, batch_size)
+            )
         return certificate_from_counts(
             selection,
             estimation,
@@ -196,6 +202,15 @@ class SplitSmoothedClassifier:
             model_id=self.model_id,
             notes=(split_note(self.sigmas),),
         )
+
+    def _asked(self, image: Tensor, key: NoiseKey, batch_size: int | None) -> OneAnswer:
+        """Both views of a copy as one input of two images."""
+
+        def scores(views: Tensor) -> Tensor:
+            return check_scores(self.model(*views.unbind(1)), (len(views), self.num_classes))
+
+        with torch.no_grad():
+            return one_answer(scores, torch.stack([image, image]), self.sigmas.tuned, key, batch_size=batch_size)
 
     def _count(
         self, image: Tensor, seed: int, item: str, phase: str, start: int, n: int, batch_size: int | None

@@ -158,7 +158,7 @@ class MaskCertifier:
         certificates: Mapping[str, MaskCertificate],
     ) -> dict[str, MaskScores]:
         s = self.settings
-        clean = self._mask(self.segmenter, pixels.unsqueeze(0))
+        clean = self._mask(self.segmenter, pixels.unsqueeze(0).clone())
         noisy = next(noisy_batches(pixels, s.sigma, NoiseKey(s.seed, image.id, "evaluation"), 1))
         scores = {}
         for method, smoothed in self.smoothed.items():
