@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from certimed.errors import CertimedError, ImageError, InputError, MissingExtraError, ModelError
     from certimed.runs import load_run
     from certimed.segmentation import SmoothedSegmenter
+    from certimed.threads import use_threads
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,7 @@ _HOMES = {
     "SmoothedSegmenter": "certimed.segmentation",
     "load_run": "certimed.runs",
     "parse_budget": "certimed.budgets",
+    "use_threads": "certimed.threads",
 }
 
 __all__ = [
@@ -66,6 +68,7 @@ __all__ = [
     "__version__",
     "load_run",
     "parse_budget",
+    "use_threads",
 ]
 
 

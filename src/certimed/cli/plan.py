@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from certimed.cli import options as opt
-from certimed.cli.console import one_sentence_errors, out, printable
+from certimed.cli.console import err, one_sentence_errors, out, printable
 
 if TYPE_CHECKING:
     from certimed.cli.forecast import Forecast
@@ -73,6 +73,7 @@ def plan(
         from certimed.classification import check_samples
         from certimed.cli import inputs
         from certimed.sampling import check_sigma
+        from certimed.threads import check
 
         check_sigma(sigma)
         segmenting = inputs.one_of("--task", task, ("classify", "segment")) == "segment"
@@ -87,6 +88,8 @@ def plan(
             _needed_for_tau(tau, alpha, pixels, correction, sigma)
         if model is None:
             return
+        for sentence in check():
+            err.print(sentence, style="dim", highlight=False)
         settings: dict[str, Any] = {
             "sigma": sigma,
             "n0": selection,
