@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from certimed.cli.certify import MORE, shorthands
-from certimed.cli.console import harmless, one_sentence_errors, out, say
+from certimed.cli.console import harmless, one_sentence_errors, out, say, tell
 from certimed.cli.request import MODEL_AND_DATA, Typed, request, verb_command
 
 if TYPE_CHECKING:
@@ -72,7 +72,10 @@ def _unnamed(verb: str, typed: Typed) -> dict[str, Any]:
 def rehearse(spec: RunSpec, *, allow_code: bool) -> None:
     """Open model and data, read every image's header, certify a few images, and say what the run would be."""
     from certimed.runs.forecast import forecast
+    from certimed.threads import check
 
+    for sentence in check():
+        tell(sentence, style="dim")
     job = spec.load(allow_code=allow_code)
     say(
         f"{len(job.dataset)} images of {harmless(job.dataset.source)}, {len(job.class_names)} classes "
