@@ -48,7 +48,9 @@ def read_dicom(path: Path, options: ReadOptions) -> Reading:
     pydicom = require("pydicom", "medical")
     header = pydicom.dcmread(path, force=True)
     if not any(element in header for element in _PIXEL_ELEMENTS):
-        raise UnreadableError("it is a DICOM file without pixel data, or cut off before it")
+        kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
+        named = f" ({kind.name})" if kind else ""
+        raise UnreadableError(f"it is a DICOM file without pixel data{named}, or cut off before it")
     for element in ("Rows", "Columns", "PhotometricInterpretation"):
         if header.get(element) is None:
             raise UnreadableError(f"its header has no {element}")
@@ -65,7 +67,11 @@ def read_dicom(path: Path, options: ReadOptions) -> Reading:
         implicit, little = header.original_encoding
         header.file_meta.TransferSyntaxUID = _NATIVE[0 if implicit else 1 if little else 3]
     plugin, versions = _decoder(header.file_meta.TransferSyntaxUID)
-    stored = pydicom.pixels.pixel_array(header, index=options.frame, decoding_plugin=plugin)
+    try:
+        stored = pydicom.pixels.pixel_array(header, index=options.frame, decoding_plugin=plugin)
+    except RuntimeError as error:  # pydicom speaks of all plug-ins, and only this one was asked
+        reason = " ".join(str(error).rpartition(f"{plugin}: ")[2].split())
+        raise UnreadableError(f"{' '.join(versions) or 'pydicom'} cannot decode its pixels ({reason})") from error
     if photometric in _GREY:
         pixels, steps = _grey(header, stored, options)
     else:

@@ -128,7 +128,9 @@ def reading(name: str) -> Iterator[None]:
         except FileNotFoundError:
             raise ImageError(f"{name} cannot be read: there is no such file") from None
         except Exception as error:
-            raise ImageError(f"{name} cannot be read: {_reason(error)}") from error
+            raise ImageError(
+                f"{name} cannot be read: it is broken or of a kind not supported ({_reason(error)})"
+            ) from error
         finally:
             logging.disable(level)
 

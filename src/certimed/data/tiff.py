@@ -85,7 +85,7 @@ def to_pixels(values: NDArray[Any], page: Any, options: ReadOptions) -> tuple[ND
     if kind == "MINISBLACK" and samples == 3 and page.axes == "YX":
         colours, kind = 3, "RGB"  # planes of a C axis
     extra = [int(alpha) for alpha in page.extrasamples]
-    if colours is None or samples < colours or (colours == 1 and samples - len(extra) > 1):
+    if colours is None or samples < colours or (colours == 1 and (samples - len(extra) > 1 or 0 in extra)):
         raise UnreadableError(
             f"its photometric interpretation {kind} with {samples} samples a pixel is no grey or colour image; save it "
             "as grey or RGB"
@@ -150,6 +150,8 @@ def _plane(
     with tifffile.TiffFile(path, _multifile=False) as file:
         if not file.series:
             raise UnreadableError("it holds no image")
+        if file.is_ome and file.series[0].kind != "ome":  # tifffile then takes the pages one by one
+            raise UnreadableError("its OME header speaks of planes that are not in it; save the set as one file")
         steps: list[Step] = []
         slide = is_slide(file)
         every = file.series[:1] if slide else file.series
@@ -205,7 +207,9 @@ def _samples(series: Any, frame: int, frames: int, slide: bool, options: ReadOpt
             for index in chosen:
                 part = series.pages[int(index)]
                 if part is None:
-                    raise UnreadableError("its pixels lie in another file of a set; join the set into one file")
+                    raise UnreadableError(
+                        "its OME header speaks of planes that are not in it; save the set as one file"
+                    )
                 spans = list(zip(part.dataoffsets, part.databytecounts))
                 if any(start + length > size for start, length in spans):
                     raise UnreadableError("it is cut off: its pixels lie beyond its end")
