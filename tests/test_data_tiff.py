@@ -232,15 +232,11 @@ def test_masks(tmp_path: Path) -> None:
 
 def test_other_files_of_a_set_are_not_opened(tmp_path: Path) -> None:
     """An OME-TIFF may name files beside it, which neither the item nor its identity covers."""
-    ome = (
-        """<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:1">
-    <Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" SizeX="40" SizeY="48" SizeC="2"
+    ome = """<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:1">
+    <Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" SizeX="40" SizeY="48" SizeC="3"
     SizeZ="1" SizeT="1"><TiffData IFD="0" FirstC="0" PlaneCount="1"><UUID FileName="a.ome.tif">urn:uuid:1</UUID>
     </TiffData><TiffData IFD="0" FirstC="1" PlaneCount="1"><UUID FileName="b.ome.tif">urn:uuid:2</UUID></TiffData>
-    </Pixels></Image></OME>""".replace("SizeC", "SizeT", 1)
-        .replace('SizeT="1">', 'SizeC="1">')
-        .replace("FirstC", "FirstT")
-    )
+    </Pixels></Image></OME>"""
     path = save(tmp_path / "a.ome.tif", GREY8, photometric="minisblack", description=ome, metadata=None)
     save(tmp_path / "b.ome.tif", GREY8, photometric="minisblack", metadata=None)
     with pytest.raises(ImageError, match="planes that are not in it; save the set as one file"):

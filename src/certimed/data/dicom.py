@@ -68,7 +68,11 @@ def read_dicom(path: Path, options: ReadOptions) -> Reading:
         header.file_meta.TransferSyntaxUID = _NATIVE[0 if implicit else 1 if little else 3]
     plugin, versions = _decoder(header.file_meta.TransferSyntaxUID)
     try:
-        stored = pydicom.pixels.pixel_array(header, index=options.frame, decoding_plugin=plugin)
+        # Of grey values all bits are kept for now: padding may lie outside the stored ones.
+        colour = photometric not in _GREY
+        stored = pydicom.pixels.pixel_array(
+            header, index=options.frame, decoding_plugin=plugin, correct_unused_bits=colour
+        )
     except RuntimeError as error:  # pydicom speaks of all plug-ins, and only this one was asked
         reason = " ".join(str(error).rpartition(f"{plugin}: ")[2].split())
         raise UnreadableError(f"{' '.join(versions) or 'pydicom'} cannot decode its pixels ({reason})") from error

@@ -88,7 +88,7 @@ def open_dataset(
             )
         return opened if patches is None else _cut(opened, patches)
     if path.suffix.lower() == ".npz":
-        for name, value in {**vars(columns), "patches": patches}.items():
+        for name, value in {"image_column": image_column, "label_column": label_column, "patches": patches}.items():
             if value is not None:
                 raise InputError(f"{name}={value!r} is of no use for the npz {path}")
         from certimed.data.npz import open_npz
@@ -101,7 +101,13 @@ def open_dataset(
             options=options,
             masks=None if masks is None else str(masks),
         )
-    unused = {"labels": labels, "split": split, "masks": masks, **vars(columns)}
+    unused = {
+        "labels": labels,
+        "split": split,
+        "masks": masks,
+        "image_column": image_column,
+        "label_column": label_column,
+    }
     for name, value in unused.items():
         if value is not None:
             raise InputError(f"{name}={str(value)!r} is of no use for the single image {path}; open its folder")
