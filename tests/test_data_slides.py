@@ -136,3 +136,31 @@ def test_what_is_no_slide_stops_once(tmp_path: Path) -> None:
         open_dataset(tmp_path, patches="grid:16")
     with pytest.raises(InputError, match="less than one patch of 500 x 500"):
         open_dataset(slide(tmp_path / "b.svs"), patches="grid:500")
+
+
+def test_tiles_without_data_are_said(tmp_path: Path) -> None:
+    tiles = [FULL[row : row + 32, column : column + 32] for row in range(0, 160, 32) for column in range(0, 192, 32)]
+    parts = [tile.tobytes() if index else b"" for index, tile in enumerate(tiles)]
+    with tifffile.TiffWriter(tmp_path / "a.svs") as writer:
+        shape = {"shape": (160, 192, 3), "dtype": np.uint8, "tile": (32, 32)}
+        writer.write(iter(parts), **shape, photometric="rgb", metadata=None, description=DESCRIPTION)
+    whole = read_image(tmp_path / "a.svs")
+    assert "1 empty tiles read as 0" in whole.intensity
+    dataset = open_dataset(tmp_path / "a.svs", patches="grid:48")
+    first, second = dataset.load(0), dataset.load(1)
+    assert "1 empty tiles read as 0" in first.intensity and "empty" not in second.intensity
+    np.testing.assert_array_equal(first.pixels, whole.pixels[:, :48, :48])
+    assert any("tiles without data" in warning for warning in IntensityReport([first]).warnings)
+
+
+def test_a_damaged_tile_fails_its_patches_only(tmp_path: Path) -> None:
+    path = slide(tmp_path / "a.svs")
+    with tifffile.TiffFile(path) as file:
+        start, length = file.pages[0].dataoffsets[0], file.pages[0].databytecounts[0]
+    data = bytearray(path.read_bytes())
+    data[start : start + length] = bytes(length)
+    path.write_bytes(data)
+    dataset = open_dataset(path, patches="grid:32")
+    with pytest.raises(ImageError, match=r"a\.svs#l0x0y0w32h32 cannot be read"):
+        dataset.load(0)
+    np.testing.assert_array_equal(dataset.load(1).pixels, unit(FULL[:32, 32:64]))

@@ -196,6 +196,31 @@ def test_cut_off_files_fail(tmp_path: Path) -> None:
                 read_image(tmp_path / "b.tif")
 
 
+@pytest.mark.parametrize("layout", ["strips", "tiles", "deflate", "LZW", "JPEG 2000", "OME planes", "JPEG"])
+def test_damage_never_escapes(tmp_path: Path, layout: str) -> None:
+    more: dict[str, dict[str, Any]] = {
+        "OME planes": {"metadata": {"axes": "CYX"}, "photometric": "minisblack"},
+        "JPEG": {"compression": "jpeg"},
+    }
+    stored = RGB8.transpose(2, 0, 1) if layout == "OME planes" else RGB8
+    name = "a.ome.tif" if layout == "OME planes" else "a.tif"
+    options = {"photometric": "rgb", **(more.get(layout) or LAYOUTS[layout])}
+    data = save(tmp_path / name, stored, **options).read_bytes()
+    generator = np.random.default_rng(3)
+    for _ in range(60):
+        damaged = np.frombuffer(data, np.uint8).copy()
+        spots = generator.integers(0, len(damaged), 6)
+        spots[:3] = generator.integers(0, 400, 3)  # where the tags are
+        damaged[spots] = generator.integers(0, 256, 6)
+        (tmp_path / "b.tif").write_bytes(damaged[: generator.integers(1, len(damaged) + 1)].tobytes())
+        try:
+            pixels = read_image(tmp_path / "b.tif", ReadOptions(max_pixels=1_000_000)).pixels
+        except ImageError as error:
+            assert str(error).startswith("b.tif cannot be read: ")
+        else:
+            assert 0 <= pixels.min() <= pixels.max() <= 1
+
+
 def test_empty_tiles_fail(tmp_path: Path) -> None:
     with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
         tiles = iter([np.ones((16, 16), np.uint8).tobytes(), b""])

@@ -101,16 +101,16 @@ def open_dataset(
             options=options,
             masks=None if masks is None else str(masks),
         )
-    unused = {
+    unused: dict[str, str | Path | None] = {
         "labels": labels,
         "split": split,
         "masks": masks,
         "image_column": image_column,
         "label_column": label_column,
     }
-    for name, value in unused.items():
-        if value is not None:
-            raise InputError(f"{name}={str(value)!r} is of no use for the single image {path}; open its folder")
+    for name, given in unused.items():
+        if given is not None:
+            raise InputError(f"{name}={str(given)!r} is of no use for the single image {path}; open its folder")
     names = None if classes is None else ClassList.parse(classes).names
     opened = Dataset((Item(path.name, path),), names, path.as_posix(), 0, options, FileStore())
     return opened if patches is None else _cut(opened, patches)

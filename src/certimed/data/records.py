@@ -46,6 +46,7 @@ _WORDS = _PLACED | {
     "slice": "{axis} slice {index} of {count} (RAS, counted from {start}; {side} at the left)",
     "frame": "frame {index} of {count}",
     "series": "{count} further images of the file (thumbnail, label and the like) left out",
+    "empty_tiles": "{count} empty tiles read as 0 (black)",
     "level": "level {index} of {count}",
     "region": "{width}x{height} pixels at ({x}, {y}) of level 0",
 }
@@ -216,10 +217,11 @@ _WARNINGS = {
     "frame": ("comes", "come", "from a file with further frames, left out (e.g. {}); choose another with --frame"),
     "slice": ("is", "are", "one slice of a volume (e.g. {}); choose another with --axis and --slice"),
     "series": ("comes", "come", "from a file with further images, left out (e.g. {})"),
+    "empty_tiles": ("has", "have", "tiles without data, read as black (e.g. {})"),
     "padding": ("has", "have", "padding, set to background (e.g. {})"),
     "nan": ("holds", "hold", "values that are no number (e.g. {})"),
 }
-_LEFT_OUT = ("frame", "slice", "series", "padding", "nan")
+_LEFT_OUT = ("frame", "slice", "series", "empty_tiles", "padding", "nan")
 
 
 def _placement(step: Step) -> str:

@@ -127,6 +127,13 @@ def read_patch(path: Path, region: Region, options: ReadOptions) -> Reading:
     values = np.moveaxis(values, 0, -1) if page.axes == "SYX" else values
     pixels, steps = to_pixels(values, page, options)
     steps.append(step("region", **vars(region)))
+    if not all(page.databytecounts) and page.is_tiled:
+        tall, wide = page.tilelength, page.tilewidth
+        across = -(-page.imagewidth // wide)
+        rows, columns = range(top // tall, -(-bottom // tall)), range(left // wide, -(-right // wide))
+        empty = sum(not page.databytecounts[row * across + column] for row in rows for column in columns)
+        if empty:
+            steps.append(step("empty_tiles", count=empty))
     if len(levels) > 1:
         steps.append(step("level", index=options.level, count=len(levels)))
     return Reading(pixels, tuple(steps), {**reader_versions(page), "zarr": require("zarr", "medical").__version__})

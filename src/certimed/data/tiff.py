@@ -173,6 +173,8 @@ def _plane(
             steps.append(step("level", index=options.level, count=len(levels)))
         series = levels[options.level]
         page = series.keyframe
+        if slide and (empty := page.databytecounts.count(0)):
+            steps.append(step("empty_tiles", count=empty))
         if slide and page.imagelength * page.imagewidth > options.max_pixels:
             sides = ", ".join(f"{one.keyframe.imagewidth} x {one.keyframe.imagelength}" for one in levels)
             raise UnreadableError(
