@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from certimed.data import IntensityReport, MedicalImage, ReadOptions, Step, open_dataset, read_image
+from certimed.data import Intensity, IntensityReport, MedicalImage, ReadOptions, Step, open_dataset, read_image
+from certimed.errors import InputError
 
 SHARED = Path(os.environ.get("CERTIMED_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
@@ -34,7 +35,15 @@ def test_record_is_data_and_the_sentence_is_made_of_it(tmp_path: Path) -> None:
         "bulk": pytest.approx([0.01, 0.99]),
         "flags": [],
     }
-    assert json.loads(json.dumps(record.to_json())) == record.to_json()
+    again = Intensity.from_json(json.loads(json.dumps(record.to_json())))
+    assert (again.to_json(), str(again)) == (record.to_json(), str(record))
+    for bad in (
+        {},
+        {**record.to_json(), "steps": [{"step": "magic"}]},
+        {**record.to_json(), "steps": [{"step": "divided"}]},
+    ):
+        with pytest.raises(InputError, match="no record of intensities"):
+            Intensity.from_json(bad)
     assert read.intensity == str(record) == "8-bit grey divided by 255"
     assert read.decoders["Pillow"]
 
@@ -52,9 +61,9 @@ def test_line() -> None:
     report = IntensityReport()
     assert report.line == "no image was read"
     for name in "abc":
-        report.add(image(name, WIDE / 2, DIVIDED))
+        report.add(name, image(name, WIDE / 2, DIVIDED).intensity_record)
     assert report.line == "8-bit grey divided by 255; 0 to 0.5 of [0, 1] used"
-    report.add(image("d", WIDE, FULL_RANGE))
+    report.add("d", image("d", WIDE, FULL_RANGE).intensity_record)
     assert report.line == "8-bit grey divided by 255 (3), full range of the stored bits (1); 0 to 1 of [0, 1] used"
 
 

@@ -42,13 +42,14 @@ def list_images(root: Path, *, skip: Path | None = None) -> Listing:
     others = 0
     for folder, subfolders, files in os.walk(root):
         subfolders[:] = sorted(name for name in subfolders if not _hidden(name) and Path(folder, name) != skip)
+        beside = {name.lower() for name in files}
         for name in files:
             if _hidden(name):
                 continue
             path = Path(folder, name)
-            if is_image_file(path, files):
+            if is_image_file(path, beside):
                 images[_id(path, root)] = path
-            elif not (path.suffix.lower() == ".img" and path.with_suffix(".hdr").is_file()):
+            elif not (name.lower().endswith(".img") and f"{name[:-4].lower()}.hdr" in beside):  # part of its header
                 others += 1
     return Listing(root, dict(sorted(images.items())), others)
 

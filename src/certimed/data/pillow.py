@@ -50,8 +50,6 @@ def open_frame(
         frame = 0 if frames == 1 and still_is_every_frame else options.frame
         if frame >= frames:
             raise UnreadableError(f"frame {frame} was asked for and it has {frames} (counted from 0)")
-        if options.level:
-            raise UnreadableError(f"level {options.level} was asked for and it is no pyramid")
         if frames > 1:
             image.seek(frame)
             check_size(image.height, image.width, options)

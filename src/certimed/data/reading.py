@@ -183,14 +183,14 @@ def is_nifti(head: bytes) -> bool:
 
 
 def is_image_file(path: Path, beside: Collection[str]) -> bool:
-    """Whether a file in a folder is taken for an image, among the names ``beside`` it.
+    """Whether a file in a folder is taken for an image, among the names ``beside`` it in lower case.
 
     By its ending; without one, or with a numeric one, by its first bytes, as DICOM files often carry a UID for a name.
     A DICOM directory, report or other object without an image is none; a ``.hdr`` is one beside its ``.img``.
     """
     name = path.name.lower()
     if name.endswith(".hdr"):
-        return f"{path.stem}.img".lower() in {other.lower() for other in beside}
+        return f"{name[:-4]}.img" in beside
     bare = not path.suffix or path.suffix[1:].isdecimal()
     if name == "dicomdir" or not (bare or name.endswith(IMAGE_SUFFIXES)):
         return False

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from certimed.errors import InputError
+
 if TYPE_CHECKING:
     from certimed.data.images import MedicalImage
 
@@ -135,6 +137,22 @@ class Intensity:
         flags = [name for name in ("constant", "narrow") if getattr(self, name)]
         return {"steps": steps, "used": list(self.used), "bulk": list(self.bulk), "flags": flags}
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Intensity:
+        """The record that :meth:`to_json` wrote.
+
+        Raises:
+            InputError: it is no such record.
+        """
+        try:
+            steps = tuple(Step(part["step"], {k: v for k, v in part.items() if k != "step"}) for part in data["steps"])
+            (low, high), (first, last) = data["used"], data["bulk"]
+            record = cls(steps, (float(low), float(high)), (float(first), float(last)))
+            str(record)  # steps of unknown kinds or without their numbers cannot be said
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"this is no record of intensities as this version writes it: {error!r}") from None
+        return record
+
     def __str__(self) -> str:
         return "; ".join(map(str, self.steps))
 
@@ -143,7 +161,7 @@ class IntensityReport:
     """One line on the intensities of a data set, and the warnings it calls for; fed as images are read.
 
     Args:
-        images: images to begin with; more are added with :meth:`add`.
+        images: images to begin with; records of more are added with :meth:`add`. Pixels are not kept.
     """
 
     def __init__(self, images: Iterable[MedicalImage] = ()) -> None:
@@ -153,26 +171,25 @@ class IntensityReport:
         self._found: Counter[str] = Counter()
         self._examples: dict[str, str] = {}
         for image in images:
-            self.add(image)
+            self.add(image.id, image.intensity_record)
 
-    def add(self, image: MedicalImage) -> None:
-        """Take in one image; its pixels are not kept."""
-        record = image.intensity_record
+    def add(self, name: str, record: Intensity) -> None:
+        """Take in the record of the image of this id."""
         self._count += 1
         self._placed.update(_placement(step) for step in record.steps if step.kind in _PLACED)
         self._low, self._high = min(self._low, record.used[0]), max(self._high, record.used[1])
         unplaced = record.find("full_range")
         if record.constant:
-            self._note("constant", image.id)
+            self._note("constant", name)
         elif record.narrow:
             kind = "narrow" if record.windowed else "narrow_fixed"
-            self._note(kind, f"{image.id}: {'no window in the header' if unplaced else record}")
+            self._note(kind, f"{name}: {'no window in the header' if unplaced else record}")
         elif unplaced:
-            self._note("full_range", image.id)
-        for kind in _LEFT_OUT:
+            self._note("full_range", name)
+        for kind in _NOTED:
             found = record.find(kind)
             if found is not None and (kind, found.values.get("count")) != ("slice", 1):
-                self._note(kind, f"{image.id}: {found}")
+                self._note(kind, f"{name}: {found}")
 
     @property
     def line(self) -> str:
@@ -216,12 +233,13 @@ _WARNINGS = {
     ),
     "frame": ("comes", "come", "from a file with further frames, left out (e.g. {}); choose another with --frame"),
     "slice": ("is", "are", "one slice of a volume (e.g. {}); choose another with --axis and --slice"),
+    "planes": ("has", "have", "three planes read as red, green and blue (e.g. {}): check that they are"),
     "series": ("comes", "come", "from a file with further images, left out (e.g. {})"),
     "empty_tiles": ("has", "have", "tiles without data, read as black (e.g. {})"),
     "padding": ("has", "have", "padding, set to background (e.g. {})"),
     "nan": ("holds", "hold", "values that are no number (e.g. {})"),
 }
-_LEFT_OUT = ("frame", "slice", "series", "empty_tiles", "padding", "nan")
+_NOTED = ("frame", "slice", "series", "planes", "empty_tiles", "padding", "nan")
 
 
 def _placement(step: Step) -> str:
