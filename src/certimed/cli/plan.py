@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from certimed.cli.certify import MORE, shorthands
 from certimed.cli.console import harmless, one_sentence_errors, out, say, tell
@@ -70,7 +71,10 @@ def _unnamed(verb: str, typed: Typed) -> dict[str, Any]:
 
 
 def rehearse(spec: RunSpec, *, allow_code: bool) -> None:
-    """Open model and data, read every image's header, certify a few images, and say what the run would be."""
+    """Open model and data, read every image, certify a few, and say what the run would be."""
+    from certimed.cli.results import say_intensities
+    from certimed.data import IntensityReport
+    from certimed.errors import ImageError
     from certimed.runs.forecast import forecast
     from certimed.threads import check
 
@@ -82,6 +86,15 @@ def rehearse(spec: RunSpec, *, allow_code: bool) -> None:
         f"({harmless(', '.join(job.class_names))}); model {harmless(spec.model)}; methods "
         f"{', '.join(entry.name for entry in job.entries)}"
     )
+    report = IntensityReport()
+    for index in range(len(job.dataset)):
+        try:
+            image = job.dataset.load(index)
+        except ImageError as error:
+            tell(Text("unreadable", "red"), f" {harmless(job.dataset.items[index].id)}: {harmless(str(error), 1000)}")
+        else:
+            report.add(image.id, image.intensity_record)
+    say_intensities(report)
     found = forecast(job)
     say(
         f"{1 / found.copy_seconds:,.0f} noisy copies/s here, {found.copies:,.0f} of them an image (budget "

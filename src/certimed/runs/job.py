@@ -140,7 +140,7 @@ class Job(ABC):
             seed=self.spec.seed,
             item_id=image.id,
             batch_size=self.batch_size,
-            origin=Origin(image.intensity, getattr(image, "decoders", None), prepared.geometry),
+            origin=Origin(image.intensity, image.decoders, prepared.geometry),
             clean=not self.spec.masks,
             progress=progress,
         )
