@@ -98,8 +98,8 @@ def rehearse(spec: RunSpec, *, allow_code: bool) -> None:
     found = forecast(job)
     say(
         f"{1 / found.copy_seconds:,.0f} noisy copies/s here, {found.copies:,.0f} of them an image (budget "
-        f"{spec.budget}, as {found.piloted} of the images went), {found.overhead:.2f} s an image besides; {found.images} images take "
-        f"about {_clock(found.seconds)} in one process"
+        f"{spec.budget}, as {found.piloted} of the images went), {found.overhead:.2f} s an image besides; "
+        f"{found.images} images take about {_clock(found.seconds)} in one process"
     )
 
 
