@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 HELP = """Recompute every statement of a run or certificate from its recorded counts; exit code 1 if one is false.
 
 Needs no model, no data and no GPU, and computes with an implementation of its own (extra: verify).
-[bold]--resample[/] also certifies some images again and compares whole records; that needs model and data. Exit code 4: \
-device, precision, batch size or versions differ from the recorded ones, so equality could not be tested, only consistency.
+[bold]--resample[/] also certifies some images again and compares whole records; that needs model and data. Exit code 4:
+device, precision, batch size or versions differ from the recorded ones, so only consistency could be tested.
 
 [bold]Examples[/]
 
@@ -123,6 +123,6 @@ def _say(found: Redrawn) -> None:
         say(f"differs here: {harmless(name)}, recorded {harmless(str(was), 80)}, here {harmless(str(here), 80)}")
     for image in found.images:
         say(f"{harmless(image.item)}: {image.level}")
-        for level, sentence in image.found:
+        for level, sentence in image.findings:
             say(f"  {level}: {harmless(sentence, 400)}")
     say(f"certified again with salt {harmless(found.salt)}: {found.level}")
