@@ -18,7 +18,7 @@ from certimed.data.dataset import Dataset, Item
 from certimed.data.images import MedicalImage, ReadOptions
 from certimed.data.intensity import UnreadableError, check_expansion, check_size, to_float
 from certimed.data.masks import class_ids
-from certimed.data.reading import reading
+from certimed.data.reading import reading, stand_in
 from certimed.data.records import Step
 from certimed.errors import InputError
 from certimed.integrity import BROKEN_ARCHIVE
@@ -128,7 +128,9 @@ def read_headers(path: Path) -> dict[str, Header]:
         stamp = path.stat()
         return dict(_headers(path, stamp.st_mtime_ns, stamp.st_size))
     except BROKEN_ARCHIVE as error:
-        raise InputError(f"{path} cannot be read as an npz file: {' '.join(str(error).split())}") from None
+        with path.open("rb") as stream:
+            reason = stand_in(stream.read(200)) or " ".join(str(error).split())
+        raise InputError(f"{path} cannot be read as an npz file: {reason}") from None
 
 
 @lru_cache(maxsize=16)
