@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -128,9 +129,10 @@ def read_headers(path: Path) -> dict[str, Header]:
         stamp = path.stat()
         return dict(_headers(path, stamp.st_mtime_ns, stamp.st_size))
     except BROKEN_ARCHIVE as error:
-        with path.open("rb") as stream:
-            reason = stand_in(stream.read(200)) or " ".join(str(error).split())
-        raise InputError(f"{path} cannot be read as an npz file: {reason}") from None
+        words = None
+        with suppress(OSError), path.open("rb") as stream:
+            words = stand_in(stream.read(200))
+        raise InputError(f"{path} cannot be read as an npz file: {words or ' '.join(str(error).split())}") from None
 
 
 @lru_cache(maxsize=16)
