@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -14,8 +15,10 @@ from certimed.budgets import Budget, as_budget
 from certimed.certificates import END_TO_END, MODEL_INPUT, ClassCertificate
 from certimed.engine import PLAIN, Engine, Model, ModelStream, Origin, Progress, Scores, check_samples, model_device
 from certimed.noise import DEFAULT_LAW, NoiseLaw, as_law
-from certimed.statistics import predict_p_value
+from certimed.statistics import predict_p_value, raised
 from certimed.targets import Classes
+
+_CERTAINTY = math.nextafter(1.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -155,11 +158,17 @@ class SmoothedClassifier:
         batch_size: int | None = None,
         progress: Progress | None = None,
     ) -> Prediction:
-        """The smoothed class, or abstention (Cohen's PREDICT: two-sided binomial test of the two largest counts)."""
+        """The smoothed class, or abstention (Cohen's PREDICT: two-sided binomial test of the two largest counts).
+
+        The p-value is exact for independent samples of the exact law. Every event about n samples of the noise that is
+        drawn has a probability that differs by at most n times the law's variation (total variation is subadditive over
+        products), so that much is added.
+        """
         check_samples(n0=1, n=n, alpha=alpha)
         subject = self.engine.subject(image, item_id, seed, batch_size, self.target)
         counts = self.engine.counts(subject, self.target, "prediction", n, progress)
         second, top = (int(index) for index in np.argsort(counts, kind="stable")[-2:])
-        p_value = float(predict_p_value(int(counts[top]), int(counts[second])))
+        variation = n * self.law.variation(math.prod(subject.image.shape))
+        p_value = float(raised(predict_p_value(int(counts[top]), int(counts[second])), min(variation, _CERTAINTY)))
         as_ints = tuple(int(count) for count in counts)
         return Prediction(subject.item, top, p_value > alpha, p_value, as_ints, alpha, self.law.sigma, seed)

@@ -71,6 +71,20 @@ def lower_bound(p_lower: ArrayLike) -> FloatArray:
     return array
 
 
+def upper_bound(p_upper: ArrayLike) -> FloatArray:
+    """Upper bounds of a probability, 0 <= p <= 1."""
+    array = floats("p_upper", p_upper)
+    _require(array, (array >= 0.0) & (array <= 1.0), "p_upper", "satisfy 0 <= p_upper <= 1")
+    return array
+
+
+def variation(value: float) -> float:
+    """A difference of probabilities, 0 <= variation < 1."""
+    array = floats("variation", value)
+    _require(array, (array >= 0.0) & (array < 1.0), "variation", "satisfy 0 <= variation < 1")
+    return _scalar("variation", array)
+
+
 def scalar_open_unit(name: str, value: float) -> float:
     """One number strictly between 0 and 1."""
     return _scalar(name, open_unit(name, value))

@@ -21,6 +21,7 @@ BOUND_STEP = 1e-12
 QUANTILE_MARGIN = 1e-13
 _MAX_STEPS = 40
 _TINY = float(np.finfo(np.float64).tiny)
+_BELOW_ONE = float(np.nextafter(1.0, 0.0))
 
 
 def binomial_tail(k: ArrayLike, n: ArrayLike, p: ArrayLike) -> FloatArray:
@@ -242,6 +243,55 @@ def abstains(
     return np.asarray(predict_p_value(k_top, k_second) > check.open_unit("alpha", alpha))
 
 
+def lowered(p_lower: ArrayLike, variation: float) -> FloatArray:
+    """A lower bound under the exact law from one under the noise that is drawn: ``p_lower - variation``, rounded down.
+
+    Guarantee: if no event's probability under the two laws differs by more than ``variation``, a probability that is at
+    least ``p_lower`` under the one is at least the result under the other.
+
+    Args:
+        p_lower: lower bounds of probabilities, 0 <= p < 1, any shape.
+        variation: 0 <= variation < 1.
+
+    Returns:
+        float64 array, at least 0; exactly ``p_lower`` where the variation is 0.
+
+    Raises:
+        InputError: an argument out of range.
+
+    >>> float(lowered(0.75, 0.25)) < 0.5
+    True
+    """
+    p, v = check.lower_bound(p_lower), check.variation(variation)
+    return np.maximum(np.nextafter(p - v, -1.0), 0.0) if v else p
+
+
+def raised(p_upper: ArrayLike, variation: float) -> FloatArray:
+    """An upper bound, or a probability that is tested, raised by ``variation`` and rounded up.
+
+    Guarantee: as for :func:`lowered`, for probabilities of at most ``p_upper``. "At most p_upper" under the exact law
+    implies "at most the result" under the noise that is drawn, so a test of the latter is one of the former.
+
+    Args:
+        p_upper: upper bounds of probabilities, 0 <= p <= 1, any shape.
+        variation: 0 <= variation < 1.
+
+    Returns:
+        float64 array; the largest number below 1 where the sum is not below 1 but ``p_upper`` is: no test of at most
+        1e9 samples rejects it, and no radius follows from it. Exactly ``p_upper`` where the variation is 0.
+
+    Raises:
+        InputError: an argument out of range.
+
+    >>> float(raised(0.5, 0.25)) > 0.75
+    True
+    """
+    p, v = check.upper_bound(p_upper), check.variation(variation)
+    if not v:
+        return p
+    return np.minimum(np.nextafter(p + v, 2.0), np.where(p < 1.0, _BELOW_ONE, 1.0))
+
+
 def _upper_tail(counts: IntArray, sizes: IntArray, p: FloatArray | np.float64) -> FloatArray:
     some = counts > 0
     # The inner 1 keeps the beta function's first argument positive where k = 0, whose tail is 1 anyway.
@@ -260,16 +310,3 @@ def _with_level(counts: IntArray, sizes: IntArray, alpha: ArrayLike) -> tuple[In
             f"alpha does not broadcast against the counts: shapes {level.shape} and {counts.shape}"
         ) from None
     return counts, sizes, level
-
-
-def lowered(p: float, variation: float) -> float:
-    """``p - variation``, rounded down, at least 0; exactly ``p`` where the variation is 0."""
-    return p if variation == 0 else max(0.0, float(np.nextafter(p - variation, -1.0)))
-
-
-def raised(p: float, variation: float) -> float:
-    """``p + variation``, rounded up, below 1 where ``p`` is; exactly ``p`` where the variation is 0."""
-    if variation == 0:
-        return p
-    highest = 1.0 if p >= 1 else float(np.nextafter(1.0, 0.0))
-    return min(float(np.nextafter(p + variation, 2.0)), highest)

@@ -69,7 +69,8 @@ def one_sided_bound(
     False
     """
     k = _checked_counts(counts, top, n)
-    p_lower = lowered(float(clopper_pearson_lower(k[top], n, check.scalar_open_unit("alpha", alpha))), variation)
+    bound = clopper_pearson_lower(k[top], n, check.scalar_open_unit("alpha", alpha))
+    p_lower = float(lowered(bound, variation))
     radius = float(radius_from_lower(p_lower, check.scalar_positive("sigma", sigma)))
     return ClassBound(p_lower=p_lower, q_upper=None, radius=radius, abstained=radius <= 0.0, method="one-sided")
 
@@ -170,7 +171,7 @@ def class_bound(
         variation: the largest difference between an event's probability under the noise the counts are of and under
             the exact Gaussian law that Cohen's theorem needs. ``p_lower`` is lowered and ``q_upper`` raised by it: with
             p' the probability under the noise drawn, p_lower + variation <= p' implies p_lower <= p, as
-            \|p - p'\| <= variation; likewise above.
+            p and p' differ by at most the variation; likewise above.
 
     Raises:
         InputError: an unknown name, fewer than two classes, no samples, an index or a level out of range.
@@ -204,8 +205,8 @@ def _checked_counts(counts: ArrayLike, top: int, n: int) -> IntArray:
 def _both_sides(k: IntArray, top: int, n: int, alpha: float, variation: float) -> tuple[float, float]:
     half = check.scalar_open_unit("alpha", alpha) / 2.0
     rival = int(np.delete(k, top).max())
-    lower, upper = float(clopper_pearson_lower(k[top], n, half)), float(clopper_pearson_upper(rival, n, half))
-    return lowered(lower, variation), raised(upper, variation)
+    lower, upper = clopper_pearson_lower(k[top], n, half), clopper_pearson_upper(rival, n, half)
+    return float(lowered(lower, variation)), float(raised(upper, variation))
 
 
 def _from_sides(p_lower: float, q_upper: float, sigma: float, method: BoundName) -> ClassBound:

@@ -212,6 +212,7 @@ def radius_map_bonferroni(
         alpha: family-wise failure probability of the image.
         pixels: number of pixels tested in the image.
         sigma: noise standard deviation; the radii have its units.
+        variation: see :func:`certimed.statistics.class_bound`; every lower bound is lowered by it.
 
     Returns:
         float64 array of the shape of ``counts``.
@@ -229,7 +230,7 @@ def radius_map_bonferroni(
         raise InputError(f"pixels must be at least the number of counts {agreement.size}, but is {total}")
     agreement, _ = check.trials(agreement, size)
     level = check.scalar_open_unit("alpha", alpha) / total
-    table = _radius_table(size, level, check.scalar_positive("sigma", sigma), float(variation))
+    table = _radius_table(size, level, check.scalar_positive("sigma", sigma), variation)
     return np.asarray(table.take(agreement), dtype=np.float64)
 
 
@@ -239,7 +240,7 @@ def _radius_table(n: int, level: float, sigma: float, variation: float) -> Float
     # For k <= n/2 the tail at 1/2 is at least 1/2, so below that level the bound cannot exceed 1/2: radius 0.
     first = n // 2 + 1 if level < 0.5 else 0
     lower = clopper_pearson_lower(np.arange(first, n + 1), n, level)
-    table[first:] = radius_from_lower([lowered(float(p), variation) for p in lower], sigma)
+    table[first:] = radius_from_lower(lowered(lower, variation), sigma)
     table.setflags(write=False)
     return table
 

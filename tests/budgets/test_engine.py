@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_runs import Certify, brightness, lines, manifest, open_images, write_images
-from tiny_vlm import CLASS_NAMES, TinyVLM, class_images
+from toys import CLASS_NAMES, TinyVLM, class_images
 
 from certimed.budgets import Betting, Budget, Fixed, Grid, Looks, Precision, as_budget
 from certimed.certificates import TOO_FEW_SAMPLES, UNSTABLE, ClassCertificate

@@ -1,15 +1,98 @@
-"""A vision-language model of a few hundred weights: linear image encoder, one causal transformer layer for text."""
+"""The models that tests share, most of them with a smoothed answer that is known in closed form; and shared material."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
 from certimed.errors import ModelError
+from certimed.noise import NoiseKey, as_law
 from certimed.vlm.protocol import Tokens, VisionLanguageModel
+
+ROOT = Path(__file__).parents[1]
+
+
+def shared(*parts: str) -> Path:
+    """A file or folder of the shared material: beside the checkout, or where ``CERTIMED_SHARED`` says.
+
+    The test that asks is skipped by name where it is not there.
+    """
+    path = Path(os.environ.get("CERTIMED_SHARED", ROOT.parent / "shared")).joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"{'/'.join(parts)} is not there; set CERTIMED_SHARED to the folder of shared material")
+    return path
+
+
+# Classifiers and segmenters that are known in closed form.
+
+
+class Linear:
+    """Class 1 where w.(x - x0) > -margin * |w|: at x0 the true certified radius is ``margin``, in any dimension."""
+
+    def __init__(self, shape: tuple[int, ...], margin: float, seed: int = 0) -> None:
+        self.x0 = torch.full(shape, 0.5)
+        direction = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        self.direction = (direction / direction.norm()).float()
+        self.margin = margin
+
+    def __call__(self, x: Tensor) -> Tensor:
+        score = ((x - self.x0) * self.direction).flatten(1).sum(1) + self.margin
+        return torch.stack([-score, score], dim=1)
+
+
+def brightness(x: Tensor) -> Tensor:
+    """Scores of "dark" and "light": the mean grey level against one half."""
+    level = x.flatten(1).mean(dim=1) - 0.5
+    return torch.stack([-level, level], dim=1)
+
+
+def grey(level: float, shape: tuple[int, ...] = (1, 4, 4)) -> Tensor:
+    """A grey square; :func:`brightness` calls it "light" with probability Phi(4 (level - 0.5) / sigma)."""
+    return torch.full(shape, level)
+
+
+def threshold(x: Tensor) -> Tensor:
+    """A segmenter: class 1 where the value exceeds one half; one independent decision for each pixel."""
+    return torch.cat([torch.zeros_like(x), x - 0.5], dim=1)
+
+
+def bands(x: Tensor) -> Tensor:
+    """A segmenter of three classes by the first channel's value: the nearest of 0.2, 0.5, 0.8."""
+    centres = torch.tensor([0.2, 0.5, 0.8]).view(1, 3, *[1] * (x.ndim - 2))
+    return -((x[:, :1] - centres) ** 2)
+
+
+class Shrink(nn.Module):
+    """A crude denoiser: pulls values towards grey."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.5 + 0.7 * (x - 0.5)
+
+
+def noisy_copies(
+    image: Tensor, sigma: float, seed: int, item: str, phase: str, n: int, *, law: str = "float32"
+) -> Tensor:
+    """The copies that the engine is to draw, all at once: float32 ``(n, C, *space)``."""
+    from certimed.engine import noisy_batches
+
+    return next(noisy_batches(image, as_law(law, sigma), NoiseKey(seed, item, phase), n, batch_size=n))
+
+
+def counted(model: object, copies: Tensor, classes: int) -> tuple[int, ...]:
+    """How often each class wins, by numpy."""
+    with torch.no_grad():
+        scores = model(copies)  # type: ignore[operator]
+    return tuple(np.bincount(scores.numpy().argmax(axis=1), minlength=classes).tolist())
+
+
+# A vision-language model of a few hundred weights: linear image encoder, one causal transformer layer for text.
 
 CLASS_NAMES = ("adipose tissue", "mucus", "smooth muscle fibre")
 WORDS = [

@@ -18,7 +18,6 @@ from certimed.statistics import (
     clopper_pearson_lower,
     clopper_pearson_upper,
     holm_threshold,
-    lehmann_romano_threshold,
     proportion_interval,
     radius_ceiling,
     radius_from_lower,
@@ -67,18 +66,14 @@ def test_samples_for_tau_oracles() -> None:
 
 
 @pytest.mark.parametrize("tau", [0.3, 0.75, 0.99])
-@pytest.mark.parametrize(("pixels", "j"), [(1, 1), (10, 3), (262_144, 1), (262_144, 50)])
-def test_samples_for_tau_is_where_a_unanimous_image_starts_to_be_certified(tau: float, pixels: int, j: int) -> None:
-    correction = "holm" if j == 1 else "lehmann-romano"
-    needed = samples_for_tau(tau, 0.001, pixels, correction, j=j)
+@pytest.mark.parametrize("pixels", [1, 10, 262_144])
+def test_samples_for_tau_is_where_a_unanimous_image_starts_to_be_certified(tau: float, pixels: int) -> None:
+    needed = samples_for_tau(tau, 0.001, pixels)
     for n in range(max(1, needed - 1), needed + 2):
         histogram = np.zeros(n + 1, dtype=np.int64)
         histogram[n] = pixels
-        threshold = lehmann_romano_threshold(histogram, n, tau, 0.001, j)
-        assert threshold == (n if n >= needed else None)
-        if j == 1:
-            assert holm_threshold(histogram, n, tau, 0.001) == threshold
-    assert j > 1 or samples_for_tau(tau, 0.001, pixels, "bonferroni") == needed
+        assert holm_threshold(histogram, n, tau, 0.001) == (n if n >= needed else None)
+    assert samples_for_tau(tau, 0.001, pixels, "bonferroni") == needed
 
 
 def test_a_hopeless_setting_is_refused_with_the_n_that_would_do() -> None:
@@ -149,8 +144,7 @@ def test_wilson_interval_is_scipys() -> None:
         (lambda: samples_for_tau(1 - 1e-10, 0.001, 1), "tau=0.9999999999"),
         (lambda: samples_for_tau(0.75, 0.001, 0), "pixels"),
         (lambda: samples_for_tau(0.75, 0.001, 10, "fdr"), "correction"),
-        (lambda: samples_for_tau(0.75, 0.001, 10, "holm", j=2), "j=2"),
-        (lambda: samples_for_tau(0.75, 0.001, 10, "lehmann-romano", j=11), "j=11"),
+        (lambda: samples_for_tau(0.75, 0.001, 10, "lehmann-romano"), "correction"),
         (lambda: radius_ceiling(0, 0.001, 1.0), "n"),
         (lambda: certified_accuracy_lower(1.2, 10, 0.1, 0.1), "observed"),
         (lambda: certified_accuracy_lower(0.5, 0, 0.1, 0.1), "n_images"),

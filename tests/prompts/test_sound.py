@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import norm
-from tiny_vlm import CLASS_NAMES, TinyVLM, class_images
+from toys import CLASS_NAMES, TinyVLM, class_images
 from torch import Tensor
 from torch.nn import functional
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_vlm import CLASS_NAMES, TinyVLM
+from toys import CLASS_NAMES, TinyVLM
 from torch.nn import functional
 
 from certimed.errors import InputError

@@ -2,33 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
+from enumeration import outcomes_of, simplex, true_radius
 from scipy import stats
 
 from certimed.errors import InputError
 from certimed.statistics import BOUND_NAMES, best_of_both, class_bound, one_sided_bound, two_sided_bound
-
-
-def outcomes_of(n: int, classes: int) -> np.ndarray:
-    """Every way to put n samples into the classes, shape (outcomes, classes)."""
-    bars = itertools.combinations(range(n + classes - 1), classes - 1)
-    edges = np.array([(-1, *b, n + classes - 1) for b in bars])
-    return np.diff(edges, axis=1) - 1
-
-
-def simplex(classes: int, step: int) -> np.ndarray:
-    return outcomes_of(step, classes) / step
-
-
-def true_radius(p: np.ndarray) -> float:
-    """Radius at sigma = 1 that the true probabilities support for class 0 (Cohen et al. 2019, Theorem 1)."""
-    top, rival = p[0], p[1:].max()
-    if top <= rival:
-        return 0.0
-    return float("inf") if rival <= 0 else float((stats.norm.ppf(top) - stats.norm.ppf(rival)) / 2)
 
 
 @pytest.mark.parametrize(("classes", "n", "step"), [(2, 30, 40), (3, 20, 20), (3, 7, 21), (4, 9, 12)])

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from tiny_vlm import CLASS_NAMES, TinyVLM, class_images
+from toys import CLASS_NAMES, TinyVLM, class_images
 from torch import Tensor
 
 from certimed.certificates import PROMPT_FROZEN, ClassCertificate

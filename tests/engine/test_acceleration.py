@@ -19,7 +19,7 @@ from certimed.prompts import PromptComparison, prompt_methods
 from certimed.sampling import noisy_batches
 from certimed.segmentation import SmoothedSegmenter
 from certimed.vlm import ZeroShotClassifier, cosine_logits
-from tests.tiny_vlm import CLASS_NAMES, TinyVLM
+from toys import CLASS_NAMES, TinyVLM
 
 BF16 = Acceleration("bfloat16")
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from tiny_vlm import CLASS_NAMES, TinyVLM, class_images, fingerprint
+from toys import CLASS_NAMES, TinyVLM, class_images, fingerprint
 from torch import Tensor
 from torch.nn import functional
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_vlm import CLASS_NAMES, TinyVLM, class_images
+from toys import CLASS_NAMES, TinyVLM, class_images
 
 from certimed.prompts import PromptComparison, few_shot, prompt_methods
 

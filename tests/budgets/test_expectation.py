@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from certimed.budgets import Betting, Budget, Fixed, Grid, Looks, Precision, expected, mean_over
+from certimed.budgets import Betting, Budget, Fixed, Grid, Looks, Planned, expected, mean_over
 from certimed.errors import InputError
 from certimed.statistics import clopper_pearson_lower, radius_from_lower
 
@@ -81,7 +81,7 @@ def test_precision_of_five_per_cent_costs_a_third_and_keeps_its_promise(images: 
     """Exact over selection and estimation samples. "strong" cannot be had for a third of the samples by any planner:
     the cheapest sizes, chosen with every image's true probability known, cost 3 270 on average."""
     weights, n0 = IMAGES[images] / IMAGES[images].sum(), 100
-    planned = np.array([Precision().plan(k, n0, ALPHA, 1.0) for k in range(n0 + 1)])
+    planned = np.array([Planned().plan(k, n0, ALPHA, 1.0) for k in range(n0 + 1)])
     likely = stats.binom.pmf(np.arange(n0 + 1), n0, special.ndtr(Z)[:, None])
     radius = float(weights @ (likely * np.stack([mean_radius(int(n)) for n in planned], axis=1)).sum(axis=1))
     assert 1 - radius / float(weights @ mean_radius(10_000)) <= 0.05
@@ -89,7 +89,7 @@ def test_precision_of_five_per_cent_costs_a_third_and_keeps_its_promise(images: 
 
 
 def test_impossible_settings_are_named() -> None:
-    for budget, p in ((Grid(), 0.0), (Grid(), 1.0), (Precision(), 0.9), (Fixed(100), 0.9)):
+    for budget, p in ((Grid(), 0.0), (Grid(), 1.0), (Planned(), 0.9), (Fixed(100), 0.9)):
         with pytest.raises(InputError):
             expected(budget, p, ALPHA, 0.25)
     with pytest.raises(InputError, match="one shape"):

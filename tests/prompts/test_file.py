@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_vlm import CLASS_NAMES, TinyVLM, class_images
+from toys import CLASS_NAMES, TinyVLM, class_images
 
 from certimed.errors import InputError
 from certimed.prompts import Prompt, few_shot

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from certimed.budgets import Betting, Budget, Fixed, Grid, Looks, Precision, Session, kinds, planning
+from certimed.budgets import Betting, Budget, Fixed, Grid, Looks, Planned, Session, kinds, planning
+from certimed.errors import InputError
 
 ALPHA = 0.1
 SIGMA = 1.0
@@ -69,8 +70,8 @@ BUDGETS: list[Budget] = [
     Grid((0.5,), n=28),
     Betting(0.3, n=40),
     Betting(0.0, n=28),
-    Precision(0.05, 0.0, n=28),
-    Precision(0.3, 0.2, n=40),
+    Planned(0.05, 0.0, n=28),
+    Planned(0.3, 0.2, n=40),
 ]
 
 
@@ -101,7 +102,7 @@ def test_planning_from_the_selection_costs_no_alpha(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(planning, "plan_sizes", lambda cap: (8, 13, 21, cap))
     planning._forecast.cache_clear()
     planning.planned_size.cache_clear()
-    budget, n0 = Precision(0.2, 0.2, n=40), 15
+    budget, n0 = Planned(0.2, 0.2, n=40), 15
     planned = {k: budget.plan(max(k, n0 - k), n0, ALPHA, SIGMA) for k in range(n0 + 1)}
     assert len(set(planned.values())) > 1
     radii = {}
@@ -143,7 +144,7 @@ def test_stopping_at_will_is_covered_too() -> None:
     budget = Grid((0.0, 0.3, 0.7), n=40)
     p = 0.5
     running, wrong = {0: 1.0}, 0.0
-    evidence = budget.evidence(0, ALPHA, SIGMA, "one-sided")
+    evidence = budget.evidence(2, 0, ALPHA, SIGMA, "one-sided", 0.0)
     for look, (size, before) in enumerate(zip(evidence.looks, (0, *evidence.looks))):
         step = stats.binom.pmf(np.arange(size - before + 1), size - before, p)
         following: dict[int, float] = {}
@@ -154,3 +155,46 @@ def test_stopping_at_will_is_covered_too() -> None:
         wrong += sum(following.pop(k) for k in proved)
         running = following
     assert 0.3 * ALPHA < wrong <= ALPHA
+
+
+VARIED = [
+    Fixed(24),
+    Looks((8, 16, 28), radii=(0.0, 0.5)),
+    Grid((0.0, 0.3, 0.7), n=28),
+    Betting(0.3, n=40),
+    Planned(0.3, 0.2, n=40),
+]
+
+
+@pytest.mark.parametrize("budget", VARIED, ids=str)
+def test_claims_hold_for_the_exact_law_although_the_noise_that_is_drawn_is_off(budget: Budget) -> None:
+    """Every path under a class probability of p + v is weighted, and claims are held against p."""
+    v = 0.04
+
+    def errors(charged: float) -> tuple[float, float]:
+        outcomes = list(paths(lambda: budget.start(np.array([9, 1]), ALPHA, SIGMA, variation=charged)))
+        worst = 0.0
+        claims = special.ndtr(np.unique([radius for _, radius in outcomes if radius > 0]) * (1 - 1e-9))
+        for p in np.unique([0.5, *claims[:: max(len(claims) // 30, 1)], 0.7, 0.8]):
+            p = min(p, 1 - v)
+            wrong = [batches for batches, radius in outcomes if radius > max(SIGMA * float(special.ndtri(p)), 0.0)]
+            weights = [np.prod([stats.binom.pmf(b[0], b.sum(), p + v) for b in batches]) for batches in wrong]
+            worst = max(worst, float(np.sum(weights)))
+        return worst, max(radius for _, radius in outcomes)
+
+    (worst, reach), (unpaid, _) = errors(v), errors(0.0)
+    assert worst <= ALPHA and worst < unpaid
+    assert reach > 0
+
+
+def test_variation_shrinks_a_claim_by_hardly_anything_where_it_is_small() -> None:
+    for budget in VARIED:
+        claims = []
+        for v in (0.0, 1e-9):
+            session, counts = budget.start(np.array([9, 1]), ALPHA, SIGMA, variation=v), np.zeros(2, dtype=np.int64)
+            claims.append(session.run(lambda start, n: np.array([start + n, 0]), counts).bound)
+        exact, charged = claims
+        assert exact.radius * (1 - 1e-6) <= charged.radius <= exact.radius
+        assert charged.p_lower <= exact.p_lower
+    with pytest.raises(InputError, match="variation"):
+        Grid().start(np.array([9, 1]), ALPHA, SIGMA, variation=-0.1)

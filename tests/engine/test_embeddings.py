@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_vlm import CLASS_NAMES, TinyVLM, class_images
+from toys import CLASS_NAMES, TinyVLM, class_images
 from torch import Tensor, nn
 
 from certimed.embeddings import EmbeddingCache, ImageEncoder, embed_copies

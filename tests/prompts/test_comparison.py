@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_vlm import CLASS_NAMES, TinyVLM, class_images
+from toys import CLASS_NAMES, TinyVLM, class_images
 from torch import Tensor, nn
 
 from certimed.certificates import END_TO_END, PROMPT_FROZEN, ClassCertificate
