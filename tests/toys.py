@@ -5,15 +5,29 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from certimed.budgets import Agreement, Budget, Fixed
+from certimed.certificates import (
+    END_TO_END,
+    MODEL_INPUT,
+    Circumstances,
+    ClassCertificate,
+    MaskCertificate,
+    Samples,
+    certificate_of,
+    collect_provenance,
+)
 from certimed.errors import ModelError
 from certimed.noise import NoiseKey, as_law
+from certimed.targets import Classes, Pixels
 from certimed.vlm.protocol import Tokens, VisionLanguageModel
 
 ROOT = Path(__file__).parents[1]
@@ -90,6 +104,53 @@ def counted(model: object, copies: Tensor, classes: int) -> tuple[int, ...]:
     with torch.no_grad():
         scores = model(copies)  # type: ignore[operator]
     return tuple(np.bincount(scores.numpy().argmax(axis=1), minlength=classes).tolist())
+
+
+# Certificates of counts that are made up: what the engine would have written, had it counted them.
+
+SHAPE = (3, 24, 24)
+
+
+def class_certificate(
+    counts: Sequence[int] = (40, 960), *, sigma: float = 0.5, alpha: float = 1e-3, bound: str = "one-sided", **about: Any
+) -> ClassCertificate:
+    """The certificate of a fixed number of samples; ``about`` are fields of the circumstances."""
+    array, shape = np.asarray(counts), tuple(about.get("shape", SHAPE))
+    target, budget, law = Classes(len(array), bound), Fixed(int(array.sum())), as_law("float32", sigma)
+    session = target.start(array, shape, budget, alpha, law)
+    return _certificate(target, session, array, array, budget, 100, alpha, law, about)
+
+
+def mask_certificate(
+    space: tuple[int, ...] = (6, 8),
+    *,
+    n: int = 100,
+    num_classes: int = 3,
+    tau: float = 0.75,
+    correction: str = "holm",
+    sigma: float = 0.25,
+    alpha: float = 1e-3,
+    **about: Any,
+) -> MaskCertificate:
+    """The certificate of a mask whose pixels agree in 70 to 100 per cent of the samples."""
+    generator = np.random.default_rng(0)
+    mask = torch.from_numpy(generator.integers(0, num_classes, size=space))
+    agreement = generator.integers(n * 7 // 10, n + 1, size=space)
+    target, law = Pixels(num_classes, (tau,), correction), as_law("float32", sigma)
+    about = {"shape": (1, *space)} | about
+    session = target.start(mask, about["shape"], Fixed(n), alpha, law)
+    return _certificate(target, session, mask, Agreement(n, agreement), Fixed(n), 10, alpha, law, about)
+
+
+def _certificate(
+    target: Any, session: Any, selected: Any, counts: Any, budget: Budget, n0: int, alpha: float, law: Any, about: Any
+) -> Any:
+    provenance = collect_provenance("cpu", model="ab" * 32, intensity="8 bit, divided by 255")
+    known = {"item": "a.png", "method": "plain", "seed": 0, "shape": SHAPE, "space": MODEL_INPUT, "scope": END_TO_END}
+    circumstances = Circumstances(**{**known, "provenance": provenance, **about})
+    ((claim, share, outcome),) = target.claims(selected, counts, session.finish(counts), alpha, law)
+    samples = Samples(n0, outcome.n, str(budget), outcome.looks, outcome.proved_at, outcome.stop)
+    return certificate_of(claim, law=law, samples=samples, share=share, about=circumstances)
 
 
 # A vision-language model of a few hundred weights: linear image encoder, one causal transformer layer for text.
