@@ -118,7 +118,7 @@ def class_certificate(
     array, shape = np.asarray(counts), tuple(about.get("shape", SHAPE))
     target, budget, law = Classes(len(array), bound), Fixed(int(array.sum())), as_law("float32", sigma)
     session = target.start(array, shape, budget, alpha, law)
-    return _certificate(target, session, array, array, budget, 100, alpha, law, about)
+    return _certificate(target, session, array, array, budget, int(array.sum()), alpha, law, about)
 
 
 def mask_certificate(

@@ -77,7 +77,7 @@ def test_recorded_numbers_are_the_published_procedures() -> None:
 def test_json_round_trip_is_lossless(radius, p_lower, q_upper, item, seed, total) -> None:
     claim = replace(CERTIFICATE.claim, radius=radius, abstained=radius == 0, p_lower=p_lower, q_upper=q_upper)
     about = replace(CERTIFICATE.about, item=item, seed=seed, views=(0.3, 0.7))
-    samples = Samples(7, 100, "grid@100", ((64, 60, 4), (100, 90, 10)), 0, Stop("answered", above=0.1, below=radius))
+    samples = Samples(100, 100, "grid@100", ((64, 60, 4), (100, 90, 10)), 0, Stop("answered", above=0.1, below=radius))
     original = replace(CERTIFICATE, claim=claim, about=about, samples=samples, share=Share(total / 3, total, 3, "taus"))
     assert again(original) == original
     assert "\n" not in original.to_json()
@@ -94,6 +94,12 @@ def test_json_round_trip_is_lossless(radius, p_lower, q_upper, item, seed, total
         ("claim.prediction", True),
         ("claim.counts", [10, 91]),
         ("claim.counts", [10.0, 90.0]),
+        ("claim.counts", [-10, 110]),
+        ("claim.counts", []),
+        ("claim.selection", [10, 91]),
+        ("claim.selection", [90, 10]),
+        ("claim.selection", [-10, 110]),
+        ("claim.selection", [100]),
         ("claim.radius", "0.3"),
         ("claim.radius", None),
         ("claim.radius", -0.1),

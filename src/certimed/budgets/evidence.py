@@ -67,7 +67,7 @@ class ClassEvidence(ABC):
                 f"dtype {array.dtype}"
             )
         array = array.astype(np.int64)
-        if before is not None and (array < before).any() or (array < 0).any():
+        if (before is not None and (array < before).any()) or (array < 0).any():
             raise InputError("counts must be cumulative over the estimation samples, but a class's count has fallen")
         return array, int(array.sum())
 
@@ -123,9 +123,7 @@ class LadderEvidence(ClassEvidence):
         radii: radii that must be rungs; each rung's radius exceeds them by a hair, so that "radius > r" holds.
     """
 
-    def __init__(
-        self, looks: tuple[int, ...], power: float, alpha: float, radii: Sequence[float], *about: Any
-    ) -> None:
+    def __init__(self, looks: tuple[int, ...], power: float, alpha: float, radii: Sequence[float], *about: Any) -> None:
         super().__init__(looks, *about)
         sigma = self._sigma
         ceiling = float(radius_ceiling(looks[-1], alpha, 1.0))

@@ -179,7 +179,7 @@ class Certificate(Generic[C]):
 
     def __post_init__(self) -> None:
         self.about.check()
-        self.claim.check(self.n, self.shape)
+        self.claim.check(self.n0, self.n, self.shape)
         if self.native is not None:
             self.native.check(self.radius, self.shape, self.space)
 
@@ -392,6 +392,11 @@ class ClassCertificate(Certificate[ClassClaim]):
 @dataclass(frozen=True, repr=False)
 class MaskCertificate(Certificate[MaskClaim]):
     """The certificate of a mask; see :class:`Certificate`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.claim.sigma != self.law.sigma:
+            raise InputError(f"the claim's sigma {self.claim.sigma} is not the noise's, {self.law.sigma}")
 
     @property
     def label(self) -> str:

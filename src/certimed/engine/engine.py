@@ -30,7 +30,7 @@ from certimed.certificates import (
     certificate_of,
     collect_provenance,
 )
-from certimed.engine.contract import FAR, COPIES, OneAnswer, check_one_answer, unchanged
+from certimed.engine.contract import COPIES, FAR, OneAnswer, check_one_answer, unchanged
 from certimed.engine.copies import Progress, as_image, check_samples, noisy_batches
 from certimed.engine.embeddings import EmbeddingCache
 from certimed.engine.methods import Method, Subject
@@ -125,7 +125,12 @@ class Engine:
         return {method.name: method.identity(self.streams) for method in self.methods}
 
     def subject(
-        self, image: Tensor | NDArray[np.floating], item: str | None, seed: int, batch_size: int | None, target: Target[Any]
+        self,
+        image: Tensor | NDArray[np.floating],
+        item: str | None,
+        seed: int,
+        batch_size: int | None,
+        target: Target[Any],
     ) -> Subject:
         """One image, checked; ``item`` defaults to its content hash."""
         tensor = as_image(image, self.device)
@@ -223,7 +228,9 @@ class Engine:
             seen.add(item)
             yield item, image
 
-    def counts(self, subject: Subject, target: Target[Any], phase: str, n: int, progress: Progress | None = None) -> Any:
+    def counts(
+        self, subject: Subject, target: Target[Any], phase: str, n: int, progress: Progress | None = None
+    ) -> Any:
         """What the selection tally of the first method gives for n samples of a phase, e.g. for a prediction."""
         method = self.methods[0]
         with torch.no_grad(), unchanged(subject.image):

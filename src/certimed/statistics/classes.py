@@ -114,9 +114,7 @@ def two_sided_bound(
     return _from_sides(p_lower, q_upper, sigma, "two-sided")
 
 
-def best_of_both(
-    counts: ArrayLike, top: int, n: int, alpha: float, sigma: float, variation: float = 0.0
-) -> ClassBound:
+def best_of_both(counts: ArrayLike, top: int, n: int, alpha: float, sigma: float, variation: float = 0.0) -> ClassBound:
     """The larger of the one-sided radius at alpha/2 and the two-sided radius with alpha/2 on each side, and never less.
 
     Formula: p_lower = CP_lower(counts[top], n, alpha/2), q_upper = min(CP_upper(max other count, n, alpha/2),
