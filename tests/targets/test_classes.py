@@ -6,26 +6,13 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binom, norm
+from toys import Linear, brightness, counted, grey, noisy_copies
 
 from certimed import InputError, ModelError, SmoothedClassifier
+from certimed.budgets import Grid, as_budget
 from certimed.certificates import TOO_FEW_SAMPLES, UNSTABLE
-from certimed.noise import NoiseKey
-from certimed.sampling import count_classes, default_batch_size, noisy_batches
-from certimed.statistics import clopper_pearson_lower, radius_from_lower
-
-
-class Linear:
-    """Class 1 where w.(x - x0) > -margin * |w|: at x0 the true certified radius is ``margin``, in any dimension."""
-
-    def __init__(self, shape, margin, seed=0):
-        self.x0 = torch.full(shape, 0.5)
-        direction = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        self.direction = (direction / direction.norm()).float()
-        self.margin = margin
-
-    def __call__(self, x):
-        score = ((x - self.x0) * self.direction).flatten(1).sum(1) + self.margin
-        return torch.stack([-score, score], dim=1)
+from certimed.statistics import class_bound, clopper_pearson_lower, predict_p_value, radius_from_lower
+from certimed.targets import default_batch_size
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 16, 16), (3, 64, 64), (3, 224, 224)])
@@ -90,10 +77,7 @@ def test_repeated_item_ids_are_refused():
 
 def test_selection_and_estimation_samples_are_disjoint():
     model = Linear((1, 1, 400), margin=0.0)
-    selection, estimation = (
-        torch.cat(list(noisy_batches(model.x0, 1.0, NoiseKey(0, "x", phase), 64)))
-        for phase in ("selection", "estimation")
-    )
+    selection, estimation = (noisy_copies(model.x0, 1.0, 0, "x", phase, 64) for phase in ("selection", "estimation"))
     overlap = (selection.flatten(1)[:, None] == estimation.flatten(1)[None]).all(-1)
     assert not overlap.any()
 
@@ -133,21 +117,72 @@ def test_predict_follows_the_binomial_test():
     assert (sure.prediction, sure.abstained) == (1, False)
     torn = Linear((1, 1, 3), margin=0.0)
     answers = [SmoothedClassifier(torn, 2, 0.25).predict(torn.x0, n=100, alpha=0.05, seed=s) for s in range(200)]
+    assert all(a.abstained == (a.p_value > 0.05) and sum(a.counts) == 100 for a in answers)
     assert sum(not a.abstained for a in answers) <= 0.05 * 200 + 3 * math.sqrt(200 * 0.05 * 0.95)
 
 
-def test_counts_see_every_sample_once():
-    seen = []
-    image = torch.full((1, 2, 2), 0.5)
+def test_counts_are_of_the_keyed_samples_each_seen_once():
+    """By plain arithmetic: the copies of each phase's stream, classified all at once, give the same counts."""
+    image, seen = grey(0.55), []
 
     def model(x):
         seen.append(len(x))
-        return torch.zeros(len(x), 3)
+        return brightness(x)
 
-    key = NoiseKey(0, "x", "estimation")
-    counts = count_classes(model, image, sigma=1.0, key=key, n=103, num_classes=3, batch_size=10)
-    assert counts.tolist() == [103, 0, 0]
-    assert seen == [10] * 10 + [3]
+    made = SmoothedClassifier(model, 2, 0.25, noise="float32").certify(
+        image, n0=23, n=103, seed=2, item_id="x", batch_size=10
+    )
+    assert made.claim.selection == counted(brightness, noisy_copies(image, 0.25, 2, "x", "selection", 23), 2)
+    assert made.counts == counted(brightness, noisy_copies(image, 0.25, 2, "x", "estimation", 103), 2)
+    assert seen[-14:] == [10, 10, 3, *[10] * 10, 3]
+    progress = []
+    SmoothedClassifier(model, 2, 0.25).certify(image, n0=23, n=103, batch_size=10, progress=progress.append)
+    assert sum(progress) == 126
+
+
+def test_recorded_counts_under_float32_noise_are_what_they_always_were():
+    """Counts and radii recorded before the noise had laws: seeds, streams and bounds changed in no bit."""
+    smoothed = SmoothedClassifier(brightness, 2, 0.25, noise="float32")
+    for budget, counts, radius in (
+        (300, (80, 220), 0.09504663192194154),
+        ("grid@2000", (122, 358), 0.10250000000043903),
+        ("betting:0.05@2000", (72, 184), 0.05000000000036534),
+        ("looks:50,200,800/0,0.1", (185, 615), 0.14323272063707274),
+        ("planned@2000", (198, 666), 0.14872849228571144),
+    ):
+        made = smoothed.certify(grey(0.55), budget=budget, n0=50, seed=2, item_id="x")
+        assert (made.counts, made.radius) == (counts, radius)
+
+
+@pytest.mark.parametrize("bound", ["one-sided", "two-sided", "best"])
+def test_a_fixed_number_is_the_published_procedure(bound):
+    smoothed = SmoothedClassifier(brightness, 2, 0.25, noise="float32")
+    short = smoothed.certify(grey(0.55), n=400, n0=50, bound=bound)
+    assert short == smoothed.certify(grey(0.55), budget=400, n0=50, bound=bound)
+    proved = class_bound(np.array(short.counts), short.prediction, 1e-3, 0.25, bound)
+    assert (short.p_lower, short.q_upper, short.radius) == (proved.p_lower, proved.q_upper, proved.radius)
+    assert (short.budget, len(short.samples.looks), short.stop.kind) == ("fixed:400", 1, "cap reached")
+    assert "budget" not in short.statement()
+
+
+def test_without_any_number_the_published_radii_are_answered():
+    made = SmoothedClassifier(brightness, 2, 0.25).certify(grey(0.65))
+    assert as_budget(made.budget) == Grid() == as_budget()
+    assert made.n < 5_000 and made.radius > 0.5
+    assert f"{made.n} under budget grid@10000 (answered" in made.statement()
+    assert f"n={made.n} of grid@10000" in repr(made)
+    assert "grid@10000" in made._repr_html_()
+
+
+def test_the_input_that_was_certified_is_recorded():
+    smoothed, image = SmoothedClassifier(brightness, 2, 0.25, model_id="ab"), grey(0.6)
+    made = smoothed.certify(image, n=20, item_id="a", intensity="8 bit, divided by 255")
+    about = made.provenance
+    assert about.pixels == smoothed.certify(image, n=20).item.removeprefix("sha256:")
+    assert about.pixels != smoothed.certify(grey(0.61), n=20, item_id="a").provenance.pixels
+    assert (about.model, about.device, about.dtype, about.decoders) == ("ab", "cpu", "float32", {})
+    assert about.intensity == "8 bit, divided by 255"
+    assert {"certimed", "torch", "numpy", "scipy", "python"} <= about.versions.keys()
 
 
 def test_model_contract_is_enforced():
@@ -183,6 +218,17 @@ def test_impossible_settings_are_refused(arguments):
         SmoothedClassifier(model, 2, 0.5).certify(model.x0, **({"n": 10} | arguments))
 
 
+@pytest.mark.parametrize(
+    "arguments", [{"budget": "betting:9"}, {"budget": "betting:0.1", "bound": "best"}, {"bound": "three-sided"}]
+)
+def test_settings_that_could_only_fail_are_refused_before_sampling(arguments):
+    def never(x):
+        raise AssertionError("the model was called")
+
+    with pytest.raises(InputError):
+        SmoothedClassifier(never, 2, 0.5).certify(grey(0.5), **arguments)
+
+
 @pytest.mark.parametrize("sigma", [0, -1, math.nan, math.inf, "0.5"])
 def test_impossible_sigma_is_refused(sigma):
     with pytest.raises(InputError, match="sigma"):
@@ -194,3 +240,42 @@ def test_default_batch_is_bounded_in_bytes():
     assert default_batch_size((3, 224, 224), "cuda") > default_batch_size((3, 224, 224))
     assert default_batch_size((1, 1, 3)) == 1024
     assert default_batch_size((3, 5000, 5000)) == 1
+
+
+def test_predict_pays_for_noise_that_is_off():
+    """Its p-value holds for n samples of the exact law; n times the variation is added."""
+
+    class Off:
+        """The float32 law, said to be off by 0.0005 at this size."""
+
+        sigma, name, norm = 0.25, "off", "L2"
+
+        def __init__(self):
+            from certimed.noise import as_law
+
+            self._inner = as_law("float32", 0.25)
+
+        def __getattr__(self, name):
+            return getattr(self._inner, name)
+
+        def variation(self, values):
+            assert values == 16
+            return 0.0005
+
+    exact = SmoothedClassifier(brightness, 2, 0.25, noise="float32").predict(grey(0.55), n=100, item_id="x")
+    charged = SmoothedClassifier(brightness, 2, 0.25, noise=Off()).predict(grey(0.55), n=100, item_id="x")
+    assert charged.counts == exact.counts
+    assert exact.p_value == float(predict_p_value(max(exact.counts), min(exact.counts)))
+    assert exact.p_value + 0.05 <= charged.p_value <= exact.p_value + 0.05 + 1e-12
+
+
+@pytest.mark.parametrize("budget", [0, -1, True, 1.5, "guess", "pixels:50,100"])
+def test_budgets_that_are_none_are_refused(budget):
+    with pytest.raises(InputError):
+        SmoothedClassifier(brightness, 2, 0.25).certify(grey(0.9), budget=budget)
+
+
+@pytest.mark.parametrize("budget", ["grid", 5_000, Grid()])
+def test_two_numbers_are_refused(budget):
+    with pytest.raises(InputError, match="both say how many"):
+        SmoothedClassifier(brightness, 2, 0.25).certify(grey(0.9), budget=budget, n=100)
