@@ -39,9 +39,7 @@ def verify(
     path: Annotated[Path, typer.Argument(metavar="RUN_OR_CERTIFICATE", help="Run folder, or a certificate's JSON.")],
     expect: Annotated[str | None, typer.Option(help="Digest the run must have, noted elsewhere.")] = None,
     allow_incomplete: Annotated[bool, typer.Option(help="Take missing images for images not done yet.")] = False,
-    resample: Annotated[
-        int, typer.Option(min=0, help="Certify so many images again.", rich_help_panel=_AGAIN)
-    ] = 0,
+    resample: Annotated[int, typer.Option(min=0, help="Certify so many images again.", rich_help_panel=_AGAIN)] = 0,
     salt: Annotated[
         str | None, typer.Option(help="Chooses the images; default: random, and printed.", rich_help_panel=_AGAIN)
     ] = None,
