@@ -147,6 +147,24 @@ def test_a_wrong_certificate_is_no_longer_made() -> None:
         SmoothedClassifier(coupled, 2, 0.5).certify(image(), n=1000)
 
 
+def test_no_batch_is_larger_than_the_runs_and_one_image_at_a_time_is_still_asked_twice() -> None:
+    seen: list[int] = []
+
+    def small(x: Tensor) -> Tensor:
+        seen.append(len(x))
+        return torch.stack([x.mean(dim=(1, 2, 3)), 0.5 + torch.zeros(len(x))], dim=1)
+
+    for size in (1, 2, 3, 5):
+        seen.clear()
+        smoothed = SmoothedClassifier(small, 2, 0.5)
+        smoothed.certify(image(), n=30, batch_size=size)
+        assert max(seen) == size and smoothed.one_answer is not None
+        assert smoothed.one_answer.largest_batch == min(size, 2 * smoothed.one_answer.copies)
+    for change in (noised, dropped, counting):
+        with pytest.raises(ModelError, match="noisy copy"):
+            SmoothedClassifier(Around(change), 4, 0.5).certify(image(), n=30, batch_size=1)
+
+
 def mask_normalised(x: Tensor) -> Tensor:
     return torch.cat([x.mean().expand_as(x), x], dim=1)
 
@@ -272,6 +290,7 @@ def test_plain_networks_pass_and_the_record_says_what_was_done(build, precision:
     assert found is not None and found.to_dict() == {
         "copies": 8,
         "passes": 44,
+        "largest_batch": 16,
         "compositions": ["whole", "alone-or-pairs", "beside-far", "reversed"],
         "answers": 24,
         "near_ties": found.near_ties,

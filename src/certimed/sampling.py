@@ -104,7 +104,7 @@ def one_answer(
 
     Args:
         key: of the phase "probe", which nothing is counted in.
-        batch_size: of the run; no batch here is larger, as long as a copy has company.
+        batch_size: of the run; no batch here is larger.
         dtype: the coarsest precision that runs.
         names: see there.
     """
@@ -114,7 +114,7 @@ def one_answer(
         next(noisy_batches(image, level, key, copies, batch_size=copies, start=start))
         for level, start in ((sigma, 0), (FAR * sigma, copies))
     )
-    return check_one_answer(scores, near, far, dtype=dtype, names=names)
+    return check_one_answer(scores, near, far, dtype=dtype, largest=size, names=names)
 
 
 def count_classes(
