@@ -192,7 +192,9 @@ def check_one_answer(
         x = noisy[list(rows)]  # a copy: what a model does to its input then is its own business
         x = x if beside is None else torch.stack([x, beside], dim=1).flatten(0, 1)
         passes += len(x)
-        found = torch.cat([scores(part) for part in x.split(largest or len(x))])[:: 1 if beside is None else 2].float()
+        found = torch.cat([scores(part) for part in torch.split(x, largest or len(x))])[
+            :: 1 if beside is None else 2
+        ].float()
         if not bool(torch.isfinite(found).all()):
             raise ModelError("the model returned scores that are not finite on noisy copies; no class can be counted")
         return found.detach()
