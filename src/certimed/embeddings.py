@@ -7,8 +7,7 @@ leaves no trace in the counts (float32: bit for bit, as batches are cut at the s
 
 from __future__ import annotations
 
-import hashlib
-import json
+import itertools
 import math
 import os
 import tempfile
@@ -16,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from certimed.acceleration import FLOAT32, Acceleration, arithmetic
 from certimed.errors import InputError, ModelError
+from certimed.models.identity import combined, identity_of, is_complete
 from certimed.noise import NoiseKey, NoiseStream, item_id
 from certimed.sampling import default_batch_size, noisy_batches
 from certimed.vlm.protocol import FeatureModel
@@ -40,7 +41,7 @@ class ImageEncoder(nn.Module):
     so the certified space and the noise are the same with and without it.
 
     Attributes:
-        identity: equal if and only if model and denoiser are the same.
+        identity: of model and denoiser; see :func:`certimed.models.identity_of`.
         arithmetic: in which precision both run, for provenance; see :mod:`certimed.acceleration`.
     """
 
@@ -49,7 +50,6 @@ class ImageEncoder(nn.Module):
         vlm: FeatureModel,
         denoiser: nn.Module | None = None,
         *,
-        denoiser_id: str | None = None,
         acceleration: Acceleration | None = None,
     ) -> None:
         """Compose.
@@ -58,7 +58,6 @@ class ImageEncoder(nn.Module):
             vlm: a frozen vision-language model, or a classifier, whose embedding is its scores.
             denoiser: module ``x -> x``, float32 ``(B, C, H, W)`` in [0, 1] units, made for one noise level, in eval
                 mode.
-            denoiser_id: its identity, for the record; default: a hash of its parameters and buffers.
             acceleration: how denoiser and vision encoder run; what becomes of the features stays float32.
 
         Raises:
@@ -71,8 +70,7 @@ class ImageEncoder(nn.Module):
         if denoiser is not None:
             if any(part.training for part in denoiser.modules()):
                 raise InputError("the denoiser is in training mode; call denoiser.eval() first")
-            name = denoiser_id or _state_hash(denoiser)
-            self.identity = hashlib.sha256(json.dumps([vlm.identity, name]).encode()).hexdigest()
+            self.identity = combined("denoised", identity_of(denoiser), vlm.identity)
         self._features = (acceleration or FLOAT32).wrap(_Features(vlm, denoiser))
         self.arithmetic = arithmetic(self._features)
 
@@ -273,14 +271,16 @@ def embed_copies(
 
 
 def _entry_name(encoder: ImageEncoder, image: Tensor, sigma: float, key: NoiseKey, n: int, start: int) -> str:
-    how = [encoder.identity, encoder.arithmetic, str(image.device)]
-    what = [item_id(image), float(sigma), key.seed, key.item, key.phase, n, start]
-    return hashlib.sha256(json.dumps([*how, *what]).encode()).hexdigest()
+    parts = [encoder.vlm] if encoder.denoiser is None else [encoder.denoiser, encoder.vlm]
+    how = [[identity_of(part) if is_complete(part) else _number(part) for part in parts], encoder.arithmetic]
+    where = [str(image.device), item_id(image), float(sigma), key.seed, key.item, key.phase, n, start]
+    return combined(how, where)
 
 
-def _state_hash(module: nn.Module) -> str:
-    digest = hashlib.sha256(type(module).__qualname__.encode())
-    for name, tensor in sorted({**dict(module.named_parameters()), **dict(module.named_buffers())}.items()):
-        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+_numbers: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+_counter = itertools.count()
+
+
+def _number(part: Any) -> int:
+    """A number no other object of this process has or will have, whatever two objects share: weights, identity, id."""
+    return _numbers.setdefault(part, next(_counter))

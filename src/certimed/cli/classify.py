@@ -33,7 +33,6 @@ from certimed.statistics import BOUND_NAMES
 from certimed.throughput import AUTO, check_batch_size, probe_batch_size, settled
 from certimed.usercode import is_user_code
 from certimed.vlm import NativeModel, VisionLanguageModel
-from certimed.vlm.sources import fingerprint
 
 DEFAULT_TEMPLATE = "an image of {}."
 
@@ -112,7 +111,6 @@ class Job:
             sigma,
             acceleration=acceleration,
             denoiser=self.denoiser.at(sigma).eval(),
-            denoiser_id=denoiser_identity(self.denoiser),
         )
 
 
@@ -184,7 +182,7 @@ def _limited(dataset: Dataset, limit: int | None, seed: int) -> Dataset:
 
 def denoiser_identity(denoiser: OneStepDenoiser | ModuleDenoiser) -> str:
     """Hex SHA-256 over a denoiser's settings and weights."""
-    return fingerprint({"denoiser": denoiser.extra_repr()}, denoiser.state_dict())
+    return denoiser.identity
 
 
 def class_names(

@@ -111,7 +111,7 @@ def _job(manifest: Mapping[str, Any], sources: Sources) -> tuple[MaskSettings, s
         output=sources.output,
         allow_code=sources.allow_code,
     )
-    for what, own, its in zip(("model", "denoiser"), (job.segmenter.model_id, job.denoiser_id), identities):
+    for what, own, its in zip(("model", "denoiser"), (job.segmenter.identity, job.denoiser_id), identities):
         if own != its:
             raise InputError(f"the {what} is not the one of this run: it is {own!s:.80}, the run's is {its!s:.80}")
     return settings, job

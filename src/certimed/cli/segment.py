@@ -92,7 +92,7 @@ class Job:
 
     def model_ids(self, settings: MaskSettings | None = None) -> dict[str, str]:
         """Identity of each method's model."""
-        own = self.segmenter.model_id or "unknown"
+        own = self.segmenter.identity
         if settings is not None and settings.space == NATIVE:
             own = hashlib.sha256(json.dumps(["native", own, settings.size]).encode()).hexdigest()
         both = hashlib.sha256(json.dumps([own, self.denoiser_id]).encode()).hexdigest()
@@ -275,7 +275,7 @@ def manifest(job: Job, settings: MaskSettings, data: dict[str, Any] | None = Non
         "arguments": sys.argv[1:],
         "settings": asdict(settings),
         "methods": settings.names(job.methods),
-        "model": {"name": job.segmenter.name, "identity": job.segmenter.model_id},
+        "model": {"name": job.segmenter.name, "identity": job.segmenter.identity},
         "model_ids": {
             name: job.model_ids(settings)[name.partition(" tau ")[0]] for name in settings.names(job.methods)
         },
@@ -285,7 +285,7 @@ def manifest(job: Job, settings: MaskSettings, data: dict[str, Any] | None = Non
         "provenance": collect_provenance(
             str(model_device(job.segmenter)),
             dtype=arithmetic(job.segmenter, settings.acceleration),
-            model=job.segmenter.model_id,
+            model=job.segmenter.identity,
         ).to_dict(),
     }
 

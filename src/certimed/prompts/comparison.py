@@ -57,7 +57,6 @@ class PromptComparison:
         sigma: noise level in [0, 1] units.
         denoiser: module ``x -> x`` made for this sigma; needed by methods on the stream "denoised": the same noise,
             then the denoiser, then the encoder (denoised smoothing, Salman et al., NeurIPS 2020).
-        denoiser_id: its identity, for the record.
         acceleration: how denoiser and image encoder run, see :mod:`certimed.acceleration`; recorded as the dtype.
         cache: embeddings are kept here for further comparisons until ``cache.forget(item)``. Without one they are
             kept while an image is being certified only.
@@ -73,7 +72,6 @@ class PromptComparison:
         sigma: float,
         *,
         denoiser: nn.Module | None = None,
-        denoiser_id: str | None = None,
         acceleration: Acceleration | None = None,
         cache: EmbeddingCache | None = None,
     ) -> None:
@@ -93,7 +91,7 @@ class PromptComparison:
         self.sigma = check_sigma(sigma)
         self.encoders = {"plain": ImageEncoder(vlm, acceleration=acceleration)}
         if denoiser is not None:
-            self.encoders["denoised"] = ImageEncoder(vlm, denoiser, denoiser_id=denoiser_id, acceleration=acceleration)
+            self.encoders["denoised"] = ImageEncoder(vlm, denoiser, acceleration=acceleration)
         self.cache = cache
         self.space = NATIVE if isinstance(vlm, NativeModel) else MODEL_INPUT
 
