@@ -134,7 +134,7 @@ BROKEN: list[tuple[str, Callable[[Path], None], type[CertimedError], str]] = [
         "medclip",
         drop_tensor("pytorch_model.bin", "vision_model.projection_head.weight"),
         ModelError,
-        "neither a Swin nor",
+        r"neither vision_model\.projection_head\.weight \(Swin\) nor",
     ),
     (
         "medclip",

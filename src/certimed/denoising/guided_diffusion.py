@@ -107,6 +107,11 @@ def load_guided_diffusion(path: str | Path, config: GuidedDiffusionConfig | None
         InputError: there is no such file. ModelError: it is no guided-diffusion checkpoint, or a tensor is missing,
             unknown or of another shape.
     """
+    return read_guided_diffusion(path, config)[0]
+
+
+def read_guided_diffusion(path: str | Path, config: GuidedDiffusionConfig | None = None) -> tuple[Any, tuple[str, ...]]:
+    """As :func:`load_guided_diffusion`, with the notes on the file: what had to be decided, in sentences to show."""
     config = config or GuidedDiffusionConfig()
     weights = read_weights(path, mapped=True)
     tensors, beside, notes = unwrapped(weights, dict.fromkeys(_ANCHORS))
@@ -125,8 +130,7 @@ def load_guided_diffusion(path: str | Path, config: GuidedDiffusionConfig | None
     compare(sketch, mapped, advice)
     with torch.random.fork_rng(devices=[]):
         unet = kind(**config.unet_config())
-    fit(unet, mapped, advice=advice)
-    return unet.eval()
+    return unet.eval(), fit(unet, mapped, advice=advice).notes
 
 
 def convert_guided_diffusion(path: str | Path, out: str | Path, config: GuidedDiffusionConfig | None = None) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from certimed.denoising.guided_diffusion import SCHEDULER_CONFIG, load_guided_diffusion
+from certimed.denoising.guided_diffusion import SCHEDULER_CONFIG, read_guided_diffusion
 from certimed.denoising.one_step import DenoiserOptions, ModuleDenoiser, OneStepDenoiser
 from certimed.denoising.schedule import NoiseSchedule
 from certimed.errors import InputError, require
@@ -212,4 +212,5 @@ def _trained_tile(sample_size: Any, patch: int, multiple: int) -> int | None:
 
 
 def _guided_diffusion(path: Path, autocast: torch.dtype | None, tile: int | None) -> OneStepDenoiser:
-    return wrap_unet(load_guided_diffusion(path), SCHEDULER_CONFIG, autocast=autocast, tile=tile)
+    unet, notes = read_guided_diffusion(path)
+    return wrap_unet(unet, SCHEDULER_CONFIG, autocast=autocast, tile=tile, notes=notes)

@@ -298,6 +298,7 @@ class ModuleDenoiser(nn.Module):
     """
 
     identity_complete = False
+    notes: tuple[str, ...] = ()
 
     def __init__(self, module: nn.Module, sigma: float | None = None) -> None:
         super().__init__()

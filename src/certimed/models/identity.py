@@ -8,7 +8,7 @@ import hashlib
 import importlib.metadata
 import inspect
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import PurePath
 from typing import Any
@@ -39,15 +39,16 @@ def behaviour_digest(
     A ``module`` is walked: of every part the type; parameters and buffers, persistent or not; every attribute of the
     object and of its class that is a plain value (numbers, booleans, strings, dtypes, enumerations, arrays, tensors,
     and tuples, lists, sets, mappings, dataclasses and objects of those); modules in plain lists; functions and hooks by
-    their code, constants, defaults and the values they close over; classes that belong to no library of models by the
-    code of their methods. Two builds of the same thing have one digest on every device; a changed constant, buffer,
-    weight or line of code has another. Parts in training mode are not told apart, as they are refused elsewhere.
+    their code, constants, defaults, the values they close over and the plain globals and functions they name; classes
+    that belong to no library of models by the code of their methods. Two builds of the same thing have one digest on
+    every device; a changed constant, buffer, weight or line of code has another. Training mode is not told apart, as it
+    is refused elsewhere.
 
-    What it cannot see: global variables and modules a function reads, code in C or CUDA, environment and backend
-    flags, files read at call time, the code of the libraries themselves (their versions are recorded), and anything
-    changed after the digest was taken. So an object whose digest was found by walking someone's code is not declared
-    complete (``identity_complete`` is False), and caches tell such objects apart by the living object. Code enters as
-    Python compiles it, so a walked module of one's own has another digest under another version of Python.
+    What it cannot see: global objects and attributes of modules that a function reads, code in C or CUDA, environment
+    and backend flags, files read at call time, the code of the libraries themselves (their versions are recorded), and
+    anything changed after the digest was taken. So an object whose digest was found by walking someone's code is not
+    declared complete (``identity_complete`` is False), and caches tell such objects apart by the living object. Code
+    enters as Python compiles it, so one's own module has another digest under another version of Python.
 
     Args:
         module: what to walk; None where ``about`` and ``state`` decide the function, as for networks that a library
@@ -109,8 +110,13 @@ def model_versions(*parts: object) -> dict[str, str]:
 def libraries_of(module: nn.Module) -> tuple[str, ...]:
     """Distributions whose classes a module is made of, PyTorch and certimed aside."""
     packages = {kind.__module__.partition(".")[0] for part in module.modules() for kind in type(part).__mro__[:-1]}
-    known = importlib.metadata.packages_distributions()
+    known = _distributions()
     return tuple(sorted({known[name][0] for name in packages if name in known} - {"torch", "certimed"}))
+
+
+@functools.lru_cache(maxsize=1)
+def _distributions() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
 
 
 def _version(name: str) -> str:
@@ -232,28 +238,28 @@ class _Walk:
 
     def _function(self, function: types.FunctionType, depth: int) -> None:
         self._mark("function", _name(function))
-        if function.__module__ and function.__module__.partition(".")[0] in _NAMED_ONLY:
-            closed: Iterable[Any] = ()
-        else:
-            self._code(function.__code__)
-            closed = function.__closure__ or ()
         self.value([function.__defaults__, function.__kwdefaults__], depth)
-        for cell in closed:
+        if function.__module__ and function.__module__.partition(".")[0] in _NAMED_ONLY:
+            return
+        self._code(function.__code__, function.__globals__, depth)
+        for cell in function.__closure__ or ():
             try:
                 self.value(cell.cell_contents, depth)
             except ValueError:  # not filled yet
                 self._mark("cell", "")
 
-    def _code(self, code: types.CodeType) -> None:
-        """Instructions, names and constants; not where in a file they stand."""
+    def _code(self, code: types.CodeType, around: Mapping[str, Any], depth: int) -> None:
+        """Instructions, constants, and plain globals they name; not where in a file they stand."""
         self._mark("code", repr((code.co_code, code.co_names, code.co_varnames, code.co_freevars)))
         for constant in code.co_consts:
             if isinstance(constant, types.CodeType):
-                self._code(constant)
-            elif isinstance(constant, frozenset):
-                self._mark("set", repr(sorted(map(repr, constant))))
+                self._code(constant, around, depth)
             else:
-                self._mark("constant", repr(constant))
+                self.value(constant, depth)
+        for name in code.co_names:
+            if isinstance(around.get(name), bool | int | float | str | tuple | Tensor | types.FunctionType):
+                self._mark("global", name)
+                self.value(around[name], depth)
 
     def _tensor(self, tensor: Tensor) -> None:
         value = tensor.detach()

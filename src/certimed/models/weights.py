@@ -34,6 +34,8 @@ _COMPILED = "_orig_mod."
 # Constants and counters that some writers store and networks make themselves; evaluation does not read them.
 _OPTIONAL = ("num_batches_tracked", "position_ids", "relative_position_index", "n_averaged")
 _LISTED = 3
+_LONGEST_HEADER = 100_000_000  # bytes, as the format has it
+_LONGEST = 80  # of prefixes, one behind the other
 
 
 @dataclass(frozen=True)
@@ -114,9 +116,12 @@ def read_content(path: Path, *, mapped: bool = False) -> Any:
     kind = look_at(path)
     try:
         if kind == "safetensors":
-            with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and kind == "zip")
+            with safe_open(path, framework="pt") as tensors:
+                return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+        if mapped and kind == "zip":
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with path.open("rb") as file:  # by its name PyTorch would take a file for another format
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path} holds more than tensors{_foreign(path, kind)} and was not opened, because such a file can run "
@@ -158,13 +163,12 @@ def look_at(path: Path) -> str:
         fault = "is a packed archive; unpack it and give the weights file in it"
     elif head.startswith(b"PK"):
         fault = _zip_fault(path)
-    elif head.startswith(b"\x80"):
-        return "pickle"
-    elif len(head) > 8 and head[8:9] == b"{":
-        header = int.from_bytes(head[:8], "little")
+    elif head[8:9] == b"{" and (header := int.from_bytes(head[:8], "little")) <= _LONGEST_HEADER:
         if header + 8 <= size:
             return "safetensors"
         fault = f"is a safetensors file cut off after {size} bytes; copy or download it again"
+    elif head.startswith(b"\x80"):
+        return "pickle"
     elif text.startswith((b"{", b"[")):
         fault = "is a text file (JSON) and no weights; if it is a server's answer, log in and download again"
     else:
@@ -196,7 +200,8 @@ def _foreign(path: Path, kind: str) -> str:
     if kind != "zip" or listing is None:
         return ", or is damaged,"
     try:
-        return f" (it asks for {_some(sorted(listing(path)))})"
+        with path.open("rb") as file:
+            return f" (it asks for {_some(sorted(listing(file)))})"
     except Exception:  # a pickle that cannot be parsed is damaged
         return ", or is damaged,"
 
@@ -245,7 +250,8 @@ def _chosen(content: Any, path: Path, part: str | None) -> Weights:
             inside = {k: v for state in states.values() for k, v in state.items() if k.startswith(f"{part}.")}
             named = {name[len(part) + 1 :]: value for name, value in inside.items()}
         if not named:
-            held = sorted(set(states) | {name.partition(".")[0] for state in states.values() for name in state})
+            inner = {name.partition(".")[0] for state in states.values() for name in state if _is_average(name)}
+            held = sorted(set(states) | inner)
             raise InputError(f"{path} holds no part {part!r}; it holds {_some(held)}")
         return Weights(named, str(path), (f"{path.name}: the weights {part!r} are used, as asked",))
     plain = [name for name in states if not _is_average(name)]
@@ -374,36 +380,29 @@ def unwrapped(
     Returns:
         the tensors under their new names, those that do not carry the prefixes under their old ones, and the notes.
     """
-    best, best_count = "", _matches(weights.tensors, "", wanted)
-    waiting = [""]
+    best, waiting = "", [""]
     while waiting:
         before = waiting.pop(0)
-        for prefix in PREFIXES:
-            chain = before + prefix
-            if len(chain) < 80 and any(name.startswith(chain) for name in weights.tensors):
+        for chain in (before + prefix for prefix in PREFIXES):
+            if len(chain) < _LONGEST and any(name.startswith(chain) for name in weights.tensors):
                 waiting.append(chain)
-                count = _matches(weights.tensors, chain, wanted)
-                if count > best_count:
-                    best, best_count = chain, count
-    found = {_bare(name[len(best) :], wanted): v for name, v in weights.tensors.items() if name.startswith(best)}
+                if _matches(weights.tensors, chain, wanted) > _matches(weights.tensors, best, wanted):
+                    best = chain
+    found = {name[len(best) :]: value for name, value in weights.tensors.items() if name.startswith(best)}
     beside = {name: value for name, value in weights.tensors.items() if not name.startswith(best)}
-    notes = weights.notes
-    inside = any(
-        _COMPILED in name[len(best) :] and _bare(name[len(best) :], wanted) in found for name in weights.tensors
-    )
-    if best or (inside and not any(_COMPILED in name for name in found)):
-        notes += (f"the prefix {best or _COMPILED!r} was taken off the names in {_file(weights)}",)
-    return found, beside, notes
+    taken = [best] if best else []
+    bare, plain = _matches(found, "", wanted)
+    if bare > plain:
+        found = {name.replace(_COMPILED, ""): value for name, value in found.items()}
+        taken.append(_COMPILED)
+    notes = tuple(f"the prefix {prefix!r} was taken off the names in {_file(weights)}" for prefix in taken)
+    return found, beside, weights.notes + notes
 
 
-def _matches(tensors: Mapping[str, Tensor], prefix: str, wanted: Mapping[str, Any]) -> int:
-    return sum(_bare(name[len(prefix) :], wanted) in wanted for name in tensors if name.startswith(prefix))
-
-
-def _bare(name: str, wanted: Mapping[str, Any]) -> str:
-    """A name without the marks of parts compiled by themselves, where the network has none."""
-    bare = name.replace(_COMPILED, "")
-    return bare if bare in wanted and name not in wanted else name
+def _matches(tensors: Mapping[str, Tensor], prefix: str, wanted: Mapping[str, Any]) -> tuple[int, int]:
+    """How many names fit behind a prefix: without the marks of parts compiled by themselves, and as they are."""
+    names = [name[len(prefix) :] for name in tensors if name.startswith(prefix)]
+    return sum(name.replace(_COMPILED, "") in wanted for name in names), sum(name in wanted for name in names)
 
 
 def _normalisation(left: Mapping[str, Tensor]) -> tuple[Tensor | None, Tensor | None, str]:
@@ -454,8 +453,8 @@ def quiet_build() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def load_pretrained(family: Any, config: Any, weights: Weights, *, advice: str) -> tuple[Any, tuple[str, ...]]:
-    """A transformers model with every tensor in place, and the notes: what the library only warns of is refused here.
+def load_pretrained(family: Any, config: Any, weights: Weights, *, advice: str) -> tuple[Any, Fit]:
+    """A transformers model with every tensor in place, and what filled it: what the library warns of is refused here.
 
     The library's own loading is used, on tensors read here, because it knows the names of its older versions.
 
@@ -491,4 +490,4 @@ def load_pretrained(family: Any, config: Any, weights: Weights, *, advice: str) 
     missing = sorted(name for name in info["missing_keys"] if name in own and not name.endswith(_OPTIONAL))
     unexpected = [name for name in [*sorted(info["unexpected_keys"]), *beside] if not name.endswith(_OPTIONAL)]
     refuse_misfit(weights.source, type(model).__name__, missing, unexpected, shapes, advice)
-    return model.float(), notes
+    return model.float(), Fit(found, notes)

@@ -129,7 +129,7 @@ def small_unet(folder: str | Path, *, output: str | None = None, **settings: Any
         name=ARCHITECTURE,
         configuration={"architecture": ARCHITECTURE, **shape},
         libraries=("safetensors",),
-        **(settings | choose(settings, network.channels).settings),
+        **(settings | choose(settings, network.channels).settings | {"notes": network.notes}),
     )
 
 

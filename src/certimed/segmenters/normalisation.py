@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def choose(
     encoder: Callable[[], Mapping[str, Any]] | None = None,
     hint: str | None = None,
 ) -> Normalisation:
-    """The normalisation of a network; takes ``normalise``, ``mean`` and ``std`` out of ``settings``.
+    """The normalisation of a network; takes ``normalise``, ``mean``, ``std`` and ``channel_order`` out of ``settings``.
 
     In this order: what is stated; buffers stored beside the weights; what the model's files say; the image as it is,
     with a warning where ``hint`` gives a reason to doubt it.
@@ -69,7 +69,21 @@ def choose(
         InputError: statements that contradict each other, do not fit the channels, or cannot be looked up.
     """
     stated = settings.pop("normalise", None)
-    mean, std = settings.pop("mean", None), settings.pop("std", None)
+    mean, std, order = (settings.pop(name, None) for name in ("mean", "std", "channel_order"))
+    chosen = _chosen(stated, mean, std, channels, stored, own, encoder, hint)
+    return chosen if order is None else replace(chosen, channel_order=order)
+
+
+def _chosen(
+    stated: object,
+    mean: Any,
+    std: Any,
+    channels: int,
+    stored: tuple[Tensor | None, Tensor | None],
+    own: Normalisation | None,
+    encoder: Callable[[], Mapping[str, Any]] | None,
+    hint: str | None,
+) -> Normalisation:
     held = _stored(*stored)
     if stated is not None and (mean is not None or std is not None):
         raise InputError(f"normalise={stated!r} and mean and std are given; give one of them")
@@ -94,7 +108,7 @@ def choose(
     other = held or own
     if other is not None and (other.mean, other.std) != (chosen.mean, chosen.std):
         text = f"the normalisation stated, {_words(chosen)}, is not the one stored with the weights, {_words(other)}"
-        chosen = Normalisation(chosen.mean, chosen.std, chosen.channel_order, chosen.notes, (text,))
+        chosen = replace(chosen, warnings=(text,))
     return _fitting(chosen, channels)
 
 

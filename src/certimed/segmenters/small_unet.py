@@ -35,7 +35,10 @@ class SmallUNet(nn.Module):
 
     Attributes:
         multiple: image sides must be a multiple of it.
+        notes: what had to be decided when it was loaded, in sentences to show.
     """
+
+    notes: tuple[str, ...] = ()
 
     def __init__(self, channels: int, classes: int, widths: tuple[int, ...] = (24, 48, 96), patch: int = 2) -> None:
         super().__init__()
@@ -111,9 +114,10 @@ def load_small_unet(folder: str | Path) -> SmallUNet:
         ) from error
     with torch.random.fork_rng(devices=[]):
         model = SmallUNet(*sizes)
-    fit(
+    filled = fit(
         model, read_weights(place / WEIGHTS_NAME), advice=f"restore {CONFIG_NAME} and {WEIGHTS_NAME} as they were saved"
     )
+    model.notes = filled.notes
     return model.eval().requires_grad_(False)
 
 

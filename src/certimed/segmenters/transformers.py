@@ -62,7 +62,7 @@ def transformers_segmenter(reference: str, *, output: str | None = None, **setti
             f"{brief(error)}); use a folder of a model fine-tuned for segmentation"
         ) from error
     weights = read_weights(find_weights(folder, _FILES, "save the model with save_pretrained"))
-    model, notes = load_pretrained(family, built, weights, advice="use a checkpoint fine-tuned for segmentation")
+    model, filled = load_pretrained(family, built, weights, advice="use a checkpoint fine-tuned for segmentation")
     channels = int(getattr(model.config, "num_channels", 3))
     chosen = choose(settings, channels, own=_own(folder, "mean" in settings or "normalise" in settings))
     return SegmentationModel(
@@ -72,9 +72,9 @@ def transformers_segmenter(reference: str, *, output: str | None = None, **setti
         in_channels=channels,
         name=type(model).__name__,
         configuration={name: value for name, value in config.items() if name not in _NO_BEHAVIOUR},
-        state=weights.tensors,
+        state=filled.tensors,
         libraries=("transformers", "safetensors"),
-        **(settings | chosen.settings | {"notes": (*notes, *chosen.notes)}),
+        **(settings | chosen.settings | {"notes": (*filled.notes, *chosen.notes)}),
     )
 
 

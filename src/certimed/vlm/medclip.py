@@ -79,8 +79,8 @@ class MedCLIP(Adapter):
             self.embedding_dim = self.vision_projection.out_features
         if self.text_projection.out_features != self.embedding_dim:
             raise ModelError(
-                f"the weights in {folder} project images to {self.embedding_dim} and texts to "
-                f"{self.text_projection.out_features} dimensions, which do not compare; download them again"
+                f"the weights in {folder} project images to {self.embedding_dim} dimensions and texts to "
+                f"{self.text_projection.out_features} (projection_head.weight), which do not compare; {_ADVICE}"
             )
         self.logit_scale = math.exp(float(state["logit_scale"].float().clamp(*_LOG_SCALE)))
         self._load_text_settings(bert_folder, swin, state)
@@ -228,7 +228,10 @@ def _resnet(weights: Weights) -> Any:
     models = require("torchvision.models", "vlm")
     head = weights.tensors.get("fc.weight")
     if head is None:
-        raise ModelError(f"{weights.source} has neither a Swin nor a ResNet-50 vision tower; {_ADVICE}")
+        raise ModelError(
+            f"{weights.source} has neither vision_model.projection_head.weight (Swin) nor vision_model.model.fc.weight "
+            f"(ResNet-50), so its vision tower is unknown; {_ADVICE}"
+        )
     with torch.random.fork_rng(devices=[]):
         model = models.resnet50(weights=None)
         model.fc = nn.Linear(2048, len(head), bias=False)

@@ -56,12 +56,13 @@ class TransformersCLIP(Adapter):
         transformers = require("transformers", "vlm")
         weights = read_weights(find_weights(folder, _FILES, "add the weights published with the model"))
         self.model: Any
-        self.model, self.notes = load_pretrained(
+        self.model, filled = load_pretrained(
             transformers.CLIPModel,
             _library_config(transformers.CLIPConfig, config, folder),
             weights,
             advice="use the configuration published with these weights",
         )
+        self.notes = filled.notes
         self._tokenizer = tokenizer
         text, vision = self.model.config.text_config, self.model.config.vision_config
         expected = (vision.num_channels, vision.image_size, vision.image_size)
@@ -88,7 +89,7 @@ class TransformersCLIP(Adapter):
                 "special": (self.bos_id, self.eos_id),
                 "vocabulary": tokenizer_digest(tokenizer.get_vocab(), self.content_ids),
             },
-            weights.tensors,
+            filled.tensors,
         )
 
     def image_features(self, x: Tensor) -> Tensor:
