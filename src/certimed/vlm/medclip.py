@@ -118,7 +118,7 @@ class MedCLIP(Adapter):
 
     def content_ids(self, text: str) -> list[int]:
         """See the protocol."""
-        return [int(i) for i in self._tokenizer(text, add_special_tokens=False)["input_ids"]]
+        return [int(i) for i in self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
 
     def token_embeddings(self, ids: Tensor) -> Tensor:
         """See the protocol; BERT's word embeddings, before positions, token types and normalisation."""

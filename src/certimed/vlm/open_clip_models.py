@@ -279,7 +279,7 @@ def hub_tokenizer(
     ids = special_ids(tokenizer, source, *special)
 
     def encode(text: str) -> list[int]:
-        return [int(i) for i in tokenizer(clean(text), add_special_tokens=False)["input_ids"]]
+        return [int(i) for i in tokenizer(clean(text), add_special_tokens=False, verbose=False)["input_ids"]]
 
     return encode, ids, tokenizer.get_vocab()
 

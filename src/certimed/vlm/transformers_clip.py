@@ -99,7 +99,7 @@ class TransformersCLIP(Adapter):
 
     def content_ids(self, text: str) -> list[int]:
         """See the protocol."""
-        return [int(i) for i in self._tokenizer(text, add_special_tokens=False)["input_ids"]]
+        return [int(i) for i in self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
 
     def token_embeddings(self, ids: Tensor) -> Tensor:
         """See the protocol."""
