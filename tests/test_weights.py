@@ -576,6 +576,67 @@ def test_attention_under_its_old_names_is_the_same_denoiser(tmp_path: Path) -> N
     assert load_denoiser(tmp_path).identity == today.identity
 
 
+@pytest.mark.parametrize(
+    ("file", "edit"),
+    [
+        ("scheduler/scheduler_config.json", {"beta_end": 0.03}),
+        ("scheduler/scheduler_config.json", {"beta_schedule": "squaredcos_cap_v2"}),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": 500}),
+        ("scheduler/scheduler_config.json", {"prediction_type": "sample"}),
+        ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": True}),
+        ("unet/config.json", {"norm_eps": 1e-3}),
+        ("unet/config.json", {"act_fn": "relu"}),
+        ("unet/config.json", {"freq_shift": 1}),
+        ("unet/config.json", {"sample_size": 64}),
+    ],
+)
+def test_each_setting_of_a_diffusers_folder_is_another_denoiser(
+    tmp_path: Path, file: str, edit: dict[str, Any]
+) -> None:
+    write_diffusers(tmp_path)
+    before = load_denoiser(tmp_path)
+    path = tmp_path / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | edit))
+    assert load_denoiser(tmp_path).identity != before.identity
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "edit"),
+    [
+        ("transformers", "preprocessor_config.json", {"image_mean": [0.5, 0.5, 0.5000001]}),
+        ("transformers", "preprocessor_config.json", {"resample": 2}),
+        ("transformers", "config.json", {"vision_config.hidden_act": "gelu"}),
+        ("transformers", "config.json", {"text_config.layer_norm_eps": 1e-3}),
+        ("open_clip", "open_clip_config.json", {"preprocess_cfg.interpolation": "bilinear"}),
+        ("open_clip", "open_clip_config.json", {"model_cfg.quick_gelu": True}),
+        ("biomedclip", "tokenizer_config.json", {"do_lower_case": False}),
+        ("biomedclip", "config.json", {"layer_norm_eps": 1e-3}),
+        ("medclip", "bert/config.json", {"hidden_act": "relu"}),
+        ("medclip", "swin/config.json", {"hidden_act": "relu"}),
+        ("segformer", "config.json", {"hidden_act": "relu"}),
+        ("segformer", "preprocessor_config.json", {"image_std": [0.5, 0.5, 0.5]}),
+        ("small unet", "config.json", None),
+        ("monai", "configs/inference.json", {"network_def.adn_ordering": "AND"}),
+        ("smp folder", "config.json", {"decoder_interpolation": "bilinear"}),
+    ],
+)
+def test_each_setting_of_a_model_folder_is_another_model(
+    tmp_path: Path, originals: Callable[[str], Path], name: str, file: str, edit: dict[str, Any] | None
+) -> None:
+    kind, folder = FILES[name], tmp_path / "model"
+    shutil.copytree(originals(name), folder)
+    before = kind.load(folder).identity
+    document = json.loads((folder / file).read_text())
+    for key, value in (edit or {}).items():
+        *parents, last = key.split(".")
+        place = document
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+    (folder / file).write_text(json.dumps(document, indent=1))
+    assert (kind.load(folder).identity == before) is (edit is None)
+
+
 def test_a_network_of_diffusers_in_hand_is_as_good_as_its_folder(tmp_path: Path) -> None:
     write_diffusers(tmp_path)
     loaded = load_denoiser(tmp_path)

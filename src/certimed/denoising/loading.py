@@ -14,7 +14,7 @@ from torch import nn
 
 from certimed.denoising.guided_diffusion import SCHEDULER_CONFIG, read_guided_diffusion
 from certimed.denoising.one_step import DenoiserOptions, ModuleDenoiser, OneStepDenoiser
-from certimed.denoising.schedule import NoiseSchedule
+from certimed.denoising.schedule import SCHEDULE_KEYS, NoiseSchedule
 from certimed.errors import InputError, require
 from certimed.models.sources import brief, read_json, resolve_folder
 from certimed.models.weights import Weights, find_weights, fit, read_weights
@@ -191,14 +191,21 @@ def wrap_unet(
         overlap=min(32, 4 * multiple),
         autocast=autocast,
     )
-    own = type(unet).__module__.partition(".")[0] == "diffusers"
+    known: dict[str, Any] | None = None
+    if type(unet).__module__.partition(".")[0] == "diffusers":
+        stated = {name: scheduler_config.get(name) for name in SCHEDULE_KEYS}
+        known = {
+            "unet": {name: config[name] for name in config if not name.startswith("_")},
+            # False and absent are one.
+            "schedule": {name: value for name, value in stated.items() if value is not None and value is not False},
+        }
     return OneStepDenoiser(
         unet,
         NoiseSchedule.from_config(scheduler_config),
         options,
         max_sigma,
-        configuration={name: config[name] for name in config if not name.startswith("_")} if own else None,
-        libraries=("diffusers", "safetensors") if own else None,
+        configuration=known,
+        libraries=None if known is None else ("diffusers", "safetensors"),
         notes=notes,
     )
 

@@ -105,8 +105,9 @@ class OneStepDenoiser(nn.Module):
         options: see :class:`DenoiserOptions`.
         max_sigma: largest noise level the model was trained for, in [0, 1] image units, or None where it is not known;
             :meth:`at` refuses more.
-        configuration: for adapters: what built the network, where that and its weights decide all it answers. Without
-            it the network's code is walked, and the identity not declared complete.
+        configuration: for adapters: what built network and schedule, where that and the weights decide all it answers;
+            processors round a schedule's values each in their own way. Without it the network's code is walked, and
+            the identity not declared complete.
         libraries: distributions that built the network; default: found from its classes.
         notes: what a loader had to decide, in sentences to show.
 
@@ -136,11 +137,10 @@ class OneStepDenoiser(nn.Module):
         self.libraries = tuple(libraries_of(unet) if libraries is None else libraries)
         self.notes = tuple(notes)
         self.identity_complete = configuration is not None
-        about = {"schedule": schedule, "options": self.options}
         if configuration is None:
-            self.identity = behaviour_digest(unet, about)
+            self.identity = behaviour_digest(unet, {"schedule": schedule, "options": self.options})
         else:
-            about["configuration"] = configuration
+            about = {"configuration": configuration, "options": self.options}
             self.identity = behaviour_digest(None, about, state=unet.state_dict())
 
     def with_source(self, digest: str) -> OneStepDenoiser:

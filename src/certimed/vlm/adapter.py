@@ -41,8 +41,7 @@ class Adapter(VisionLanguageModel):
         """
         self.requires_grad_(False)
         self.eval()
-        about = {**configuration, "preprocessing": self.preprocessing, "logit_scale": self.logit_scale}
-        about["context_length"] = self.context_length
+        about = {**configuration, "preprocessing": self.preprocessing, "context_length": self.context_length}
         self.identity = behaviour_digest(None, about, state=state)
 
     def preprocess(self, pixels: Tensor) -> Tensor:
