@@ -318,6 +318,13 @@ def test_averaged_weights_beside_are_named_and_can_be_asked_for(tmp_path: Path) 
         filled(tmp_path, beside, "ema")
 
 
+def test_parts_of_a_training_are_named_and_can_be_left_out(tmp_path: Path) -> None:
+    content = {"state_dict": prefixed("model._orig_mod.", STATE) | {"loss.pos_weight": torch.ones(1)}}
+    with pytest.raises(ModelError, match=r"1 unexpected \(loss.pos_weight\); .* leave them out with part='model'"):
+        filled(tmp_path, content)
+    assert torch.equal(weight(filled(tmp_path, content, "model")[0]), STATE["0.weight"])
+
+
 def test_two_networks_in_one_file_are_not_chosen_from(tmp_path: Path) -> None:
     content = {"generator": STATE, "critic": prefixed("", STATE, 2)}
     with pytest.raises(ModelError, match="but critic, generator; say which with part"):

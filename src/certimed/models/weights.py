@@ -341,6 +341,9 @@ def compare(
         for name, value in wanted.items()
         if name in found and found[name].shape != value.shape
     }
+    if unexpected and not missing and not shapes and set(unexpected) <= set(beside):
+        place = next(name for name in weights.tensors if name not in beside).partition(".")[0]
+        advice = f"if these belong to the training alone, leave them out with part={place!r}"
     refuse_misfit(weights.source, type(network).__name__, missing, unexpected, shapes, advice)
     kinds = [name for name, value in wanted.items() if name in found and not _same_kind(found[name], value)]
     if kinds:
