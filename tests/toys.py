@@ -90,6 +90,18 @@ class Shrink(nn.Module):
         return 0.5 + 0.7 * (x - 0.5)
 
 
+class Direct(nn.Module):
+    """A model whose embedding is the image itself, flat: for methods whose scores are closed forms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name, self.identity, self.device = "direct", "d" * 64, torch.device("cpu")
+        self.eval()
+
+    def encode_image(self, x: Tensor) -> Tensor:
+        return x.flatten(1)
+
+
 def noisy_copies(
     image: Tensor, sigma: float, seed: int, item: str, phase: str, n: int, *, law: str = "float32"
 ) -> Tensor:
