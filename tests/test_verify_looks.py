@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from jsonschema import Draft202012Validator
 
 from certimed.budgets import PixelLooks
 from certimed.certificates import MaskCertificate
-from certimed.errors import InputError
-from certimed.metrics import mask_scores
 from certimed.segmentation import SmoothedSegmenter
-from certimed.statistics import holm_threshold, radius_map_bonferroni
 from certimed.verification import verify
 from certimed.verification.masks import mask_faults, setting_faults
 
-SCHEMA = Path(__file__).parents[1] / "docs" / "schema" / "mask-certificate.schema.json"
 BUDGET = "pixels:60,90,200/0.02"
-
-
-from toys import threshold
 
 
 def image(space=(8, 8)) -> torch.Tensor:

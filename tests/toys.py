@@ -1,4 +1,4 @@
-"""The models that tests share, most of them with a smoothed answer that is known in closed form; and shared material."""
+"""The models that tests share, most of them known in closed form, and where the shared material lies."""
 
 from __future__ import annotations
 
@@ -124,7 +124,12 @@ SHAPE = (3, 24, 24)
 
 
 def class_certificate(
-    counts: Sequence[int] = (40, 960), *, sigma: float = 0.5, alpha: float = 1e-3, bound: str = "one-sided", **about: Any
+    counts: Sequence[int] = (40, 960),
+    *,
+    sigma: float = 0.5,
+    alpha: float = 1e-3,
+    bound: str = "one-sided",
+    **about: Any,
 ) -> ClassCertificate:
     """The certificate of a fixed number of samples; ``about`` are fields of the circumstances."""
     array, shape = np.asarray(counts), tuple(about.get("shape", SHAPE))
@@ -227,7 +232,7 @@ class TinyVLM(VisionLanguageModel):
         self.projection = weight(embedding_dim, token_dim)
         self.requires_grad_(False)
         self.eval()
-        self.identity = fingerprint(self)
+        self.identity, self.identity_complete = fingerprint(self), True
         self.image_calls = 0
         self.text_calls = 0
 

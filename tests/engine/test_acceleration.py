@@ -6,8 +6,8 @@ import functools
 
 import pytest
 import torch
-from toys import CLASS_NAMES, TinyVLM, noisy_copies
 from torch import Tensor, nn
+from toys import CLASS_NAMES, TinyVLM, noisy_copies
 
 from certimed.classification import SmoothedClassifier
 from certimed.denoising import Compose, NoiseSchedule, OneStepDenoiser
@@ -126,9 +126,7 @@ def test_noise_is_drawn_and_added_in_float32_before_any_cast() -> None:
         return x.flatten(1)[:, :2].bfloat16()
 
     image = images(1)[0]
-    SmoothedClassifier(BF16.wrap(model), 2, 0.5, noise="float32").certify(
-        image, n0=3, n=7, item_id="a", batch_size=4
-    )
+    SmoothedClassifier(BF16.wrap(model), 2, 0.5, noise="float32").certify(image, n0=3, n=7, item_id="a", batch_size=4)
     expected = noisy_copies(image, 0.5, 0, "a", "estimation", 7)
     assert all(batch.dtype == torch.float32 for batch in seen)
     assert torch.equal(torch.cat(seen[-2:]), expected)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import CLASS_NAMES, TinyVLM, class_images, counted, noisy_copies
 from torch import Tensor, nn
+from toys import CLASS_NAMES, TinyVLM, class_images, counted, noisy_copies
 
 from certimed.engine import EmbeddingCache, ModelStream, embed_copies
 from certimed.errors import InputError, ModelError
@@ -24,7 +24,9 @@ def setting() -> tuple[TinyVLM, ModelStream, Tensor]:
     return vlm, ModelStream(vlm), class_images(vlm, 1)[0][0]
 
 
-def embedded(cache: EmbeddingCache, stream: ModelStream, image: Tensor, law, key: NoiseKey, n: int, **options) -> Tensor:
+def embedded(
+    cache: EmbeddingCache, stream: ModelStream, image: Tensor, law, key: NoiseKey, n: int, **options
+) -> Tensor:
     return cache.embeddings(stream, image, law, key, n, **({"batch_size": 64} | options))
 
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from toys import CLASS_NAMES, TinyVLM, class_images
 from torch import Tensor
+from toys import CLASS_NAMES, TinyVLM, class_images
 
 from certimed.certificates import FROZEN_AT_X, ClassCertificate
 from certimed.classification import SmoothedClassifier
@@ -90,7 +90,9 @@ def test_the_published_tuning_is_broken_inside_its_radius_by_an_attack_through_t
     here, there, distance = max(broken, key=lambda pair: pair[0].certificate.radius - pair[2])
     certificate = here.certificate
     assert distance < 0.2 * certificate.radius
-    assert there.certificate.p_lower > 0.5  # unless noise of probability 0.001 was drawn, the attacked pipeline answers another class
+    assert (
+        there.certificate.p_lower > 0.5
+    )  # unless noise of probability 0.001 was drawn, the attacked pipeline answers another class
     assert certificate.scope == FROZEN_AT_X and "tuned to another prompt" in certificate.statement()
 
     # What was certified is true: with the prompt frozen at x, the attacked image keeps its class.

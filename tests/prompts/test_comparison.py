@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binom, norm
-from toys import CLASS_NAMES, Direct, Shrink, TinyVLM, brightness, class_images, grey
 from torch import Tensor, nn
+from toys import CLASS_NAMES, Direct, Shrink, TinyVLM, brightness, class_images, grey
 
 from certimed.certificates import CHOSEN_AT_X, END_TO_END, FROZEN_AT_X, certificate_from_dict
 from certimed.classification import SmoothedClassifier
@@ -210,9 +210,7 @@ def test_the_error_of_agreement_is_at_most_alpha_exactly() -> None:
     # The engine does draw such pairs: over seeds its radius exceeds the true one as often as the sum says.
     comparison = PromptComparison(Direct(), [HalfPlane("a", 0, margin), HalfPlane("b", 1, margin)], sigma)
     runs = [
-        comparison.certify_agreement(
-            torch.full((1, 1, 2), 0.5), n0=20, n=n, alpha=alpha, seed=seed, item_id="x"
-        ).radius
+        comparison.certify_agreement(torch.full((1, 1, 2), 0.5), n0=20, n=n, alpha=alpha, seed=seed, item_id="x").radius
         for seed in range(400)
     ]
     assert np.mean(np.array(runs) > 0) == pytest.approx(float(np.outer(mass, mass)[claimed > 0].sum()), abs=0.1)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import norm
-from toys import CLASS_NAMES, Direct, TinyVLM, class_images
 from torch import Tensor
 from torch.nn import functional
+from toys import CLASS_NAMES, Direct, TinyVLM, class_images
 
 from certimed.classification import SmoothedClassifier
 from certimed.errors import InputError

@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from toys import CLASS_NAMES, TinyVLM, class_images, fingerprint
 from torch import Tensor
 from torch.nn import functional
+from toys import CLASS_NAMES, TinyVLM, class_images, fingerprint
 
 from certimed.engine import ModelStream, embed_copies
 from certimed.errors import InputError

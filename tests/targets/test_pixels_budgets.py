@@ -35,7 +35,9 @@ def test_the_last_look_is_a_fixed_certificate_at_its_share_of_alpha(space, corre
     assert np.array_equal(found.mask, fixed.mask) and np.array_equal(found.agreement, fixed.agreement)
     assert found.samples.looks[-1] == (found.n, found.threshold) == fixed.samples.looks[-1]
     assert np.array_equal(found.radius_map(), fixed.radius_map())
-    assert found.alpha == 1e-3 and [look[0] for look in found.samples.looks] == [60, 90, 200][: len(found.samples.looks)]
+    assert (
+        found.alpha == 1e-3 and [look[0] for look in found.samples.looks] == [60, 90, 200][: len(found.samples.looks)]
+    )
     assert found.level == look_shares(3, 1e-3)[len(found.samples.looks) - 1]
 
 

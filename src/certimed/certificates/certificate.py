@@ -78,7 +78,12 @@ class Samples:
             raise InputError(f"budget {budget!r:.80} must be spelt {str(parse_budget(budget))!r}")
         seen = [0, *(look[0] if look else 0 for look in counts)]
         left = found.n - seen[-1]  # samples after the last look, where it was interrupted
-        if found.n0 < 1 or any(b <= a for a, b in pairwise(seen)) or left < 0 or (left and reason.kind != "interrupted"):
+        if (
+            found.n0 < 1
+            or any(b <= a for a, b in pairwise(seen))
+            or left < 0
+            or (left and reason.kind != "interrupted")
+        ):
             raise InputError(f"n0={found.n0} and n={found.n} do not belong to looks at {seen[1:]} samples")
         if not 0 <= proved_at < len(counts):
             raise InputError(f"proved_at={proved_at} is none of the {len(counts)} looks")

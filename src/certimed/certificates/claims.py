@@ -114,7 +114,9 @@ class ClassClaim:
         if not (0 <= self.p_lower <= 1 and (self.q_upper is None or 0 <= self.q_upper <= 1)):
             raise InputError(f"p_lower={self.p_lower} or q_upper={self.q_upper} is no probability")
         if not self.radius >= 0 or self.abstained != (self.radius == 0):
-            raise InputError(f"radius={self.radius} with abstained={self.abstained}: it is 0 where abstained, else above")
+            raise InputError(
+                f"radius={self.radius} with abstained={self.abstained}: it is 0 where abstained, else above"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +135,7 @@ class MaskClaim:
     """
 
     mask: NDArray[np.unsignedinteger[Any]]
-    agreement: NDArray[np.unsignedinteger[Any]]
+    agreement: NDArray[np.integer[Any]]
     threshold: int | None
     num_classes: int
     tau: float

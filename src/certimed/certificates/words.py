@@ -115,7 +115,7 @@ def stop_text(stop: Stop, n: int, n0: int) -> str:
         return f"interrupted after {n} samples"
     if stop.agreeing is not None:
         return f"{n} samples planned from {stop.agreeing} of {n0} selection samples"
-    words = [stop.kind]
+    words: list[str] = [stop.kind]
     if stop.kind == "futile" and stop.below is not None:
         words.append(f"not above reported radius {stop.below:g}")
     elif stop.kind == "answered" and stop.above is not None:
@@ -151,7 +151,8 @@ def sharing_sentences(c: Certificate[Any]) -> list[str]:
         found.append(f"One of {c.share.of} certificates from the same samples: together they fail with {total}.")
     elif c.share.why == "methods":
         found.append(
-            f"{c.share.of} methods were compared, each bounded at {level} (Bonferroni): together they fail with {total}."
+            f"{c.share.of} methods were compared, each bounded at {level} (Bonferroni): together they fail with "
+            f"{total}."
         )
     if c.about.chosen_from:
         found.append(f"Chosen at this image as the largest radius of {', '.join(c.about.chosen_from)}.")

@@ -116,7 +116,8 @@ class ClassTally:
         """int64 ``(K,)``."""
         self._finite.require()
         # A copy: on the CPU the array would share its memory with what is still being counted.
-        return self._counts.cpu().numpy().copy()
+        counts: Counts = self._counts.cpu().numpy().copy()
+        return counts
 
 
 def check_rows(scores: Tensor, classes: int) -> Tensor:

@@ -13,7 +13,7 @@ from certimed.certificates import Claim, Share
 from certimed.errors import ModelError
 from certimed.noise import NoiseLaw
 
-C = TypeVar("C", bound=Claim)
+C = TypeVar("C", bound=Claim, covariant=True)
 
 
 class Tally(Protocol):
@@ -31,11 +31,13 @@ class Target(Protocol[C]):
 
     Attributes:
         kind: name of the claim's kind in JSON.
-        num_classes: K.
     """
 
     kind: ClassVar[str]
-    num_classes: int
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
 
     def answer(self, scores: Tensor) -> Tensor:
         """The answer to each row of scores, integers ``(B, ...)``; ties go to the lowest class."""
