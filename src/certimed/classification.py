@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -15,10 +14,8 @@ from certimed.budgets import Budget, as_budget
 from certimed.certificates import END_TO_END, MODEL_INPUT, ClassCertificate
 from certimed.engine import PLAIN, Engine, Model, ModelStream, Origin, Progress, Scores, check_samples, model_device
 from certimed.noise import DEFAULT_LAW, NoiseLaw, as_law
-from certimed.statistics import predict_p_value, raised
+from certimed.statistics import p_value_more, predict_p_value
 from certimed.targets import Classes
-
-_CERTAINTY = math.nextafter(1.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -168,7 +165,7 @@ class SmoothedClassifier:
         subject = self.engine.subject(image, item_id, seed, batch_size, self.target)
         counts = self.engine.counts(subject, self.target, "prediction", n, progress)
         second, top = (int(index) for index in np.argsort(counts, kind="stable")[-2:])
-        variation = n * self.law.variation(math.prod(subject.image.shape))
-        p_value = float(raised(predict_p_value(int(counts[top]), int(counts[second])), min(variation, _CERTAINTY)))
+        p_value = float(predict_p_value(int(counts[top]), int(counts[second])))
+        p_value = float(p_value_more(p_value, n, self.law.variation(subject.image.numel())))
         as_ints = tuple(int(count) for count in counts)
         return Prediction(subject.item, top, p_value > alpha, p_value, as_ints, alpha, self.law.sigma, seed)

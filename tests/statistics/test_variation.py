@@ -17,9 +17,9 @@ from certimed.statistics import (
     class_bound,
     clopper_pearson_lower,
     clopper_pearson_upper,
-    lowered,
+    lower_less,
     minimum_count,
-    raised,
+    upper_more,
 )
 
 N, ALPHA, V = 60, 0.05, 0.03
@@ -27,9 +27,9 @@ WANTED = np.linspace(0.05, 0.95, 37)
 COUNTS = np.arange(N + 1)
 
 SIDES = {
-    "lower": (lambda k, p, v: lowered(clopper_pearson_lower(k, N, ALPHA), v) > p, +V),
-    "upper": (lambda k, p, v: raised(clopper_pearson_upper(k, N, ALPHA), v) < p, -V),
-    "tested": (lambda k, p, v: k >= (minimum_count(N, float(raised(p, v)), ALPHA) or N + 1), +V),
+    "lower": (lambda k, p, v: lower_less(clopper_pearson_lower(k, N, ALPHA), v) > p, +V),
+    "upper": (lambda k, p, v: upper_more(clopper_pearson_upper(k, N, ALPHA), v) < p, -V),
+    "tested": (lambda k, p, v: k >= (minimum_count(N, float(upper_more(p, v)), ALPHA) or N + 1), +V),
 }
 
 
@@ -71,7 +71,7 @@ PROBABILITIES = st.floats(0.0, 1.0, exclude_max=True)
 
 @given(p=PROBABILITIES, v=st.floats(0.0, 0.5))
 def test_lowered_and_raised_round_outwards_by_at_most_two_units(p: float, v: float) -> None:
-    low, high = float(lowered(p, v)), float(raised(p, v))
+    low, high = float(lower_less(p, v)), float(upper_more(p, v))
     if v == 0:
         assert low == high == p
         return
@@ -83,13 +83,13 @@ def test_lowered_and_raised_round_outwards_by_at_most_two_units(p: float, v: flo
 
 
 def test_a_certain_upper_bound_stays_certain_and_arrays_are_charged_each() -> None:
-    assert raised(1.0, 0.2) == 1.0
-    np.testing.assert_array_equal(lowered([0.7, 0.1], 0.2), [lowered(0.7, 0.2), 0.0])
-    np.testing.assert_array_equal(raised([0.7, 1.0], 0.2), [raised(0.7, 0.2), 1.0])
+    assert upper_more(1.0, 0.2) == 1.0
+    np.testing.assert_array_equal(lower_less([0.7, 0.1], 0.2), [lower_less(0.7, 0.2), 0.0])
+    np.testing.assert_array_equal(upper_more([0.7, 1.0], 0.2), [upper_more(0.7, 0.2), 1.0])
 
 
 @pytest.mark.parametrize("wrong", [-1e-9, 1.0, float("nan")])
 def test_a_variation_that_is_none_is_refused(wrong: float) -> None:
-    for call in (lowered, raised, lambda p, v: class_bound([90, 10], 0, 0.001, 1.0, variation=v)):
+    for call in (lower_less, upper_more, lambda p, v: class_bound([90, 10], 0, 0.001, 1.0, variation=v)):
         with pytest.raises(InputError, match="variation"):
             call(0.5, wrong)

@@ -42,7 +42,7 @@ from certimed.metrics import MaskScores, mask_scores
 from certimed.noise import NoiseKey, as_law, content_id
 from certimed.operators import Geometry, apply
 from certimed.runs.methods import MethodEntry, Prompting, score_methods
-from certimed.runs.record import CERTIFIED, Record
+from certimed.runs.record import CERTIFIED, Record, arrays_name
 from certimed.runs.spec import MaskTarget, RunSpec
 from certimed.segmenters import NativeSegmenter, SegmentationModel, load_segmenter
 from certimed.segmenters.native import mask_geometry
@@ -140,7 +140,7 @@ class Job(ABC):
             seed=self.spec.seed,
             item_id=image.id,
             batch_size=self.batch_size,
-            origin=Origin(image.intensity, getattr(image, "decoders", None), prepared.geometry),
+            origin=Origin(image.intensity, image.decoders, prepared.geometry),
             clean=not self.spec.masks,
             progress=progress,
         )
@@ -148,7 +148,17 @@ class Job(ABC):
         certificates = {one.label: one for result in found.values() for one in result.certificates}
         clean = {} if self.spec.masks else {name: result.clean for name, result in found.items()}
         scores = self.scores(image, prepared, found)
-        return Record(image.id, CERTIFIED, None, image.label, image.group, clean, certificates, scores, checks=checked)
+        return Record(
+            item=image.id,
+            status=CERTIFIED,
+            label=image.label,
+            group=image.group,
+            clean=clean,
+            certificates=certificates,
+            scores=scores,
+            intensity=image.intensity_record.to_json(),
+            checks=checked,
+        )
 
     def record(self, index: int, progress: Progress | None = None) -> Record:
         """The record of image number ``index``; errors of the image or the model become a failed record."""
@@ -160,17 +170,32 @@ class Job(ABC):
         return replace(found, seconds=time.perf_counter() - begin)
 
     def redraw(self, item: str) -> dict[str, Any]:
-        """The record of an image, certified again, as plain data."""
+        """The record of an image, certified again, as plain data; of masks with ``arrays`` by their place in the run.
+
+        Raises:
+            InputError: the data set holds no such image.
+        """
         place = {name: index for index, name in enumerate(self.dataset.ids)}
         if item not in place:
             raise InputError(f"the data set holds no image {item!r:.120}")
-        data: dict[str, Any] = json.loads(self.record(place[item]).to_json())
+        found = self.record(place[item])
+        data: dict[str, Any] = json.loads(found.to_json())
+        if self.spec.masks:
+            every = found.certificates.values()
+            data["arrays"] = {arrays_name(one.item, one.method, one.tau): one.claim.arrays() for one in every}
         return data
 
     def on(self, dataset: Dataset) -> Job:
         """The same job on another part of the data."""
+        return self._with(dataset=dataset)
+
+    def under(self, budget: str) -> Job:
+        """The same job under another budget."""
+        return self._with(spec=self.spec.changed(budget=budget))
+
+    def _with(self, **parts: Any) -> Job:
         other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__, dataset=dataset)
+        other.__dict__.update(self.__dict__, **parts)
         return other
 
     def manifest(self, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,6 +57,13 @@ def open_unit(name: str, values: ArrayLike) -> FloatArray:
     return array
 
 
+def unit(name: str, values: ArrayLike) -> FloatArray:
+    """Numbers from 0 to 1 (a probability, a p-value)."""
+    array = floats(name, values)
+    _require(array, (array >= 0.0) & (array <= 1.0), name, "lie between 0 and 1")
+    return array
+
+
 def positive(name: str, values: ArrayLike) -> FloatArray:
     """Finite numbers above 0 (a noise level, a radius)."""
     array = floats(name, values)
@@ -69,20 +76,6 @@ def lower_bound(p_lower: ArrayLike) -> FloatArray:
     array = floats("p_lower", p_lower)
     _require(array, (array >= 0.0) & (array < 1.0), "p_lower", "satisfy 0 <= p_lower < 1")
     return array
-
-
-def upper_bound(p_upper: ArrayLike) -> FloatArray:
-    """Upper bounds of a probability, 0 <= p <= 1."""
-    array = floats("p_upper", p_upper)
-    _require(array, (array >= 0.0) & (array <= 1.0), "p_upper", "satisfy 0 <= p_upper <= 1")
-    return array
-
-
-def variation(value: float) -> float:
-    """A difference of probabilities, 0 <= variation < 1."""
-    array = floats("variation", value)
-    _require(array, (array >= 0.0) & (array < 1.0), "variation", "satisfy 0 <= variation < 1")
-    return _scalar("variation", array)
 
 
 def scalar_open_unit(name: str, value: float) -> float:

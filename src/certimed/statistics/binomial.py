@@ -21,7 +21,6 @@ BOUND_STEP = 1e-12
 QUANTILE_MARGIN = 1e-13
 _MAX_STEPS = 40
 _TINY = float(np.finfo(np.float64).tiny)
-_BELOW_ONE = float(np.nextafter(1.0, 0.0))
 
 
 def binomial_tail(k: ArrayLike, n: ArrayLike, p: ArrayLike) -> FloatArray:
@@ -157,6 +156,32 @@ def radius_from_lower(p_lower: ArrayLike, sigma: ArrayLike) -> FloatArray:
     return np.asarray(scale * quantile, dtype=np.float64)
 
 
+def probability_for_radius(radius: ArrayLike, sigma: ArrayLike) -> FloatArray:
+    """Phi(radius / sigma), rounded up: the inverse of :func:`radius_from_lower`.
+
+    Guarantee (Cohen et al. 2019, Theorem 1): if class A has a probability above the returned one under noise
+    N(0, sigma^2 I), the smoothed prediction is A everywhere in the closed ball of this radius.
+
+    Args:
+        radius: L2 radii, finite and >= 0, any shape.
+        sigma: noise standard deviation, above 0, in the same units, broadcast against ``radius``.
+
+    Returns:
+        float64 array of the broadcast shape (0-d for scalars), from 1/2 to 1; 1 where float64 holds nothing below 1.
+
+    Raises:
+        InputError: a radius that is not finite or negative, sigma not finite and positive.
+
+    >>> print(f"{probability_for_radius(0.75, 0.5):.4f}")
+    0.9332
+    """
+    size = check.floats("radius", radius)
+    if not ((size >= 0.0) & np.isfinite(size)).all():
+        raise InputError(f"radius must be finite and at least 0, but holds {size[~(size >= 0.0)].flat[0]}")
+    p = special.ndtr(size / check.positive("sigma", sigma)) * (1.0 + TAIL_MARGIN)
+    return np.asarray(np.minimum(p, 1.0), dtype=np.float64)
+
+
 def radius_two_sided(p_lower: ArrayLike, q_upper: ArrayLike, sigma: ArrayLike) -> FloatArray:
     """Certified L2 radius sigma/2 * (Phi^-1(p_lower) - Phi^-1(q_upper)), 0 where p_lower <= q_upper, rounded down.
 
@@ -241,55 +266,6 @@ def abstains(
     [True, False]
     """
     return np.asarray(predict_p_value(k_top, k_second) > check.open_unit("alpha", alpha))
-
-
-def lowered(p_lower: ArrayLike, variation: float) -> FloatArray:
-    """A lower bound under the exact law from one under the noise that is drawn: ``p_lower - variation``, rounded down.
-
-    Guarantee: if no event's probability under the two laws differs by more than ``variation``, a probability that is at
-    least ``p_lower`` under the one is at least the result under the other.
-
-    Args:
-        p_lower: lower bounds of probabilities, 0 <= p < 1, any shape.
-        variation: 0 <= variation < 1.
-
-    Returns:
-        float64 array, at least 0; exactly ``p_lower`` where the variation is 0.
-
-    Raises:
-        InputError: an argument out of range.
-
-    >>> float(lowered(0.75, 0.25)) < 0.5
-    True
-    """
-    p, v = check.lower_bound(p_lower), check.variation(variation)
-    return np.maximum(np.nextafter(p - v, -1.0), 0.0) if v else p
-
-
-def raised(p_upper: ArrayLike, variation: float) -> FloatArray:
-    """An upper bound, or a probability that is tested, raised by ``variation`` and rounded up.
-
-    Guarantee: as for :func:`lowered`, for probabilities of at most ``p_upper``. "At most p_upper" under the exact law
-    implies "at most the result" under the noise that is drawn, so a test of the latter is one of the former.
-
-    Args:
-        p_upper: upper bounds of probabilities, 0 <= p <= 1, any shape.
-        variation: 0 <= variation < 1.
-
-    Returns:
-        float64 array; the largest number below 1 where the sum is not below 1 but ``p_upper`` is: no test of at most
-        1e9 samples rejects it, and no radius follows from it. Exactly ``p_upper`` where the variation is 0.
-
-    Raises:
-        InputError: an argument out of range.
-
-    >>> float(raised(0.5, 0.25)) > 0.75
-    True
-    """
-    p, v = check.upper_bound(p_upper), check.variation(variation)
-    if not v:
-        return p
-    return np.minimum(np.nextafter(p + v, 2.0), np.where(p < 1.0, _BELOW_ONE, 1.0))
 
 
 def _upper_tail(counts: IntArray, sizes: IntArray, p: FloatArray | np.float64) -> FloatArray:
