@@ -88,7 +88,7 @@ def test_round_trip_and_words(tmp_path) -> None:
     words = found.statement()
     assert f"Samples: {found.n} under budget {BUDGET}" in words and "alpha covers all 3 looks" in words
     assert f"n={found.n} of {BUDGET}" in repr(found) and BUDGET in found._repr_html_()
-    nothing = made(sigma=30.0)
+    nothing = made(sigma=5.0)
     assert nothing.stop.kind == "futile" and "Nothing was proved" in nothing.statement()
 
 
