@@ -14,19 +14,18 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from certimed.acceleration import Acceleration, coarsest_dtype
 from certimed.assets import asset, demo_prompts
+from certimed.budgets import Fixed
 from certimed.classification import SmoothedClassifier
-from certimed.classifiers import ClassificationModel, classifier_methods
+from certimed.classifiers import ClassificationModel
+from certimed.engine import PLAIN, Acceleration, Scores
+from certimed.engine.acceleration import coarsest_dtype
 from certimed.engine.contract import COPIES, check_one_answer, refuse_what_is_no_function, threshold_scores, unchanged
 from certimed.errors import ModelError
 from certimed.prompts import PromptComparison
-from certimed.prompts.sound import SplitSmoothedClassifier
-from certimed.runs import MaskCertifier, MaskSettings
 from certimed.segmentation import SmoothedSegmenter
 from certimed.segmenters.small_unet import SmallUNet
 from certimed.vlm import ZeroShotClassifier, load
-from tests.test_segmenters_native import picture
 
 SHAPE = (3, 16, 16)
 
@@ -131,9 +130,7 @@ def test_no_facade_certifies_them(change) -> None:
         SmoothedClassifier(model, 4, 0.5).predict(x, n=100)
     with pytest.raises(ModelError, match=r"noisy copy|when asked twice"):
         classifier = ClassificationModel(model, input_shape=SHAPE)
-        PromptComparison(classifier, classifier_methods(4, ["model"]), 0.5).run(x, n=100)
-    with pytest.raises(ModelError, match="noisy copy"):
-        SplitSmoothedClassifier(lambda _, b: model(b), 4, 0.5).certify(x, n=100)
+        PromptComparison(classifier, [Scores("model", classes=4)], 0.5).run(x, n=100)
 
 
 def test_a_wrong_certificate_is_no_longer_made() -> None:
@@ -181,7 +178,7 @@ def test_batch_normalisation_without_statistics_is_named(norm: nn.Module) -> Non
         with pytest.raises(ModelError, match=r"body\.1"):
             wrap(model)
     with pytest.raises(ModelError, match=r"body\.1"):
-        PromptComparison(ClassificationModel(model, input_shape=SHAPE), classifier_methods(4, ["model"]), 0.5)
+        PromptComparison(ClassificationModel(model, input_shape=SHAPE), [Scores("model", classes=4)], 0.5)
 
 
 def test_subclasses_and_scripted_layers_are_named_too() -> None:
@@ -268,7 +265,7 @@ def test_plain_networks_pass_and_the_record_says_what_was_done(build, precision:
     model = Acceleration(precision).wrap(seeded(build))
     smoothed = SmoothedClassifier(model, 4 if build is Cnn else 5, 0.5)
     smoothed.certify(image(), n=50, batch_size=16)
-    found = smoothed.one_answer
+    found = smoothed.engine.one_answer[PLAIN]
     assert found is not None and found.to_dict() == {
         "copies": 8,
         "passes": 44,
@@ -280,7 +277,7 @@ def test_plain_networks_pass_and_the_record_says_what_was_done(build, precision:
     }
     assert found.score_difference < found.tolerance
     smoothed.certify(image(seed=3), n=50)
-    assert smoothed.one_answer is found  # once
+    assert smoothed.engine.one_answer[PLAIN] is found  # once
 
 
 def test_near_ties_in_low_precision_pass_and_are_counted_and_the_same_flips_far_from_a_tie_do_not() -> None:
@@ -332,8 +329,8 @@ def test_a_unet_passes(precision: str) -> None:
     model = Acceleration(precision).wrap(seeded(lambda: SmallUNet(1, 2, (8, 16), 2)))
     segmenter = SmoothedSegmenter(model, 2, 0.3)
     segmenter.certify(image((1, 32, 32)), n=30, tau=0.5)
-    assert segmenter.one_answer is not None
-    assert segmenter.one_answer.near_ties <= 0.05 * segmenter.one_answer.answers
+    assert segmenter.engine.one_answer[PLAIN] is not None
+    assert segmenter.engine.one_answer[PLAIN].near_ties <= 0.05 * segmenter.engine.one_answer[PLAIN].answers
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -347,8 +344,8 @@ def test_the_demo_models_pass(precision: str) -> None:
         for sigma in (0.25, 1.0):
             smoothed = SmoothedClassifier(how.wrap(classifier), len(classifier.text_features), sigma)
             smoothed.certify(x, n0=1, n=1)
-            assert smoothed.one_answer is not None
-            assert smoothed.one_answer.score_difference < smoothed.one_answer.tolerance
+            assert smoothed.engine.one_answer[PLAIN] is not None
+            assert smoothed.engine.one_answer[PLAIN].score_difference < smoothed.engine.one_answer[PLAIN].tolerance
 
 
 def test_the_coarsest_precision_is_that_of_any_part() -> None:
@@ -394,9 +391,7 @@ def test_a_model_that_works_in_place_gets_the_certificate_of_the_pure_one(change
     wanted = SmoothedClassifier(Around(pure), 4, 0.5).certify(x, **settings)
     assert SmoothedClassifier(Around(change), 4, 0.5).certify(x, **settings).counts == wanted.counts
     for model, found in ((Around(change), []), (Around(pure), [])):
-        comparison = PromptComparison(
-            ClassificationModel(model, input_shape=SHAPE), classifier_methods(4, ["model"]), 0.5
-        )
+        comparison = PromptComparison(ClassificationModel(model, input_shape=SHAPE), [Scores("model", classes=4)], 0.5)
         found += [comparison.run(x, **settings)["model"] for _ in range(2)]
         assert [one.certificate.counts for one in found] == [wanted.counts] * 2
     assert torch.equal(x, before)
@@ -428,15 +423,14 @@ def test_a_segmenter_that_works_in_place_scores_and_certifies_as_the_pure_one() 
             x = x.sub_(0.5).div_(0.1) if self.inplace else (x - 0.5) / 0.1
             return torch.cat([-x.mean(dim=1, keepdim=True), x.mean(dim=1, keepdim=True)], dim=1)
 
-    settings = MaskSettings(0.3, n0=5, n=60, tau=0.6, alpha=0.05, seed=2)
     found = []
     for inplace in (True, False):
-        model = Bright(inplace).eval()
-        opened = picture()
-        before = opened.pixels.copy()
-        certificates, scores = MaskCertifier({"plain": model}, model, 2, settings)(opened)
-        assert np.array_equal(opened.pixels, before)
-        found.append((certificates["plain"].agreement.tolist(), {k: v.to_dict() for k, v in scores.items()}))
+        x = image()
+        before = x.clone()
+        segmenter = SmoothedSegmenter(Bright(inplace).eval(), 2, 0.3)
+        (result,) = segmenter.engine.run(x, segmenter.target, Fixed(60), n0=5, alpha=0.05, seed=2).values()
+        assert torch.equal(x, before)
+        found.append((result.certificate.agreement.tolist(), result.clean.tolist()))
     assert found[0] == found[1]
 
 
