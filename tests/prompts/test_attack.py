@@ -52,7 +52,7 @@ def attacked(vlm: TinyVLM) -> dict[str, list[Point]]:
 
 def walk(vlm: TinyVLM, method, start: Tensor, end: Tensor) -> list[Point]:
     """Certify along the line, then bisect every place where the answer changes."""
-    comparison = PromptComparison(vlm, [method], SIGMA)
+    comparison = PromptComparison(vlm, [method], SIGMA, noise="float32")
 
     def visit(t: float) -> tuple[float, Point]:
         image = torch.lerp(start, end, t)
@@ -98,7 +98,7 @@ def test_the_published_tuning_is_broken_inside_its_radius_by_an_attack_through_t
     # What was certified is true: with the prompt frozen at x, the attacked image keeps its class.
     learner = PromptLearner(vlm, CLASS_NAMES, WORDS)
     frozen = zero_shot(learner, here.image, SIGMA, item_id="patient", **RULE, batch_size=1000).classifier(vlm)
-    kept = SmoothedClassifier(frozen, 3, SIGMA).certify(there.image, **BUDGET)
+    kept = SmoothedClassifier(frozen, 3, SIGMA, noise="float32").certify(there.image, **BUDGET)
     assert kept.prediction == certificate.prediction and not kept.abstained
 
 

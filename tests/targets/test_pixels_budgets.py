@@ -21,7 +21,7 @@ def image(space: tuple[int, ...] = (8, 8)) -> torch.Tensor:
 
 
 def made(budget=BUDGET, sigma: float = 0.25, **options) -> MaskCertificate:
-    return SmoothedSegmenter(threshold, 2, sigma).certify(
+    return SmoothedSegmenter(threshold, 2, sigma, noise="float32").certify(
         image(options.pop("space", (8, 8))), budget=budget, seed=3, item_id="x", **options
     )
 
@@ -63,7 +63,7 @@ def test_n_and_budget_are_two_ways_to_say_it() -> None:
 
 
 def test_several_taus_stop_together_each_at_its_share() -> None:
-    segmenter = SmoothedSegmenter(threshold, 2, 0.25)
+    segmenter = SmoothedSegmenter(threshold, 2, 0.25, noise="float32")
     both = segmenter.certify_taus(image(), [0.6, 0.9], budget="pixels:60,200,600", seed=3, item_id="x")
     assert both[0].n == both[1].n and np.array_equal(both[0].agreement, both[1].agreement)
     for tau, one in zip((0.6, 0.9), both):
