@@ -237,7 +237,8 @@ def test_an_abstention_claims_nothing() -> None:
 def test_who_shares_alpha_and_what_was_chosen_are_fields_and_words() -> None:
     share, about = Share(0.001, 0.003, 3, "methods"), replace(CERTIFICATE.about, scope=CHOSEN_AT_X)
     one = replace(CERTIFICATE, share=share)
-    assert one.alpha == 0.001 and "3 methods were compared, each at 0.001 (Bonferroni); together they fail with 0.003" in one.statement()
+    assert one.alpha == 0.001
+    assert "3 methods were compared, each at 0.001 (Bonferroni); together they fail with 0.003" in one.statement()
     best = replace(one, about=replace(about, chosen_from=("plain", "few-shot", "pool")))
     assert best.alpha == 0.003 and "fails with probability at most 0.003" in best.statement()
     assert "chosen by looking at this very image" in best.statement()

@@ -105,7 +105,7 @@ def test_a_variation_that_is_none_is_named(wrong: float) -> None:
         lambda: p_value_more(0.5, 10, wrong),
         lambda: class_bound([90, 10], 0, 0.001, 1.0, variation=wrong),
     ):
-        with pytest.raises(InputError, match="^variation "):
+        with pytest.raises(InputError, match=r"^variation "):
             call()
 
 

@@ -422,7 +422,7 @@ class MaskCertificate(Certificate[MaskClaim]):
         return self.claim.mask
 
     @property
-    def agreement(self) -> NDArray[np.unsignedinteger[Any]]:
+    def agreement(self) -> NDArray[np.integer[Any]]:
         """How many estimation samples agree with ``mask``."""
         return self.claim.agreement
 

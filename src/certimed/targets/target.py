@@ -13,7 +13,7 @@ from certimed.certificates import Claim, Share
 from certimed.errors import ModelError
 from certimed.noise import NoiseLaw
 
-C = TypeVar("C", bound=Claim, covariant=True)
+C_co = TypeVar("C_co", bound=Claim, covariant=True)
 
 
 class Tally(Protocol):
@@ -26,7 +26,7 @@ class Tally(Protocol):
         """What was counted so far, on the CPU; ModelError if any score was not finite."""
 
 
-class Target(Protocol[C]):
+class Target(Protocol[C_co]):
     """What is certified.
 
     Attributes:
@@ -61,7 +61,7 @@ class Target(Protocol[C]):
 
     def claims(
         self, selected: Any, counts: Any, outcome: Outcome[Any], alpha: float, law: NoiseLaw
-    ) -> Sequence[tuple[C, Share, Outcome[Any]]]:
+    ) -> Sequence[tuple[C_co, Share, Outcome[Any]]]:
         """What the samples prove: the claims, each with its share of alpha and its own view of the outcome."""
 
     def batch_size(self, shape: tuple[int, ...], device: torch.device) -> int:
