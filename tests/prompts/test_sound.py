@@ -14,6 +14,7 @@ from toys import CLASS_NAMES, Direct, TinyVLM, class_images
 
 from certimed.classification import SmoothedClassifier
 from certimed.errors import InputError
+from certimed.noise import named_law
 from certimed.prompts import (
     EntropyTuner,
     LinearText,
@@ -24,7 +25,7 @@ from certimed.prompts import (
     ViewSigmas,
     split_sigmas,
 )
-from certimed.statistics import radius_from_lower
+from certimed.statistics import clopper_pearson_lower, lower_less, radius_from_lower
 from certimed.targets import Classes
 
 WORDS = "an H&E image patch of"
@@ -192,3 +193,13 @@ def test_per_sample_is_a_function_of_one_noisy_image_and_certifies_end_to_end() 
     split = comparison.certify(images[0], n0=50, n=500)["split"]
     assert split.sigma == 0.1 and ViewSigmas(*split.about.views).effective == pytest.approx(0.1, rel=1e-12)
     assert split.scope == "end-to-end" and "1/s^2 = 1/s1^2 + 1/s2^2" in split.statement()
+
+
+def test_both_views_pay_for_noise_that_is_off() -> None:
+    """A sample of two views is two draws: their distances from the exact law add up."""
+    sigma, image = 0.5, torch.full((1, 1, 2), 0.5)
+    made = two_views(WeightedMean(torch.tensor([3.0, 4.0]), -3.0, 0.3), sigma, 0.3).certify(image, n=200)["split"]
+    each = [named_law("grid", view).variation(2) for view in split_sigmas(sigma, 0.3)]
+    assert made.variation >= sum(each) > max(each) > 0
+    lower = clopper_pearson_lower(made.counts[made.prediction], 200, 1e-3)
+    assert made.p_lower == float(lower_less(lower, made.variation))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from certimed.budgets import Budget, Outcome, Session
 from certimed.certificates import Claim, Share
 from certimed.errors import ModelError
 from certimed.noise import NoiseLaw
+
+Views: TypeAlias = tuple[float, float] | None
+"""Noise levels of the views, where a sample consists of two."""
 
 C_co = TypeVar("C_co", bound=Claim, covariant=True)
 
@@ -45,7 +48,7 @@ class Target(Protocol[C_co]):
     def compared(self, scores: Tensor) -> Tensor:
         """Scores of which the highest one wins ``(B, K, ...)``, whatever the model returns."""
 
-    def check(self, shape: tuple[int, ...], budget: Budget, alpha: float, law: NoiseLaw) -> None:
+    def check(self, shape: tuple[int, ...], budget: Budget, alpha: float, law: NoiseLaw, views: Views = None) -> None:
         """Before any sampling: InputError where budget and target do not fit, or could only abstain."""
 
     def select(self, shape: tuple[int, ...], device: torch.device, n0: int) -> Tally:
@@ -55,7 +58,7 @@ class Target(Protocol[C_co]):
         """A tally of at most ``cap`` estimation samples, given what the selection samples chose."""
 
     def start(
-        self, selected: Any, shape: tuple[int, ...], budget: Budget, alpha: float, law: NoiseLaw
+        self, selected: Any, shape: tuple[int, ...], budget: Budget, alpha: float, law: NoiseLaw, views: Views = None
     ) -> Session[Any, Any]:
         """The session of one image; InputError where budget and target do not fit."""
 
