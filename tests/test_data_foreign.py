@@ -154,7 +154,10 @@ def picture(path: Path, image: MedicalImage) -> tuple[np.ndarray, float] | None:
         b"RI": imagecodecs.webp_decode,
         b"BM": imagecodecs.bmp_decode,
     }
-    values = decoders[data[:2]](data)
+    try:
+        values = decoders[data[:2]](data)
+    except Exception:
+        return None  # the other reader is stricter
     values = values[0] if values.ndim == 4 else values
     channels = image.pixels.shape[0]
     values = values[None] if values.ndim == 2 else values[..., :channels].transpose(2, 0, 1)

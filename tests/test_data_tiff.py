@@ -176,6 +176,26 @@ def test_inks_palette_and_ycbcr(tmp_path: Path) -> None:
         read_image(save(tmp_path / "e.tif", RGB8, photometric="minisblack", planarconfig="contig"))
 
 
+def test_palettes_of_later_pages(tmp_path: Path) -> None:
+    """tifffile reads the palette of a later page when it is asked for, which a closed file cannot answer."""
+    pages = [Image.fromarray(np.full((6 + 3 * (k > 1), 5), k, np.uint8)) for k in range(4)]
+    for page in pages:
+        page.putpalette([k % 256 for k in range(768)])
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    for frame, page in enumerate(pages):
+        expected = np.asarray(page.convert("RGB"))
+        np.testing.assert_array_equal(read_image(tmp_path / "a.tif", ReadOptions(frame=frame)).pixels, unit(expected))
+
+
+def test_a_header_without_a_photometric_interpretation_is_refused(tmp_path: Path) -> None:
+    data = bytearray(save(tmp_path / "a.tif", GREY8, photometric="minisblack").read_bytes())
+    at = data.index(b"\x06\x01\x03\x00\x01\x00\x00\x00")
+    data[at : at + 2] = b"\x08\x01"  # the tag becomes one that says nothing of the pixels
+    (tmp_path / "b.tif").write_bytes(data)
+    with pytest.raises(ImageError, match="does not say whether zero is black or white"):
+        read_image(tmp_path / "b.tif")
+
+
 def test_aperio_jpeg_2000_in_ycbcr_is_made_rgb(tmp_path: Path) -> None:
     imagecodecs = pytest.importorskip("imagecodecs")
     red = np.broadcast_to(np.array([76, 85, 255], np.uint8), (16, 16, 3))  # pure red in YCbCr
