@@ -21,7 +21,7 @@ _LOSSY = (6, 7, 33003, 33005, 33007, 34712, 34892, 50001, 50002, 52546)  # JPEG 
 _JPEG = (6, 7, 33007, 34892)
 _ASSOCIATED_ALPHA = 1
 _TAG_PHOTOMETRIC, _TAG_ORIENTATION, _TAG_INKS = 262, 274, 332
-_FRAMES_PER_READ = 10
+_VALUES_PER_PIXEL = 10
 # By what tag 274 says of the first stored row and column.
 UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     2: lambda a: a[:, ::-1],
@@ -206,6 +206,8 @@ def _plane(
 def _samples(series: Any, frame: int, frames: int, slide: bool, options: ReadOptions) -> tuple[NDArray[Any], str]:
     """The samples of one frame, and their axes: of the letters C, S, Y and X."""
     page, size = series.keyframe, series.keyframe.parent.filehandle.size
+    if page.size > _VALUES_PER_PIXEL * options.max_pixels:  # of all samples, and of all frames stored as one page
+        raise UnreadableError(f"its header says {page.size} values on one page, more than are read at once; split it")
     if set(page.axes) <= set("SYX") and series.axes.endswith(page.axes):
         lead = series.axes[: len(series.axes) - len(page.axes)]
         if len(series.pages) == prod(series.shape[: len(lead)]):
@@ -225,7 +227,7 @@ def _samples(series: Any, frame: int, frames: int, slide: bool, options: ReadOpt
                     raise UnreadableError("it lacks pixels: some of its strips or tiles are empty")
                 parts.append(part.asarray(maxworkers=1))
             return (np.stack(parts), "C" + page.axes) if channels >= 0 else (parts[0], page.axes)
-    if series.size > _FRAMES_PER_READ * options.max_pixels:
+    if series.size > _VALUES_PER_PIXEL * options.max_pixels:
         raise UnreadableError(f"its frames cannot be read singly and together hold {series.size} values; split it")
     values, axes = series.asarray(maxworkers=1), series.axes
     kept = [axis for axis in axes if axis in "CSYX"]
@@ -263,5 +265,5 @@ def _palette(indices: NDArray[Any], page: Any) -> tuple[NDArray[np.float32], lis
     table = table >> 8 if table.max() > 255 else table
     if indices.max() >= table.shape[1]:
         raise UnreadableError(f"its palette has {table.shape[1]} colours and its pixels name colour {indices.max()}")
-    pixels = table[:, indices].astype(np.float32) / np.float32(255)
+    pixels = table[:, indices.astype(np.intp)].astype(np.float32) / np.float32(255)
     return pixels, [step("divided", what="8-bit colour", top=255), *steps]
