@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from jsonschema import Draft202012Validator
 
 from certimed.budgets import PixelLooks
 from certimed.certificates import MaskCertificate
-from certimed.errors import InputError
-from certimed.metrics import mask_scores
 from certimed.segmentation import SmoothedSegmenter
-from certimed.statistics import holm_threshold, radius_map_bonferroni
 from certimed.verification import verify
 from certimed.verification.masks import mask_faults, setting_faults
 
-SCHEMA = Path(__file__).parents[1] / "docs" / "schema" / "mask-certificate.schema.json"
 BUDGET = "pixels:60,90,200/0.02"
-
-
-from toys import threshold
 
 
 def image(space=(8, 8)) -> torch.Tensor:
@@ -37,7 +28,7 @@ def made(budget=BUDGET, sigma=0.25, **options) -> MaskCertificate:
     )
 
 
-@pytest.mark.parametrize("options", [{}, {"sigma": 0.01}, {"sigma": 30.0}, {"correction": "bonferroni"},
+@pytest.mark.parametrize("options", [{}, {"sigma": 0.01}, {"sigma": 5.0}, {"correction": "bonferroni"},
     {"correction": "lehmann-romano", "k_fwer": 4}, {"budget": PixelLooks((70,))}, {"tau": 0.5, "sigma": 0.5},
 ])  # fmt: skip
 def test_what_the_engine_writes_is_true(tmp_path, options):

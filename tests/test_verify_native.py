@@ -99,5 +99,3 @@ def test_forged_masks_are_found(tmp_path: Path, name: str) -> None:
     text.write_text(json.dumps(data))
     faults = verify(text).faults
     assert faults and any(words in fault for _, fault in faults), faults
-
-

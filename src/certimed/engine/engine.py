@@ -181,7 +181,8 @@ class Engine:
         check_samples(n0=n0, n=budget.cap, alpha=alpha)
         subject = self.subject(image, item_id, seed, batch_size, target)
         shape, device = tuple(subject.image.shape), self.device
-        target.check(shape, budget, alpha, self.law)
+        for method in self.methods:
+            target.check(shape, budget, alpha, self.law, method.views_of)
         with torch.no_grad(), unchanged(subject.image):
             tuned = {method.name: _timed_head(method, subject) for method in self.methods}
             heads = {name: head for name, (head, _) in tuned.items()}
@@ -193,7 +194,10 @@ class Engine:
                 tallies = {method.name: target.select(shape, device, n0) for method in sharing}
                 tally(sharing, tallies, "selection", n0, 0)
                 selected |= {name: one.counts() for name, one in tallies.items()}
-            sessions = {name: target.start(one, shape, budget, alpha, self.law) for name, one in selected.items()}
+            views = {method.name: method.views_of for method in self.methods}
+            sessions = {
+                name: target.start(one, shape, budget, alpha, self.law, views[name]) for name, one in selected.items()
+            }
             counted: dict[str, Tally] = {}
             for sharing in self._sharing():
                 tallies = {m.name: target.estimate(selected[m.name], device, budget.cap) for m in sharing}
