@@ -129,7 +129,9 @@ def summarise(
         confidence=confidence,
         failed=failed,
         mean_samples=sum(c.n for c in certificates) / len(certificates),
-        stops={kind: n / len(certificates) for kind, n in Counter(c.stop.kind for c in certificates).most_common()},
+        stops={
+            stop: count / len(certificates) for stop, count in Counter(c.stop.kind for c in certificates).most_common()
+        },
     )
 
 

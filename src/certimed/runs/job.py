@@ -139,7 +139,7 @@ class Job(ABC):
             seed=self.spec.seed,
             item_id=image.id,
             batch_size=self.batch_size,
-            origin=Origin(image.intensity, getattr(image, "decoders", None), prepared.geometry),
+            origin=Origin(image.intensity, image.decoders, prepared.geometry),
             clean=not self.spec.masks,
             progress=progress,
         )
@@ -147,7 +147,17 @@ class Job(ABC):
         certificates = {one.label: one for result in found.values() for one in result.certificates}
         clean = {} if self.spec.masks else {name: result.clean for name, result in found.items()}
         scores = self.scores(image, prepared, found)
-        return Record(image.id, CERTIFIED, None, image.label, image.group, clean, certificates, scores, checks=checked)
+        return Record(
+            item=image.id,
+            status=CERTIFIED,
+            label=image.label,
+            group=image.group,
+            clean=clean,
+            certificates=certificates,
+            scores=scores,
+            intensity=image.intensity_record.to_json(),
+            checks=checked,
+        )
 
     def record(self, index: int, progress: Progress | None = None) -> Record:
         """The record of image number ``index``; errors of the image or the model become a failed record."""
@@ -169,8 +179,15 @@ class Job(ABC):
 
     def on(self, dataset: Dataset) -> Job:
         """The same job on another part of the data."""
+        return self._with(dataset=dataset)
+
+    def under(self, budget: str) -> Job:
+        """The same job under another budget."""
+        return self._with(spec=self.spec.changed(budget=budget))
+
+    def _with(self, **parts: Any) -> Job:
         other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__, dataset=dataset)
+        other.__dict__.update(self.__dict__, **parts)
         return other
 
     def manifest(self, data: Mapping[str, Any]) -> dict[str, Any]:

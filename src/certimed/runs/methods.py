@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from certimed.certificates import END_TO_END
@@ -45,7 +45,7 @@ class Prompting:
     names: tuple[str, ...] = (PLAIN,)
     few_shot: Prompt | None = None
     pool: Prompt | None = None
-    tuning: Tuning = Tuning()
+    tuning: Tuning = field(default_factory=Tuning)
 
     @classmethod
     def read(cls, entries: Sequence[str], tuning: Tuning) -> Prompting:

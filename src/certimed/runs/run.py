@@ -1,4 +1,4 @@
-"""Run a request: certify every image of a data set into a run folder, here or by workers, and go on where it stopped."""
+"""Run a request: certify every image into a run folder, here or by workers, and go on where it stopped."""
 
 from __future__ import annotations
 
