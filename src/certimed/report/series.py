@@ -22,6 +22,8 @@ from certimed.certificates import (
     MaskCertificate,
     certificate_from_dict,
 )
+from certimed.data import IntensityReport
+from certimed.data.records import Intensity
 from certimed.errors import InputError
 from certimed.metrics import (
     PUBLISHED_RADII,
@@ -170,6 +172,15 @@ class Series(Generic[C]):
     def scores(self) -> tuple[MaskScores, ...]:
         """Scores of masks against the truth, one an image; empty where an image has none."""
         return _all(record.scores.get(self.label) for record in self.records) or ()
+
+    @property
+    def intensities(self) -> IntensityReport:
+        """How the images were placed in [0, 1], as recorded; InputError for a record this version does not know."""
+        report = IntensityReport()
+        for record in self.records:
+            if record.intensity is not None:
+                report.add(record.item, Intensity.from_json(record.intensity))
+        return report
 
     def class_name(self, index: int) -> str:
         """Name of a class; its number where the manifest names none."""
