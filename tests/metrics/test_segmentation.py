@@ -7,10 +7,10 @@ import json
 
 import numpy as np
 import pytest
+from certimed.certificates.mask import MaskCertificate
 from scipy import stats
 
 from certimed.certificates import collect_provenance
-from certimed.certificates.mask import MaskCertificate
 from certimed.errors import InputError
 from certimed.metrics import segmentation as metrics
 from certimed.metrics.intervals import mean_interval

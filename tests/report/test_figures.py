@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from certimed.report.results import class_series, panels
 from PIL import Image
 from test_certificates_native import mask_certificate
 from tiny_runs import Certify, full_run, manifest, open_images, write_images
@@ -21,7 +22,6 @@ from certimed.errors import InputError
 from certimed.report.curves import AccuracyCurve, accuracy_figure, share_figure
 from certimed.report.journal import save, width_in_mm
 from certimed.report.panels import MaskExample, mask_figure
-from certimed.report.results import class_series, panels
 from certimed.runs import RunFolder
 
 pytest.importorskip("matplotlib")

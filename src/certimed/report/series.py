@@ -50,7 +50,6 @@ MARK_WORDS = {
 }
 
 C = TypeVar("C", bound=Certificate[Any])
-V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -250,7 +249,9 @@ class Series(Generic[C]):
                 return Curve(found.certified_share)
             low, high = zip(*found.intervals)
             return Curve(found.certified_accuracy, low, high)
-        columns = [with_failed((one.share(np.nextafter(r, np.inf)) for one in self.profiles), self.failed) for r in radii]
+        columns = [
+            with_failed((one.share(np.nextafter(r, np.inf)) for one in self.profiles), self.failed) for r in radii
+        ]
         means = [mean_interval(column, self.groups, confidence=confidence) for column in columns]
         values = tuple(mean.mean for mean in means)
         if any(np.isnan(mean.low) for mean in means):
@@ -361,9 +362,7 @@ def series_of(
     return found
 
 
-def panels(
-    series: Sequence[Series[C]], by: str, value: Callable[[Series[C]], V] = lambda one: one
-) -> dict[str, dict[str, V]]:  # type: ignore[assignment]
+def panels(series: Sequence[Series[C]], by: str) -> dict[str, dict[str, Series[C]]]:
     """Sort series into panels: one a sigma, a method or a run; series are named by what tells them apart.
 
     Raises:
@@ -380,9 +379,7 @@ def panels(
     for one in series:
         found.setdefault(keys[by](one), []).append(one)
     others = [keys[name] for name in ("method", "sigma", "run") if name != by]
-    return {
-        title: {name: value(one) for name, one in zip(_told_apart(own, others), own)} for title, own in found.items()
-    }
+    return {title: dict(zip(_told_apart(own, others), own)) for title, own in found.items()}
 
 
 def titles(series: Sequence[Series[Any]]) -> list[str]:

@@ -94,7 +94,7 @@ class MaskReader:
     ) -> None:
         empty = next((scores.empty for scores in record.scores.values()), "one")
         channels, height, width = first.shape
-        drawn = {"height": height, "width": width, "channels": channels, "maps": maps, "empty": empty}
+        drawn: dict[str, Any] = {"height": height, "width": width, "channels": channels, "maps": maps, "empty": empty}
         if pixels is not None:
             drawn["base"] = base_picture(pixels)
         if truth is not None:
