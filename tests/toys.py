@@ -26,7 +26,7 @@ from certimed.certificates import (
     collect_provenance,
 )
 from certimed.errors import ModelError
-from certimed.noise import NoiseKey, as_law
+from certimed.noise import NoiseKey, Placement, as_law
 from certimed.targets import Classes, Pixels
 from certimed.vlm.protocol import Tokens, VisionLanguageModel
 
@@ -112,13 +112,23 @@ SHAPE = (3, 24, 24)
 
 
 def class_certificate(
-    counts: Sequence[int] = (40, 960), *, sigma: float = 0.5, alpha: float = 1e-3, bound: str = "one-sided", **about: Any
+    counts: Sequence[int] = (40, 960),
+    selection: Sequence[int] | None = None,
+    *,
+    sigma: float = 0.5,
+    alpha: float = 1e-3,
+    bound: str = "one-sided",
+    **about: Any,
 ) -> ClassCertificate:
-    """The certificate of a fixed number of samples; ``about`` are fields of the circumstances."""
+    """The certificate of a fixed number of samples, selected by ``selection`` (default: the same counts).
+
+    ``about`` are fields of the circumstances.
+    """
+    first = np.asarray(counts if selection is None else selection)
     array, shape = np.asarray(counts), tuple(about.get("shape", SHAPE))
     target, budget, law = Classes(len(array), bound), Fixed(int(array.sum())), as_law("float32", sigma)
-    session = target.start(array, shape, budget, alpha, law)
-    return _certificate(target, session, array, array, budget, int(array.sum()), alpha, law, about)
+    session = target.start(first, shape, budget, alpha, law)
+    return _certificate(target, session, first, array, budget, int(first.sum()), alpha, law, about)
 
 
 def mask_certificate(
@@ -147,7 +157,8 @@ def _certificate(
 ) -> Any:
     provenance = collect_provenance("cpu", model="ab" * 32, intensity="8 bit, divided by 255")
     known = {"item": "a.png", "method": "plain", "seed": 0, "shape": SHAPE, "space": MODEL_INPUT, "scope": END_TO_END}
-    circumstances = Circumstances(**{**known, "provenance": provenance, **about})
+    placed = Placement(True, 0.0, 0.0)
+    circumstances = Circumstances(**{**known, "provenance": provenance, "placement": placed, **about})
     ((claim, share, outcome),) = target.claims(selected, counts, session.finish(counts), alpha, law)
     samples = Samples(n0, outcome.n, str(budget), outcome.looks, outcome.proved_at, outcome.stop)
     return certificate_of(claim, law=law, samples=samples, share=share, about=circumstances)
