@@ -17,9 +17,10 @@ pytest.importorskip("matplotlib")
 
 
 def shown(cell: Any) -> list[str]:
-    """What a person sees of a cell's outputs: kinds of rich output, and printed text."""
+    """What a person sees of a cell's outputs: kinds of rich output, and printed text, in how many pieces it came."""
     outputs = [one for one in cell.outputs if one.get("name") != "stderr"]
-    return [one["output_type"] if "data" in one else one["text"] for one in outputs]
+    printed = "".join(one["text"] for one in outputs if "data" not in one)
+    return [one["output_type"] for one in outputs if "data" in one] + [printed] * bool(printed)
 
 
 def test_the_stored_notebook_is_light_and_names_no_machine() -> None:
