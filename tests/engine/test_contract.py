@@ -486,7 +486,7 @@ def test_a_segmenter_that_works_in_place_scores_and_certifies_as_the_pure_one(tm
             return torch.cat([-x.mean(dim=1, keepdim=True), x.mean(dim=1, keepdim=True)], dim=1)
 
     np.savez(
-        tmp_path / "one.npz", images=image((1, 12, 10), 7).numpy()[:, 0][None], masks=np.zeros((1, 12, 10), np.uint8)
+        tmp_path / "one.npz", images=image((1, 12, 10), 7).numpy()[0][None], masks=np.zeros((1, 12, 10), np.uint8)
     )
     found = []
     for inplace in (True, False):
@@ -494,6 +494,7 @@ def test_a_segmenter_that_works_in_place_scores_and_certifies_as_the_pure_one(tm
         model = SegmentationModel(Bright(inplace), num_classes=2, output="logits", name="bright")
         monkeypatch.setattr("certimed.runs.job.load_segmenter", lambda *args, model=model, **settings: model)
         record = spec.load().record(0)
+        assert record.reason is None
         found.append((record.certificates["plain"].agreement.tolist(), record.scores["plain"].to_dict()))
     assert found[0] == found[1]
 
