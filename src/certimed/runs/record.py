@@ -53,9 +53,11 @@ class Record:
     checks: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @classmethod
-    def failed(cls, item: str, reason: str, *, group: str | None = None, seconds: float = 0.0) -> Record:
-        """The record of an image without certificates."""
-        return cls(item, FAILED, reason, group=group, seconds=seconds)
+    def failed(
+        cls, item: str, reason: str, *, label: int | None = None, group: str | None = None, seconds: float = 0.0
+    ) -> Record:
+        """The record of an image without certificates; its label is kept, as it counts as wrong for its class."""
+        return cls(item, FAILED, reason, label, group, seconds=seconds)
 
     def write_arrays(self, folder: Path) -> None:
         """Write the arrays of every certificate that has some; must come before the line is appended."""

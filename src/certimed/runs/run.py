@@ -165,8 +165,13 @@ def _here(work: Job, todo: list[int], watch: Watcher) -> Iterator[Record]:
 
 
 def _by_workers(crew: Executor, spec: RunSpec, part: Dataset, todo: list[int], allow_code: bool) -> Iterator[Record]:
-    for item, result in crew.run(Worker(spec, allow_code), [part.ids[index] for index in todo]):
-        yield Record.failed(item, result.reason) if isinstance(result, Lost) else result
+    known = {part.items[index].id: part.items[index] for index in todo}
+    for item, result in crew.run(Worker(spec, allow_code), list(known)):
+        if isinstance(result, Lost):
+            about = known[item]
+            yield Record.failed(item, result.reason, label=about.label, group=about.group)
+        else:
+            yield result
 
 
 class Worker:

@@ -13,17 +13,19 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from report_runs import HOSTILE_CLASSES, HOSTILE_FILE, class_images, class_run, mask_images, mask_run
-from typer.testing import CliRunner
 
-from certimed.cli.app import app
+import certimed
 from certimed.data import open_dataset
 from certimed.errors import InputError
+from certimed.integrity import write_whole
 from certimed.metrics import count_pixels, overlap_scores, summarise
-from certimed.metrics.segmentation import DICE_LOW
+from certimed.metrics.segmentation import DICE_LOW, FOREGROUND
 from certimed.report.html.charts import nice_ticks
-from certimed.report.html.masks import Layers, RadiusProfile, foreground
 from certimed.report.html.numbers import down, embedded_json, percent, plain, up
 from certimed.report.html.pictures import pixels_to_flip, worked_picture
+from certimed.report.profiles import Layers, RadiusProfile, foreground
+from certimed.report.series import series
+from certimed.report.tables import per_cent, span_text
 from certimed.runs import CERTIFIED, RunFolder
 
 pytest.importorskip("jinja2", reason="jinja2 is not installed (extra: report)")
@@ -34,7 +36,7 @@ from certimed.report.html import write_report
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     class_images(folder / "labels", 12, broken=5, hostile=True)
-    class_run(folder / "labels", folder / "a")
+    class_run(folder / "labels", folder / "a", names=HOSTILE_CLASSES)
     class_run(folder / "labels", folder / "b", names=HOSTILE_CLASSES, sigma=0.5)
     mask_images(folder / "scans", 4)
     mask_run(folder / "scans", folder / "m")
@@ -43,7 +45,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(place):
-    write_report([place / "a", place / "b", place / "m"], place / "all.html")
+    write_report([place / "a", place / "b", place / "m"], place / "all.html", verify=False)
     return (place / "all.html").read_text(encoding="utf-8")
 
 
@@ -69,6 +71,9 @@ def test_bounds_are_rounded_outwards():
 
 def test_only_all_is_a_hundred_percent():
     assert [percent(share) for share in (0, 0.004, 0.5, 0.996, 1)] == ["0 %", "< 1 %", "50 %", "> 99 %", "100 %"]
+    assert [percent(share, side="lower") for share in (0.004, 0.296, 0.3, 0.996, 1)] == [
+        "0 %", "29 %", "30 %", "99 %", "100 %"
+    ]  # fmt: skip
 
 
 def test_json_in_the_page_cannot_end_its_element():
@@ -107,7 +112,7 @@ def test_pixels_that_flip_stay_below_the_radius():
 def test_the_slider_s_numbers_are_those_of_the_metrics_at_every_radius(place):
     scans = open_dataset(place / "scans")
     where = {item: index for index, item in enumerate(scans.ids)}
-    for record in RunFolder.open(place / "m").mask_records():
+    for record in records(place, "m"):
         for certificate in record.certificates.values():
             truth, radii = scans.load(where[record.item]).mask, certificate.radius_map()
             layers = Layers.of(certificate)
@@ -124,9 +129,9 @@ def test_the_slider_s_numbers_are_those_of_the_metrics_at_every_radius(place):
 def test_the_page_holds_exact_ranks_and_radii(place, page):
     viewer = data(page, "viewer-data")["runs"][0]
     found = {entry["name"]: entry for entry in viewer["images"]}
-    for record in RunFolder.open(place / "m").mask_records():
+    for record in RunFolder.open(place / "m").records():
         if record.status != CERTIFIED:
-            assert viewer["failed"][0]["name"] == record.item
+            assert viewer["failed"] == 1
             continue
         entry = found[record.item]
         shape = (entry["layers"]["height"], entry["layers"]["width"])
@@ -136,7 +141,7 @@ def test_the_page_holds_exact_ranks_and_radii(place, page):
             assert np.array_equal(np.array([0.0, *packed["radii"]])[ranks], certificate.radius_map())
             assert np.array_equal(unpacked(packed["mask"], "<u2", shape), certificate.mask)
             assert entry["series"][one["key"]]["share"] == certificate.share_certified
-        low = foreground(np.array(record.scores["plain"].per_class[DICE_LOW]))
+        low = foreground(np.array(record.scores["plain, tau 0.6"].per_class[DICE_LOW]))
         assert entry["series"][viewer["series"][0]["key"]]["low"] == low
 
 
@@ -147,7 +152,7 @@ def test_the_gallery_holds_every_image_with_its_certificate(place, page):
     certified = records(place, "a")
     assert names == [record.item for record in certified] + ["light/00005.png"]
     for row, record in zip(one["rows"], certified):
-        certificate = record.certificates["none"]
+        certificate = record.certificates["plain"]
         assert (row["radius"], row["prediction"], row["n"]) == (
             certificate.radius, certificate.prediction, certificate.n
         )  # fmt: skip
@@ -159,14 +164,70 @@ def test_the_gallery_holds_every_image_with_its_certificate(place, page):
 
 def test_shares_on_the_page_count_failed_images_as_not_certified(place, page):
     certified = records(place, "a")
-    certificates, labels = [r.certificates["none"] for r in certified], [r.label for r in certified]
+    certificates, labels = [r.certificates["plain"] for r in certified], [r.label for r in certified]
     wanted = summarise(certificates, labels, radii=[0.0], failed=1)
-    block = page[page.index('aria-labelledby="values-h"') :]
-    row = block[block.index("<bdi>a</bdi>") : block.index("<bdi>b</bdi>")]
-    low, high = wanted.intervals[0]
+    block = page[page.index('id="values"') :]
+    row = block[block.index("<bdi>plain</bdi>") :]
+    (low, high), share = wanted.intervals[0], wanted.certified_accuracy[0]
     assert wanted.images == 12
-    assert f"{percent(wanted.certified_accuracy[0])}<br>" in row
-    assert f"{100 * low:.0f}–{100 * high:.0f}" in row
+    assert f'{per_cent(share, side="lower")}<br><span class="quiet">{span_text(low, high)}</span>' in row[:1500]
+    assert "1 image failed and counts as wrong" in block
+
+
+def test_a_failed_image_counts_in_the_denominator_of_its_class(place):
+    (one,) = series([place / "a"])
+    assert [record.label for record in one.failures] == [1]
+    dark, light = one.per_class([0.0])
+    assert (dark["images"], dark["failed"], light["images"], light["failed"]) == (6, 0, 6, 1)
+    right = sum(
+        not c.abstained and c.prediction == y == 1 for c, y in zip(one.certificates, one.labels)
+    )  # fmt: skip
+    assert light["certified at 0"] == pytest.approx(right / 6)
+
+
+def test_a_failed_mask_has_dice_0_on_the_page_and_in_every_table(place):
+    low, tall = (one.dice()[FOREGROUND, DICE_LOW] for one in series([place / "m"]))
+    for one, found in zip(series([place / "m"]), (low, tall)):
+        own = [foreground(np.array(scores.per_class[DICE_LOW])) for scores in one.scores]
+        assert found.images == 4 and found.mean == pytest.approx(sum(own) / 4)
+
+
+def test_the_sentence_of_a_run_says_first_what_is_guaranteed_of_the_foreground(page):
+    summary = page[page.index('id="summary"') : page.index('id="meaning"')]
+    sentence = re.search(r"Plain, tau 0.75, at radius .*?\.</?", summary.replace("\n", " ")).group(0)
+    assert sentence.index("Dice of the foreground is guaranteed") < sentence.index("answered as foreground")
+    assert sentence.index("answered as foreground") < sentence.index("of all pixels")
+
+
+def test_no_sentence_of_the_page_rounds_a_failure_probability_away(page):
+    text = re.sub(r"<script.*?</script>", "", page, flags=re.S)
+    text += "".join(re.findall(r"<script>(.*?)</script>", page, re.S))
+    for word in ("robability at least", "no attack", "some attack", "one pixel from black", "99.9 %"):
+        assert word not in text, word
+    assert "fails with probability at most 0.1 % (1 in 1,000)" in " ".join(text.split())
+
+
+def test_more_copies_are_judged_by_the_bound_in_use(place, tmp_path):
+    class_run(place / "labels", tmp_path / "two", bound="two-sided")
+    for run, words in (("a", "no more than half of the noisy copies"), ("two", "no more noisy copies than another")):
+        folder = place / run if run == "a" else tmp_path / run
+        write_report([folder], tmp_path / "x.html", verify=False)
+        text = (tmp_path / "x.html").read_text()
+        assert words in text and "more copies are not expected to help" in " ".join(text.split())
+
+
+def test_a_read_only_place_is_one_sentence(place, tmp_path, monkeypatch):
+    def refuse(self, *_, **__):
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.open", refuse)
+        patch.setattr("pathlib.Path.unlink", refuse)
+        with pytest.raises(InputError, match="cannot be written"):
+            write_whole(tmp_path / "x.html", lambda stream: stream.write("x"))
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="cannot be written"):
+        write_report([place / "a"], tmp_path / "folder", verify=False)
 
 
 def test_hostile_names_are_text(page):
@@ -191,18 +252,28 @@ def test_the_page_fetches_nothing_and_runs_only_its_own_scripts(page):
 
 
 def test_what_is_proved_what_is_not_and_how_to_check_it_stand_on_the_page(place, page):
-    for text in ("Euclidean length, L2", "Stable is not correct", "at least 99.9 %", "certimed verify RUN"):
+    for text in (
+        "Euclidean length, L2",
+        "Stable is not correct",
+        "fails with probability at most",
+        "certimed verify RUN",
+    ):
         assert text in page
     assert all(RunFolder.open(place / run).digest() in page for run in "abm")
-    assert "recomputed from their counts and are true" in page
+    assert "All seals hold" in page
     assert "light/00005.png" in page and "3.png cannot be read" in page
+
+
+def test_the_page_says_that_every_statement_was_recomputed(place, tmp_path):
+    write_report([place / "a"], tmp_path / "x.html")
+    assert "recomputed from their counts and are true" in (tmp_path / "x.html").read_text()
 
 
 def test_a_run_that_was_changed_raises_the_alarm(place):
     forged = shutil.copytree(place / "a", place / "forged")
     lines = (forged / "certificates.jsonl").read_text().splitlines(keepends=True)
     found = next(i for i, line in enumerate(lines) if '"abstained": false' in line)
-    lines[found] = re.sub(r'"radius": 0\.', '"radius": 1.', lines[found])
+    lines[found] = re.sub(r'"p_lower": 0\.\d+', '"p_lower": 0.9999', lines[found])
     (forged / "certificates.jsonl").write_text("".join(lines))
     for verify in (True, False):
         report = write_report([forged], place / "forged.html", verify=verify)
@@ -246,7 +317,7 @@ def test_runs_without_labels_and_truth_say_so(place, tmp_path):
     mask_run(tmp_path / "bare", tmp_path / "n")
     report = write_report([tmp_path / "u", tmp_path / "n"], tmp_path / "bare.html", verify=False)
     page = (tmp_path / "bare.html").read_text(encoding="utf-8")
-    assert report.notes == () and report.pictures == 6 + 3
+    assert report.notes == () and report.pictures == 6 + 3, report.notes
     assert "These runs have no labels" in page and "Class by class" not in page
     assert "pixels certified (mean), %" in page and "Dice, clean" not in page
     assert {row["outcome"] for row in data(page, "gallery-data")["series"][0]["rows"]} <= {
@@ -274,25 +345,21 @@ def test_one_method_a_run_is_compared_in_one_panel(page):
 def test_what_cannot_be_reported_is_one_sentence(place, tmp_path):
     with pytest.raises(InputError, match="at least one run"):
         write_report([], tmp_path / "x.html")
-    with pytest.raises(InputError, match="given twice"):
+    with pytest.raises(InputError, match="named twice"):
         write_report([place / "a", place / "." / "a"], tmp_path / "x.html")
-    with pytest.raises(InputError, match="no run folder"):
+    with pytest.raises(InputError, match="is not a run folder"):
         write_report([place], tmp_path / "x.html")
     with pytest.raises(InputError, match="cannot be written"):
         write_report([place / "a"], tmp_path / "no" / "x.html", verify=False)
 
 
-def test_the_command_writes_beside_the_run(place):
-    done = CliRunner().invoke(app, ["report", str(place / "m"), "--no-verify"])
-    assert done.exit_code == 0, done.output
-    assert "4 images, 3 with a picture" in done.output
+def test_a_run_writes_its_page_beside_itself(place):
+    certimed.load_run(place / "m").report()
     assert (place / "m" / "report.html").read_text().startswith("<!DOCTYPE html>")
-    bad = CliRunner().invoke(app, ["report", str(place / "scans")])
-    assert bad.exit_code == 2
 
 
 def test_the_lowest_dice_over_radii_never_rises(place):
-    for record in RunFolder.open(place / "m").mask_records():
+    for record in records(place, "m"):
         for name, certificate in record.certificates.items():
             profile = RadiusProfile(Layers.of(certificate), certificate.mask, certificate.mask, 3)
             lows = [overlap_scores(profile.counts(radius))[DICE_LOW] for radius in profile.radii]

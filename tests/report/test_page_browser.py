@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from report_runs import HOSTILE_CLASSES, HOSTILE_FILE, class_images, class_run, mask_images, mask_run
 
+from certimed.certificates import shown
 from certimed.data import open_dataset
 from certimed.metrics import count_pixels, overlap_scores
 from certimed.metrics.segmentation import DICE_HIGH, DICE_LOW
-from certimed.report.html.masks import foreground
-from certimed.report.html.numbers import down, up
+from certimed.report.html.numbers import down, percent, up
+from certimed.report.profiles import foreground
 from certimed.runs import CERTIFIED, RunFolder
 
 pytest.importorskip("jinja2", reason="jinja2 is not installed (extra: report)")
@@ -24,7 +25,7 @@ from certimed.report.html import write_report  # noqa: E402
 
 expect = playwright.expect
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-AXE = Path(os.environ.get("CERTIMED_AXE", Path(__file__).parent.parent / "node_modules/axe-core/axe.min.js"))
+AXE = Path(os.environ.get("CERTIMED_AXE", Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"))
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (make test-browser)"),
@@ -36,7 +37,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     class_images(folder / "labels", 60, broken=5, hostile=True)
     class_run(folder / "labels", folder / "a", names=HOSTILE_CLASSES)
-    class_run(folder / "labels", folder / "b", sigma=0.5)
+    class_run(folder / "labels", folder / "b", names=HOSTILE_CLASSES, sigma=0.5)
     mask_images(folder / "scans", 4)
     mask_run(folder / "scans", folder / "m", ("dark", *HOSTILE_CLASSES))
     write_report([folder / "a", folder / "b", folder / "m"], folder / "report.html", verify=False)
@@ -84,9 +85,9 @@ def test_the_slider_shows_python_s_numbers_at_five_radii(place, show):
     page = show(place / "report.html")
     scans = open_dataset(place / "scans")
     where = {item: index for index, item in enumerate(scans.ids)}
-    done = [r for r in RunFolder.open(place / "m").mask_records() if r.status == CERTIFIED]
+    done = [r for r in RunFolder.open(place / "m").records() if r.status == CERTIFIED]
     assert drawn(page)["share"]
-    for number, (method, record) in enumerate([("plain", done[0]), ("denoised", done[1])]):
+    for number, (method, record) in enumerate([("plain, tau 0.6", done[0]), ("plain, tau 0.75", done[1])]):
         page.select_option("#v-series", index=number)
         page.select_option("#v-image", index=done.index(record))
         certificate, truth = record.certificates[method], scans.load(where[record.item]).mask
@@ -102,11 +103,25 @@ def test_the_slider_shows_python_s_numbers_at_five_radii(place, show):
             share = float(np.mean(radii >= radius))
             assert [float(seen[name]) for name in ("radius", "share", "low", "high")] == [radius, share, low, high]
             assert page.inner_text("#v-value") == down(radius)
-            assert page.inner_text("#v-share") == f"{down(100 * share, 1)} %"
+            assert page.inner_text("#v-share") == percent(share, 1, "lower")
             assert page.inner_text("#v-dice") == f"{down(low)} – {up(high)}"
             cells = page.locator("#v-table tbody td").all_inner_texts()
             assert cells[0::2] == [down(value) for value in scores[DICE_LOW]]
             assert cells[1::2] == [up(value) for value in scores[DICE_HIGH]]
+
+
+def test_the_script_rounds_as_python_does(place, show):
+    page = show(place / "report.html")
+    generator = np.random.default_rng(0)
+    values = [*generator.random(500).tolist(), *(10.0 ** generator.uniform(-9, 4, 500)).tolist()]
+    values += [0.0, 1.0, 0.29, 0.3, 1e-7, 0.07, 0.57, 1.005, 123.0, 5e-324]
+    for side in ("lower", "upper"):
+        for places, scale in ((0, 100), (1, 100), (3, 1), (4, 1)):
+            found = page.evaluate(
+                "([all, side, places, scale]) => all.map((value) => shown(value, side, places, scale))",
+                [values, side, places, scale],
+            )
+            assert found == [shown(value, side, places=places, scale=scale) for value in values]
 
 
 def test_the_slider_works_by_keyboard_and_repaints(place, show):
@@ -130,7 +145,7 @@ def test_the_slider_works_by_keyboard_and_repaints(place, show):
 def test_gallery_filters_and_sorting(place, show):
     page = show(place / "report.html")
     done = [r for r in RunFolder.open(place / "a").records() if r.status == CERTIFIED]
-    certificates = [record.certificates["none"] for record in done]
+    certificates = [record.certificates["plain"] for record in done]
     count = page.locator("#gallery-count")
     assert count.inner_text() == "60 of 60 images"
     assert page.locator("#gallery li").count() == 48
@@ -198,7 +213,7 @@ def test_switches_of_the_charts(place, show):
     assert page.locator(".perclass:visible").count() == 1
 
 
-@pytest.mark.parametrize("width", [400, 700, 1280])
+@pytest.mark.parametrize("width", [400, 768, 1280])
 def test_nothing_sticks_out(place, show, width):
     page = show(place / "report.html", width=width)
     drawn(page)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
+from toys import mask_certificate
 
-from certimed.certificates import collect_provenance
-from certimed.certificates.mask import MaskCertificate
 from certimed.errors import InputError
 from certimed.metrics import segmentation as metrics
 from certimed.metrics.intervals import mean_interval
@@ -26,14 +26,11 @@ def brute_overlap(prediction, truth, index, empty):
     return 2 * both / (len(predicted) + len(true)), both / len(predicted | true)
 
 
-def certified_mask(mask, certified, classes, **changes):
+def certified_mask(mask, certified, classes):
     mask, certified = np.asarray(mask), np.asarray(certified)
-    settings = {"correction": "holm", "k_fwer": 1, "alpha": 1e-3} | changes
-    return MaskCertificate(
-        item="x", mask=mask, agreement=np.where(certified, 100, 50), threshold=97, num_classes=classes, n0=10, n=100,
-        tau=0.75, sigma=0.25, radius=0.16, seed=0, shape=(1, *mask.shape),
-        provenance=collect_provenance("cpu"), **settings,
-    )  # fmt: skip
+    found = mask_certificate(mask.shape, num_classes=classes)
+    claim = replace(found.claim, mask=mask, agreement=np.where(certified, 100, 50), threshold=97)
+    return replace(found, claim=claim)
 
 
 @pytest.mark.parametrize("empty", ["one", "zero"])
@@ -113,14 +110,13 @@ def test_ignored_pixels_do_not_count():
         metrics.mask_scores(certified_mask(mask, np.ones((2, 3), bool), 2), truth[:1])
 
 
-def random_scores(images, tolerant=False):
+def random_scores(images):
     generator = np.random.default_rng(0)
     found = []
     for _ in range(images):
         truth = generator.integers(0, 3, size=(6, 6))
         mask = np.where(generator.random((6, 6)) < 0.8, truth, 0)
-        changes = {"correction": "lehmann-romano", "k_fwer": 3} if tolerant else {}
-        made = certified_mask(mask, generator.random((6, 6)) < 0.7, 3, **changes)
+        made = certified_mask(mask, generator.random((6, 6)) < 0.7, 3)
         found.append(metrics.mask_scores(made, truth, plain={"plain": mask}))
     return found
 
@@ -145,11 +141,22 @@ def test_summary_means_and_rows():
         "mean of all classes",
         "whole image",
     }
-    assert metrics.summarise_masks(random_scores(5, tolerant=True)).lower == {}
     with pytest.raises(InputError, match="no scored mask"):
         metrics.summarise_masks([])
     with pytest.raises(InputError, match="class names"):
         metrics.summarise_masks(scores, class_names=["a"])
+
+
+def test_a_failed_image_counts_with_0_in_every_mean():
+    scores = random_scores(6)
+    whole, found = metrics.summarise_masks(scores), metrics.summarise_masks(scores, failed=2, groups=list("aabbcccc"))
+    assert (found.images, found.failed, whole.failed) == (8, 2, 0)
+    for key, row in whole.rows.items():
+        assert found[key].mean == pytest.approx(row.mean * 6 / 8), key
+    assert all(found.lower[key] <= bound for key, bound in whole.lower.items())
+    assert {row["failed"] for row in found.to_rows()} == {2} and found[metrics.FOREGROUND, metrics.DICE_LOW].groups == 3
+    with pytest.raises(InputError, match="groups do not fit"):
+        metrics.summarise_masks(scores, failed=2, groups=list("aabbcc"))
 
 
 def test_lower_bound_over_images_pays_for_wrong_certificates():

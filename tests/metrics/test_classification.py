@@ -7,23 +7,22 @@ import json
 import numpy as np
 import pytest
 from scipy import stats
+from toys import class_certificate
 
 from certimed.certificates import ClassCertificate
-from certimed.classification import certificate_from_counts
 from certimed.errors import InputError
-from certimed.metrics import PUBLISHED_RADII, per_class_rows, summarise
+from certimed.metrics import PUBLISHED_RADII, per_class_rows, summarise, with_failed
 
 
-def certificate(counts, top=None) -> ClassCertificate:
-    selection = np.zeros(len(counts), dtype=np.int64)
-    selection[int(np.argmax(counts)) if top is None else top] = 10
-    return certificate_from_counts(
-        selection, np.array(counts), item="x", alpha=1e-3, sigma=0.5, seed=0, shape=(1, 4, 4)
-    )
+def certificate(counts, selection) -> ClassCertificate:
+    return class_certificate(counts, selection, shape=(1, 4, 4))
 
 
 # Certified right; certified wrong; majority without significance; no majority for the chosen class.
-FOUR = [certificate(c, t) for c, t in (([1000, 0], 0), ([1000, 0], 0), ([510, 490], 0), ([400, 600], 0))]
+FOUR = [
+    certificate(counts, selection)
+    for counts, selection in (([1000, 0], [10, 0]), ([1000, 0], [9, 1]), ([510, 490], [7, 3]), ([400, 600], [6, 4]))
+]
 LABELS = [0, 1, 0, 0]
 
 
@@ -34,7 +33,7 @@ def test_curve_counts_correct_and_strictly_above_the_radius():
     assert found.certified_share == (0.5, 0.5, 0.0, 0.0)
     assert found.mean_radius == pytest.approx(radius / 4)
     assert (found.too_few_samples, found.unstable) == (0.25, 0.25)
-    assert found.noisy_accuracy == pytest.approx((1.0 + 0.0 + 0.51 + 0.4) / 4)
+    assert found.noisy_accuracy == pytest.approx((1.0 + 0.1 + 0.7 + 0.6) / 4)
     assert summarise(FOUR, LABELS, [0, 0, 0, 1]).clean_accuracy == 0.5
     assert summarise(FOUR, LABELS).radii == PUBLISHED_RADII
 
@@ -57,6 +56,21 @@ def test_failed_images_count_against_the_method_when_given():
         summarise([], [], failed=3)
 
 
+def test_noisy_accuracy_is_taken_at_the_selection_samples_whatever_the_budget_drew():
+    """An adaptive budget draws most where images are hard: its own samples would weigh those."""
+    few, many = certificate([10, 0], [6, 4]), certificate([100_000, 0], [6, 4])
+    assert summarise([few], [0]).noisy_accuracy == summarise([many], [0]).noisy_accuracy == pytest.approx(0.6)
+
+
+def test_one_function_decides_what_a_failed_image_is_worth():
+    assert with_failed([1.0, 0.5], 2).tolist() == [1.0, 0.5, 0.0, 0.0]
+    found = summarise(FOUR, LABELS, [0] * 4, radii=(0.0,), failed=4)
+    whole = summarise(FOUR, LABELS, [0] * 4, radii=(0.0,))
+    for name in ("clean_accuracy", "noisy_accuracy", "too_few_samples", "unstable", "mean_radius"):
+        assert getattr(found, name) == pytest.approx(getattr(whole, name) / 2), name
+    assert found.accuracy_lower[0] <= found.certified_accuracy[0] == whole.certified_accuracy[0] / 2
+
+
 def test_without_labels_only_shares_are_stated():
     found = summarise(FOUR, None, radii=(0.0,))
     assert found.certified_accuracy is None and found.noisy_accuracy is None and found.certified_share == (0.5,)
@@ -76,6 +90,10 @@ def test_per_class_rows_average_to_the_whole():
     whole = summarise(FOUR, LABELS, radii=(0.0, 0.5))
     weighted = sum(row["certified at 0"] * row["images"] for row in rows) / 4
     assert weighted == pytest.approx(whole.certified_accuracy[0])
+    rows = per_class_rows(FOUR, LABELS, ["normal", "tumour", "stroma"], radii=(0.0,), failed=[1, 2, 2])
+    assert [(row["images"], row["failed"]) for row in rows] == [(3, 0), (2, 1), (2, 2)]
+    assert [row["certified at 0"] for row in rows] == pytest.approx([1 / 3, 0, 0])
+    assert (rows[2]["low"], rows[2]["noisy_accuracy"]) == (0.0, 0.0) and 0 < rows[2]["high"] < 1
     with pytest.raises(InputError, match="no name"):
         per_class_rows(FOUR, LABELS, ["normal"])
     with pytest.raises(InputError, match="do not fit"):
