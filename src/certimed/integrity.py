@@ -17,17 +17,24 @@ from typing import Any
 
 from certimed.errors import InputError
 
-RUN_SCHEMA = "certimed/run/1"
+RUN_SCHEMA = "certimed/run/2"
 SETTINGS_DIGEST = "settings_sha256"
 MANIFEST_DIGEST = "sha256"
 
 VOLATILE = (
     "created",
-    "arguments",
     "local",
     "shard",
     SETTINGS_DIGEST,
     MANIFEST_DIGEST,
+    "request.model",
+    "request.methods",
+    "request.denoiser",
+    "request.device",
+    "request.batch_size",
+    "request.data.path",
+    "request.data.labels",
+    "request.data.masks",
     "model.name",
     "data.source",
     "data.stat",
@@ -35,7 +42,10 @@ VOLATILE = (
     "provenance.device_name",
     "provenance.versions.python",
 )
-"""Parts of a manifest that may differ between machines and shards of one run; everything else is a setting."""
+"""Parts of a manifest that may differ between machines and shards of one run; everything else is a setting.
+
+What a request names by a path (model, methods, denoiser, data) counts by its identity elsewhere in the manifest.
+"""
 
 BROKEN_ARCHIVE = (
     zipfile.BadZipFile,
