@@ -16,6 +16,7 @@ from certimed.vlm.loading import checked_device
 from certimed.vlm.preprocessing import Preprocess
 from certimed.vlm.sources import brief, fingerprint
 
+
 class ClassificationModel(nn.Module):
     """A frozen classifier as a model for certification: float32 ``(B, C, H, W)`` in [0, 1] -> scores ``(B, K)``.
 

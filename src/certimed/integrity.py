@@ -9,13 +9,18 @@ import hashlib
 import json
 import lzma
 import math
+import os
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from copy import deepcopy
-from typing import Any
+from pathlib import Path
+from typing import IO, Any, TypeVar
 
 from certimed.errors import InputError
+
+T = TypeVar("T")
 
 RUN_SCHEMA = "certimed/run/2"
 SETTINGS_DIGEST = "settings_sha256"
@@ -27,25 +32,22 @@ VOLATILE = (
     "shard",
     SETTINGS_DIGEST,
     MANIFEST_DIGEST,
+    "model.name",
     "request.model",
-    "request.methods",
     "request.denoiser",
+    "request.methods",
     "request.device",
     "request.batch_size",
     "request.data.path",
     "request.data.labels",
     "request.data.masks",
-    "model.name",
     "data.source",
     "data.stat",
     "data.ignored_files",
     "provenance.device_name",
     "provenance.versions.python",
 )
-"""Parts of a manifest that may differ between machines and shards of one run; everything else is a setting.
-
-What a request names by a path (model, methods, denoiser, data) counts by its identity elsewhere in the manifest.
-"""
+"""Parts of a manifest that may differ between machines and shards of one run; everything else is a setting."""
 
 BROKEN_ARCHIVE = (
     zipfile.BadZipFile,
@@ -62,6 +64,37 @@ BROKEN_ARCHIVE = (
 _MARK = ', "sha256": "'
 _HEX = 64
 _LONGEST_INTEGER = 40
+
+
+_PART = ".part"
+
+
+def write_whole(path: Path, write: Callable[[IO[str]], T]) -> T:
+    """Write a whole file or leave what was there: a temporary file beside it, synced, then renamed.
+
+    Args:
+        path: the file.
+        write: writes the content to a text stream; what it returns is returned.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    part = path.with_name(path.name + _PART)
+    try:
+        with part.open("w", encoding="utf-8", newline="") as stream:
+            result = write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise InputError(f"{path} cannot be written ({error.strerror})") from error
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+    return result
 
 
 def strict_json(text: str, what: str) -> Any:

@@ -62,7 +62,7 @@ class Work:
     """A run's request and how it is carried out.
 
     Attributes:
-        task: ``"classes"`` or ``"masks"``.
+        task: ``"classes"`` or ``"mask"``.
         budget, bound, taus, noise, seed: as in a request.
         native: whether the images come with the geometry of their preparation.
     """
@@ -71,7 +71,7 @@ class Work:
     budget: str = "grid@2000"
     bound: str = "one-sided"
     taus: tuple[float, ...] = (0.6, 0.75)
-    noise: str = "float32"
+    noise: str = "grid"
     seed: int = 3
     native: bool = True
     decoders: Mapping[str, str] = field(default_factory=lambda: dict(DECODERS))
@@ -79,7 +79,7 @@ class Work:
     @property
     def masks(self) -> bool:
         """Whether masks are certified."""
-        return self.task == "masks"
+        return self.task == "mask"
 
     def methods(self) -> list[dict[str, Any]]:
         """The manifest's methods."""
@@ -91,7 +91,7 @@ class Work:
         """What certifying one image gives: the line's object without its digest, and of masks the arrays."""
         label = None if self.masks else ITEMS.index(item) % 2
         blank = {"schema": "certimed/record/2", "item": item, "status": "failed", "reason": None, "label": label,
-                 "group": "patient", "clean": {}, "certificates": [], "scores": {}}  # fmt: skip
+                 "group": "patient", "intensity": None, "clean": {}, "certificates": [], "scores": {}}  # fmt: skip
         try:
             pixels = image(item)
         except ValueError as error:

@@ -19,7 +19,7 @@ from certimed.certificates import (
     Share,
     certificate_of,
 )
-from certimed.noise import as_law
+from certimed.noise import Placement, as_law
 from certimed.targets import Classes, Pixels
 
 VERSIONS = {"python": "3.12", "certimed": "0.2", "torch": "2", "numpy": "2", "scipy": "1"}
@@ -31,7 +31,8 @@ MASK_BUDGETS = ("100", "200", "pixels:100,200,400", "pixels:60,120,300/0.05")
 def about(item: str = "x", shape: tuple[int, ...] = (1, 4, 4), **changes: Any) -> Circumstances:
     """The circumstances of a certificate that no model made."""
     provenance = Provenance("cpu", "a processor", "float32", "a" * 64, "as given", "b" * 64, {"Pillow": "11"}, VERSIONS)
-    return replace(Circumstances(item, "plain", 3, shape, "model input", "end-to-end", provenance), **changes)
+    placed = Placement(True, 0.0, 0.0)
+    return replace(Circumstances(item, "plain", 3, shape, "model input", "end-to-end", provenance, placed), **changes)
 
 
 def class_certificate(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from certimed.budgets.evidence import BettingEvidence, ClassEvidence, Counts, LadderEvidence, SplitEvidence
-from certimed.budgets.planning import plan_sizes, planned_size
+from certimed.budgets.planning import planned_size
 from certimed.budgets.questions import AllSamples, ReportedRadii
 from certimed.budgets.session import Question, Session
 from certimed.errors import InputError
@@ -163,9 +163,7 @@ class Looks(LookBudget):
     def evidence(
         self, classes: int, top: int, alpha: float, sigma: float, bound: str, variation: float
     ) -> ClassEvidence:
-        return SplitEvidence(
-            self.sizes, look_shares(len(self.sizes), alpha), classes, top, sigma, bound, variation
-        )
+        return SplitEvidence(self.sizes, look_shares(len(self.sizes), alpha), classes, top, sigma, bound, variation)
 
     @property
     def reported_radii(self) -> tuple[float, ...]:

@@ -35,8 +35,8 @@ class Claim(Protocol):
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; arrays are represented by their digest."""
 
-    def check(self, n: int, shape: tuple[int, ...]) -> None:
-        """Raise InputError unless the claim can be of n samples of inputs of this shape."""
+    def check(self, n0: int, n: int, shape: tuple[int, ...]) -> None:
+        """Raise InputError unless the claim can be of so many samples of inputs of this shape."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class ClassClaim:
         q_upper: upper confidence bound on every other class's probability, or None for the one-sided bound.
         bound: ``"one-sided"``, ``"two-sided"`` or ``"best"`` (both, each at half the level).
         counts: estimation counts of all classes.
+        selection: selection counts of all classes, whose largest (the first of equals) is ``prediction``.
     """
 
     prediction: int
@@ -60,6 +61,7 @@ class ClassClaim:
     q_upper: float | None
     bound: str
     counts: tuple[int, ...]
+    selection: tuple[int, ...]
     kind: ClassVar[str] = "classes"
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -76,6 +78,7 @@ class ClassClaim:
             "q_upper": self.q_upper,
             "bound": self.bound,
             "counts": list(self.counts),
+            "selection": list(self.selection),
         }
 
     @classmethod
@@ -89,14 +92,21 @@ class ClassClaim:
             q_upper=fields.optional_number("q_upper"),
             bound=fields.string("bound"),
             counts=fields.integers("counts"),
+            selection=fields.integers("selection"),
         )
 
-    def check(self, n: int, shape: tuple[int, ...]) -> None:
+    def check(self, n0: int, n: int, shape: tuple[int, ...]) -> None:
         """See :class:`Claim`."""
         if not 0 <= self.prediction < len(self.counts):
             raise InputError(f"prediction {self.prediction} is no index into the {len(self.counts)} counts")
         if sum(self.counts) != n:
             raise InputError(f"the counts sum to {sum(self.counts)}, not to n={n}")
+        if len(self.selection) != len(self.counts) or sum(self.selection) != n0:
+            raise InputError(
+                f"the selection counts {self.selection} are not of {n0} samples of {len(self.counts)} classes"
+            )
+        if self.selection.index(max(self.selection)) != self.prediction:
+            raise InputError(f"prediction {self.prediction} is not the class that the selection samples chose")
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +207,7 @@ class MaskClaim:
             values.setflags(write=False)
             object.__setattr__(self, name, values)
 
-    def check(self, n: int, shape: tuple[int, ...]) -> None:
+    def check(self, n0: int, n: int, shape: tuple[int, ...]) -> None:
         """See :class:`Claim`."""
         if self.mask.shape != self.agreement.shape or self.mask.shape != tuple(shape[1:]):
             raise InputError(

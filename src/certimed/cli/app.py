@@ -9,6 +9,7 @@ import typer
 from certimed import __version__
 from certimed.cli import certify, demo, export, figure, merge, plan, report, reproduce, train, tune, verify
 from certimed.cli.stopping import orderly_stop
+from certimed.threads import use_threads
 
 app = typer.Typer(
     name="certimed",
@@ -21,13 +22,13 @@ app = typer.Typer(
 )
 app.command(help=demo.HELP)(demo.demo)
 app.command(help=tune.HELP)(tune.tune)
-app.command(help=certify.HELP)(certify.certify)
-app.command(help=plan.HELP)(plan.plan)
 app.command(help=verify.HELP)(verify.verify)
 app.command(help=merge.HELP)(merge.merge)
 app.command(help=export.HELP)(export.export)
 app.command(help=report.HELP)(report.report)
 app.command(help=train.CONVERT_HELP)(train.convert)
+app.add_typer(certify.app, name="certify")
+app.add_typer(plan.app, name="plan")
 app.add_typer(figure.app, name="figure")
 app.add_typer(reproduce.app, name="reproduce")
 app.add_typer(train.app, name="train")
@@ -50,5 +51,6 @@ def _root(
 
 def main() -> None:
     """Entry point of the ``certimed`` script."""
+    use_threads()  # before any verb imports PyTorch
     with orderly_stop():
         app()

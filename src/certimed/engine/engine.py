@@ -30,7 +30,7 @@ from certimed.certificates import (
     certificate_of,
     collect_provenance,
 )
-from certimed.engine.contract import FAR, COPIES, OneAnswer, check_one_answer, unchanged
+from certimed.engine.contract import COPIES, FAR, OneAnswer, check_one_answer, unchanged
 from certimed.engine.copies import Progress, as_image, check_samples, noisy_batches
 from certimed.engine.embeddings import EmbeddingCache
 from certimed.engine.methods import Method, Subject
@@ -125,7 +125,12 @@ class Engine:
         return {method.name: method.identity(self.streams) for method in self.methods}
 
     def subject(
-        self, image: Tensor | NDArray[np.floating], item: str | None, seed: int, batch_size: int | None, target: Target[Any]
+        self,
+        image: Tensor | NDArray[np.floating],
+        item: str | None,
+        seed: int,
+        batch_size: int | None,
+        target: Target[Any],
     ) -> Subject:
         """One image, checked; ``item`` defaults to its content hash."""
         tensor = as_image(image, self.device)
@@ -205,7 +210,7 @@ class Engine:
                     samples=_samples(n0, budget, own),
                     share=share,
                     about=about,
-                    native=_native(claim.radius, origin),
+                    native=_native(about.placement.real_radius(claim.radius), origin),
                 )
                 for claim, share, own in target.claims(selected[method.name], counts, outcome, alpha, self.law)
             )
@@ -223,7 +228,9 @@ class Engine:
             seen.add(item)
             yield item, image
 
-    def counts(self, subject: Subject, target: Target[Any], phase: str, n: int, progress: Progress | None = None) -> Any:
+    def counts(
+        self, subject: Subject, target: Target[Any], phase: str, n: int, progress: Progress | None = None
+    ) -> Any:
         """What the selection tally of the first method gives for n samples of a phase, e.g. for a prediction."""
         method = self.methods[0]
         with torch.no_grad(), unchanged(subject.image):
@@ -248,7 +255,7 @@ class Engine:
                 found: Tensor = target.compared(heads[method.name](method.view(subject, x)))
                 return found
 
-            dtype = lowest_precision(method.encoder(self.streams).arithmetic)
+            dtype = method.encoder(self.streams).dtype
             self.one_answer[method.name] = check_one_answer(scores, near, far, dtype=dtype)
 
     def _clean(self, subject: Subject, heads: Mapping[str, Any], target: Target[Any]) -> dict[str, Any]:
@@ -289,6 +296,7 @@ class Engine:
             space=self.space,
             scope=method.scope,
             provenance=provenance,
+            placement=self.law.placement(subject.image),
             views=method.views_of,
         )
 
@@ -342,11 +350,3 @@ def _samples(n0: int, budget: Budget, outcome: Outcome[Any]) -> Samples:
 
 def _native(radius: float, origin: Origin | None) -> NativeRadius | None:
     return None if origin is None or origin.geometry is None else NativeRadius.of(radius, origin.geometry)
-
-
-def lowest_precision(arithmetic: str) -> torch.dtype:
-    """The coarsest floating point type that a description of arithmetic names."""
-    for name in ("bfloat16", "float16"):
-        if name in arithmetic:
-            return getattr(torch, name)  # type: ignore[no-any-return]
-    return torch.float32

@@ -28,7 +28,7 @@ class ClassificationSummary:
             certificates' own failure probability (Cohen et al. 2019, section 4), at the same confidence, one-sided.
         certified_share: share certified, right or wrong, with radius > r.
         clean_accuracy: base model on clean images; an upper bound on nothing, for comparison.
-        noisy_accuracy: base model on single noisy copies (mean over the estimation samples).
+        noisy_accuracy: base model on single noisy copies (mean over the n0 selection samples, as many for every image).
         too_few_samples, unstable: shares abstained, by reason; they sum to the abstained share.
         mean_radius: mean radius, 0 for abstained or wrong images ("average certified radius"; it misleads alone).
         confidence: level of the intervals.
@@ -119,14 +119,16 @@ def summarise(
         else sum(a == b for a, b in zip(clean, labels, strict=True)) / total,
         noisy_accuracy=None
         if labels is None
-        else sum(c.counts[y] / c.n for c, y in zip(certificates, labels, strict=True)) / total,
+        else sum(c.claim.selection[y] / c.n0 for c, y in zip(certificates, labels, strict=True)) / total,
         too_few_samples=sum(c.abstention == TOO_FEW_SAMPLES for c in certificates) / total,
         unstable=sum(c.abstention == UNSTABLE for c in certificates) / total,
         mean_radius=sum(counted) / total,
         confidence=confidence,
         failed=failed,
         mean_samples=sum(c.n for c in certificates) / len(certificates),
-        stops={stop: count / len(certificates) for stop, count in Counter(c.stop for c in certificates).most_common()},
+        stops={
+            stop: count / len(certificates) for stop, count in Counter(c.stop.kind for c in certificates).most_common()
+        },
     )
 
 

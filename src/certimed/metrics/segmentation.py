@@ -113,7 +113,6 @@ class MaskScores:
         whole: metric name -> value of the whole image.
         empty: the convention for classes absent from truth and prediction.
         alpha: failure probability of the certificate behind the guaranteed values.
-        tolerant: True if the certificate tolerates wrong pixels (k-FWER), so nothing is guaranteed for the image.
     """
 
     item: str
@@ -121,7 +120,6 @@ class MaskScores:
     whole: dict[str, float]
     empty: str
     alpha: float
-    tolerant: bool
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; NaN becomes null."""
@@ -129,7 +127,7 @@ class MaskScores:
         return {"item": self.item, "empty": self.empty, "per_class": per_class, "whole": dict(self.whole)}
 
     @classmethod
-    def from_dict(cls, data: object, alpha: float, tolerant: bool) -> MaskScores:
+    def from_dict(cls, data: object, alpha: float) -> MaskScores:
         """Inverse of :meth:`to_dict`, given what the certificate knows; raises InputError naming what is wrong."""
         fields = Fields(data, "mask scores")
         per_class = fields.mapping("per_class")
@@ -143,7 +141,6 @@ class MaskScores:
             whole={name: numbers.number(name) for name in fields.mapping("whole")},
             empty=fields.string("empty"),
             alpha=alpha,
-            tolerant=tolerant,
         )
 
 
@@ -166,8 +163,7 @@ def mask_scores(
         IoU  in [TP / (P + Q - TP + A_n), (TP + A_c) / (P + Q - TP)]
 
     both attained by some filling of the abstained pixels (for one class; several classes cannot all be at their worst
-    at once, so a mean over classes is bounded but perhaps not attained). A Lehmann-Romano certificate with
-    ``k_fwer > 1`` guarantees nothing of this kind.
+    at once, so a mean over classes is bounded but perhaps not attained).
 
     The "published" values, 2 TP / (P + Q) and TP / (P + Q - TP), treat abstention as one more predicted class:
     abstained background never counts as a false positive, so they are *not* lower bounds under attack.
@@ -201,7 +197,7 @@ def mask_scores(
         per_class[f"Dice ({name})"] = tuple(scores[DICE_PUBLISHED].tolist())
         per_class[f"IoU ({name})"] = tuple(scores[IOU_PUBLISHED].tolist())
         whole[f"accuracy ({name})"] = int(other.true_positive.sum()) / other.pixels
-    return MaskScores(certificate.item, per_class, whole, empty, certificate.alpha, certificate.k_fwer > 1)
+    return MaskScores(certificate.item, per_class, whole, empty, certificate.alpha)
 
 
 def overlap_scores(counts: MaskCounts, empty: str = "one") -> dict[str, NDArray[np.float64]]:
@@ -235,7 +231,7 @@ class MaskSummary:
             the mean over an image's classes first), ``"mean of all classes"`` and ``"whole image"``.
         lower: (class name, metric) -> lower bound on the mean over *these* images of the true worst case, for the
             guaranteed metrics; it pays for the certificates' own failure probability and holds with ``confidence`` over
-            the noise. Empty if any certificate tolerates wrong pixels.
+            the noise.
         images: images summarised; failed images are not among them and are to be reported beside it.
         empty: the convention for classes absent from truth and prediction.
         confidence: level of the intervals and of ``lower``.
@@ -322,8 +318,6 @@ def _lower_bounds(
     scores: Sequence[MaskScores], columns: Mapping[tuple[str, str], NDArray[np.float64]], confidence: float
 ) -> dict[tuple[str, str], float]:
     """A wrong certificate costs its image at most 1, so the bound for shares of images serves means of scores too."""
-    if any(score.tolerant for score in scores):
-        return {}
     alpha = max(score.alpha for score in scores)
     bounds = {}
     for key, values in columns.items():

@@ -101,9 +101,7 @@ class PromptComparison:
         self.vlm = vlm
         self.law = as_law(noise, sigma)
         space = NATIVE if isinstance(vlm, NativeModel) else MODEL_INPUT
-        self.engine = Engine(
-            streams, methods, self.law, space=space, device=vlm.device, cache=cache, share_copies=True
-        )
+        self.engine = Engine(streams, methods, self.law, space=space, device=vlm.device, cache=cache, share_copies=True)
         self.num_classes = next(iter(classes)) or 0
 
     def __repr__(self) -> str:

@@ -24,6 +24,7 @@ from certimed.vlm.protocol import VisionLanguageModel
 
 METHOD_NAMES = ("plain", "few-shot", "zero-shot", "both", "pool", "per-sample", "split", "denoised")
 
+
 @dataclass(frozen=True, eq=False)
 class FixedText(Method):
     """Text features settled before the image is seen: plain, few-shot, pool, a linear probe, any class list.
@@ -164,9 +165,7 @@ class Split(PerSample):
         key = NoiseKey(subject.seed, subject.item, VIEW_COPIES[phase])
         zero = torch.zeros_like(subject.image)
         total, size = len(tuned) * self.copies, self.copies
-        extra = noisy_batches(
-            zero, Float32Gaussian(self.extra), key, total, batch_size=size, start=done * self.copies
-        )
+        extra = noisy_batches(zero, Float32Gaussian(self.extra), key, total, batch_size=size, start=done * self.copies)
         return torch.stack([encoder(view + noise) for view, noise in zip(tuned, extra, strict=True)])
 
 

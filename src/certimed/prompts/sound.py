@@ -19,6 +19,7 @@ from certimed.prompts.linear_text import LinearText
 from certimed.prompts.zero_shot import PUBLISHED_LR, PUBLISHED_STEPS
 from certimed.vlm.protocol import VisionLanguageModel
 
+
 class PerSampleClassifier(nn.Module):
     """Tunes the prompt on the one noisy sample it is given, then classifies that sample.
 

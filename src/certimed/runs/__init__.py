@@ -1,56 +1,38 @@
-"""Run folders: the record of a certification run on disk, its shards, and its export."""
+"""Runs: the request, the loaded job, and the folder on disk that holds its records."""
 
-from certimed.runs.classification import (
-    Certifier,
-    ClassificationWork,
-    certify_dataset,
-    certify_one,
-    certify_with,
-    remaining,
-)
-from certimed.runs.export import LoadedRun, load_run
 from certimed.runs.folder import RunFolder
+from certimed.runs.job import ClassJob, Job, MaskJob, load_job
 from certimed.runs.manifest import data_section
-from certimed.runs.mask_records import MaskRecord
 from certimed.runs.merging import merge
-from certimed.runs.records import CERTIFIED, FAILED, ClassRecord, Record
-from certimed.runs.segmentation import (
-    DENOISED,
-    PLAIN,
-    MaskCertifier,
-    MaskSettings,
-    MaskWork,
-    certify_mask,
-    certify_masks,
-    lost_mask,
-)
+from certimed.runs.methods import MethodEntry, Prompting, score_methods
+from certimed.runs.record import CERTIFIED, FAILED, Record
+from certimed.runs.run import Silent, Watcher, execute, remaining
 from certimed.runs.sharding import Shard, shard
+from certimed.runs.spec import ClassTarget, DataSpec, MaskTarget, RunSpec, Tuning
 
 __all__ = [
     "CERTIFIED",
-    "DENOISED",
     "FAILED",
-    "PLAIN",
-    "Certifier",
-    "ClassRecord",
-    "ClassificationWork",
-    "LoadedRun",
-    "MaskCertifier",
-    "MaskRecord",
-    "MaskSettings",
-    "MaskWork",
+    "ClassJob",
+    "ClassTarget",
+    "DataSpec",
+    "Job",
+    "MaskJob",
+    "MaskTarget",
+    "MethodEntry",
+    "Prompting",
     "Record",
     "RunFolder",
+    "RunSpec",
     "Shard",
-    "certify_dataset",
-    "certify_mask",
-    "certify_masks",
-    "certify_one",
-    "certify_with",
+    "Silent",
+    "Tuning",
+    "Watcher",
     "data_section",
-    "load_run",
-    "lost_mask",
+    "execute",
+    "load_job",
     "merge",
     "remaining",
+    "score_methods",
     "shard",
 ]

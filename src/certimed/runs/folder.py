@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from certimed.errors import InputError
 from certimed.integrity import (
@@ -20,19 +20,17 @@ from certimed.integrity import (
     seal_line,
     seal_manifest,
     strict_json,
+    write_whole,
 )
 from certimed.runs.lock import LOCK, FolderLock
 from certimed.runs.manifest import check_same_run
-from certimed.runs.mask_records import MaskRecord
-from certimed.runs.records import CERTIFIED, FAILED, ClassRecord, Record
+from certimed.runs.record import CERTIFIED, FAILED, Record
 from certimed.runs.sharding import Shard
 
 MANIFEST = "run.json"
 CERTIFICATES = "certificates.jsonl"
 TIMING = "timing.jsonl"
-_PART = ".part"
-
-R = TypeVar("R")
+_PART = ".part"  # what a killed write of the manifest leaves
 
 
 class RunFolder:
@@ -92,7 +90,8 @@ class RunFolder:
             if not _is_new(folder):
                 raise InputError(f"{folder} was filled by another process just now; choose another --out")
             (folder / CERTIFICATES).touch()
-            write_atomically(folder / MANIFEST, json.dumps(content, indent=2, allow_nan=False) + "\n")
+            text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+            write_whole(folder / MANIFEST, lambda stream: stream.write(text))
         except OSError as error:
             raise InputError(f"{folder} cannot be written ({error.strerror}); choose another --out") from error
         return cls(folder, content, lock)
@@ -104,7 +103,7 @@ class RunFolder:
         try:
             text = (folder / MANIFEST).read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise InputError(f"{folder} is no run folder: it has no {MANIFEST}") from error
+            raise InputError(f"{folder} is not a run folder: it has no {MANIFEST}") from error
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{folder / MANIFEST} cannot be read: {error}") from error
         manifest = strict_json(text, str(folder / MANIFEST))
@@ -153,6 +152,29 @@ class RunFolder:
             self._lock = None
 
     @property
+    def task(self) -> str:
+        """Kind of the certificates: ``"classes"`` or ``"mask"``; InputError if the manifest is malformed."""
+        request = self.manifest.get("request")
+        task = request.get("task") if isinstance(request, dict) else None
+        if not isinstance(task, str):
+            raise InputError(f"{self.path / MANIFEST} does not say what was asked for; restore the file")
+        return task
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the scores."""
+        found = self.manifest.get("classes")
+        return tuple(map(str, found)) if isinstance(found, list) else ()
+
+    @property
+    def methods(self) -> list[dict[str, Any]]:
+        """The methods as the manifest records them: name, kind, scope, identity."""
+        found = self.manifest.get("methods")
+        if not isinstance(found, list) or not all(isinstance(one, dict) and "name" in one for one in found):
+            raise InputError(f"{self.path / MANIFEST} does not list its methods; restore the file")
+        return found
+
+    @property
     def shard(self) -> Shard | None:
         """Which part of a run this folder holds, or None for a whole run; InputError if the manifest is malformed."""
         section = self.manifest.get("shard")
@@ -171,7 +193,8 @@ class RunFolder:
                 The handle was opened for reading, or closed.
         """
         line = seal_line(record.to_json(), self.manifest[SETTINGS_DIGEST])
-        timing = json.dumps({"item": record.item, "seconds": round(record.seconds, 6)})
+        checks = {"one_answer": record.checks} if record.checks else {}
+        timing = json.dumps({"item": record.item, "seconds": round(record.seconds, 6), **checks})
         self.append_lines([line], [timing])
 
     def append_lines(self, lines: list[str], timings: list[str]) -> None:
@@ -219,19 +242,12 @@ class RunFolder:
         wanted = (CERTIFIED,) if retry_failed else (CERTIFIED, FAILED)
         return {item for item, (_, status) in self.status().items() if status in wanted}
 
-    def records(self) -> Iterator[ClassRecord]:
+    def records(self) -> Iterator[Record]:
         """The record of every item, in the order written; a failure that was retried gives way to its later line.
 
         Raises:
             InputError: names the first broken line.
         """
-        return self._read(ClassRecord.from_json)
-
-    def mask_records(self) -> Iterator[MaskRecord]:
-        """As :meth:`records`, for a segmentation run; arrays are read from the folder."""
-        return self._read(lambda line, seconds: MaskRecord.from_json(line, self.path, seconds))
-
-    def _read(self, parse: Callable[[str, float], R]) -> Iterator[R]:
         status = self.status()
         current = {number: item for item, (number, _) in status.items()}
         seconds = self.timings()
@@ -239,7 +255,7 @@ class RunFolder:
             if number not in current:
                 continue
             try:
-                record = parse(line, seconds.get(current[number], 0.0))
+                record = Record.from_json(line, self.path, seconds.get(current[number], 0.0))
             except InputError as error:
                 raise InputError(f"{self.path / CERTIFICATES} line {number}: {error}") from error
             yield record
@@ -275,16 +291,6 @@ def _is_new(folder: Path) -> bool:
         entry.name in leftovers and (entry.name != CERTIFICATES or entry.stat().st_size == 0)
         for entry in folder.iterdir()
     )
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a whole file or leave what was there: a temporary file beside it, synced, then renamed."""
-    temporary = path.with_name(path.name + _PART)
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
 
 
 def _append(path: Path, lines: list[str], *, durable: bool) -> None:

@@ -12,8 +12,7 @@ from certimed.errors import InputError
 from certimed.integrity import MANIFEST_DIGEST, SETTINGS_DIGEST, line_holds, manifest_fault
 from certimed.runs.folder import CERTIFICATES, MANIFEST, RunFolder
 from certimed.runs.manifest import differences
-from certimed.runs.mask_records import arrays_path
-from certimed.runs.records import CERTIFIED
+from certimed.runs.record import CERTIFIED, arrays_name
 
 _BLOCK = 256
 
@@ -88,9 +87,12 @@ def _copy(part: RunFolder, wanted: set[int], target: RunFolder) -> None:
 
 
 def _copy_arrays(part: RunFolder, record: dict[str, Any], target: RunFolder) -> None:
-    """Copy the array files of a mask record; their names are computed, never read from the line."""
-    for method in record.get("arrays", {}):
-        name = arrays_path(record["item"], method)
+    """Copy the array files of a record; their names are computed, never read from the line."""
+    for certificate in record.get("certificates", []):
+        tau = certificate.get("claim", {}).get("tau")
+        if tau is None:
+            continue
+        name = arrays_name(record["item"], certificate["method"], tau)
         try:
             (target.path / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(part.path / name, target.path / name)

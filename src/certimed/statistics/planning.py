@@ -109,9 +109,7 @@ def samples_for_radius_at(p: float, radius: float, sigma: float, alpha: float) -
     raise InputError(f"p={p} certifies radius={wanted} at sigma={scale} only beyond {check.MAX_SAMPLES} samples")
 
 
-def samples_for_tau(
-    tau: float, alpha: float, pixels: int = 1, correction: Correction | str = "holm"
-) -> int:
+def samples_for_tau(tau: float, alpha: float, pixels: int = 1, correction: Correction | str = "holm") -> int:
     """Smallest n that can certify any pixel at all: n >= ln(alpha / pixels) / ln(tau).
 
     A pixel all of whose n samples agree has the p-value tau^n, and the first step of Holm's test, like Bonferroni's,

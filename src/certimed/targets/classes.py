@@ -85,6 +85,7 @@ class Classes:
             q_upper=None if proved.q_upper is None else float(proved.q_upper),
             bound=self.bound,
             counts=tuple(int(count) for count in counts),
+            selection=tuple(int(count) for count in selected),
         )
         return [(claim, Share.alone(alpha), outcome)]
 

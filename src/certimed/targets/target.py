@@ -85,6 +85,4 @@ class FiniteScores:
     def require(self) -> None:
         """Raise ModelError if any score was not finite."""
         if not bool(self._finite):
-            raise ModelError(
-                "the model returned scores that are not finite on noisy copies; no class can be counted"
-            )
+            raise ModelError("the model returned scores that are not finite on noisy copies; no class can be counted")

@@ -36,7 +36,11 @@ def certificate_faults(data: Any, arrays: Path | None = None) -> Iterator[str]:
     else:
         layers = "a mask certificate has arrays" if arrays is None else read_layers(arrays)
         yield from mask_claim_faults(data, law, layers)
-    yield from native_faults(data, law)
+    misplaced = law.placement_fault(data["placement"], data["shape"])
+    if misplaced is not None:
+        yield f"placement: {misplaced}"
+        return
+    yield from native_faults(data)
 
 
 def share_faults(data: dict[str, Any]) -> Iterator[str]:

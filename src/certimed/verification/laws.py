@@ -45,11 +45,21 @@ class Law:
         half = 0.5 / (self.sigma * self.levels)
         return math.prod(shape) * Fraction((half**6 / 180 + _ROUNDING) * (1 - 1e-9))
 
-    def slack(self, shape: list[int]) -> Fraction:
-        """L2 distance by which a real image may miss the grid, rounded down: what radii for real perturbations lose."""
+    def placement_fault(self, placement: Mapping[str, Any], shape: list[int]) -> str | None:
+        """What is false about where an image lies; how far it was from the grid only the image itself can show.
+
+        A real image may miss the grid of d values by sqrt(d) / 2 steps; radii for real perturbations lose that much
+        (``slack``), and the image's own distance (``rounding``).
+        """
         if self.levels is None:
-            return Fraction(0)
-        return Fraction(math.sqrt(math.prod(shape)) * (1 - 1e-12)) / (2 * self.levels)
+            true = placement == {"on_grid": True, "rounding": 0, "slack": 0}
+            return None if true else f"placement {dict(placement)!r:.120} belongs to no law without a grid"
+        slack = Fraction(math.prod(shape), 4 * self.levels**2)  # squared
+        if not slack <= Fraction(placement["slack"]) ** 2 <= slack * (1 + Fraction(1, 10**9)):
+            return f"slack={placement['slack']!r} is not the {float(slack) ** 0.5:.9g} by which an image may miss the grid"
+        if placement["rounding"] > placement["slack"]:
+            return f"rounding={placement['rounding']!r} is more than an image can miss the grid by"
+        return None
 
 
 def read_law(data: Mapping[str, Any]) -> Law | str:

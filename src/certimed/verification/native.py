@@ -11,28 +11,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from certimed.verification.laws import Law
 from certimed.verification.shapes import GEOMETRY, shape_faults
 
 _LUMA = (0.299, 0.587, 0.114)
 _RADIUS_SLACK = Fraction(1, 10**9)
+_FLOAT = Fraction(1, 10**15)  # what two roundings of a difference may cost
 _ROUNDING = 1e-9  # of eigenvalues in float64, relative
 _LOOSE = 1e-4  # how far a bound may lie above the norm
 _MOST_VALUES, _MOST_ROWS = 1 << 27, 1 << 13  # 1 GiB, and minutes
 
 
-def native_faults(data: dict[str, Any], law: Law) -> Iterator[str]:
+def native_faults(data: dict[str, Any]) -> Iterator[str]:
     """Every false statement in a certificate's ``native``, most basic first; none if it holds or is absent.
 
     Checked: that the recorded preparation ends at the certified input, that ``norm`` is not below the largest singular
     value of its matrix, which is built here from the formulas of the interpolation kernels (the engine pushes basis
     vectors through PyTorch instead), and that the native radius is at most ``radius / norm``. A prepared image need not
-    lie on the grid of a law, so under such a law the radius first loses the distance to the grid at the perturbed image
-    (``law.slack``); at most as much again is the distance at the image itself, which a record does not hold.
+    lie on the grid of a law, so under such a law the radius first loses what the image's placement says.
 
     Args:
         data: a certificate whose fields have been checked.
-        law: its noise.
     """
     native = data["native"]
     if native is None:
@@ -48,10 +46,10 @@ def native_faults(data: dict[str, Any], law: Law) -> Iterator[str]:
     elif native["norm"] > norm * (1 + _LOOSE):
         yield f"native: norm={native['norm']!r} is not the norm of the preparation ({norm:.9g})"
     product, radius = Fraction(native["radius"]) * Fraction(native["norm"]), Fraction(data["claim"]["radius"])
-    slack = law.slack(data["shape"])
-    if product > max(Fraction(0), radius - slack):
+    radius = max(Fraction(0), radius - Fraction(data["placement"]["rounding"]) - Fraction(data["placement"]["slack"]))
+    if product > radius:
         yield f"native: radius={native['radius']!r} is more than radius={float(radius)!r} gives, divided by the norm"
-    elif product < (radius - 2 * slack) * (1 - _RADIUS_SLACK):
+    elif product < radius * (1 - _RADIUS_SLACK) - _FLOAT:
         yield f"native: radius={native['radius']!r} is not radius={float(radius)!r} divided by the norm"
 
 

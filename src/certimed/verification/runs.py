@@ -25,9 +25,6 @@ from certimed.verification.shapes import MANIFEST, METHOD, RECORD, REQUEST, SHAR
 
 NAME = "run.json"
 LINES = "certificates.jsonl"
-TASKS = {"classes": "classes", "masks": "mask"}
-"""Kind of the certificates of each task."""
-
 FROZEN_KINDS = ("zero-shot", "both")
 """Kinds of methods that tune a part on the image and hold it fixed: their certificates cannot be end-to-end."""
 
@@ -86,7 +83,7 @@ class RunCheck:
         """The taus of a run of masks; one None for classes."""
         found = self.part("request").get("target", {})
         taus = found.get("taus") if isinstance(found, dict) else None
-        return taus if isinstance(taus, list) and self.request.get("task") == "masks" else [None]
+        return taus if isinstance(taus, list) and self.request.get("task") == "mask" else [None]
 
     def meant(self, name: str) -> Any:
         """What the manifest says of the images that this folder is meant to hold."""
@@ -245,7 +242,7 @@ def _set_faults(check: RunCheck, data: dict[str, Any], found: dict[tuple[Any, An
         return
     first = next(iter(found.values()))
     for certificate in found.values():
-        for name in ("shape", "native"):
+        for name in ("shape", "placement", "native"):
             mine, its = (one[name] and one[name]["geometry"] if name == "native" else one[name] for one in
                          (certificate, first))  # fmt: skip
             if mine != its:
@@ -267,12 +264,12 @@ def _set_faults(check: RunCheck, data: dict[str, Any], found: dict[tuple[Any, An
     some = any(one["claim"].get("threshold") and one["claim"]["share_certified"] for one in found.values())
     if first["samples"]["stop"]["kind"] == "answered" and first["kind"] == "mask" and not some and len(found) == 1:
         yield "it was answered, and no pixel is certified"
-    if check.request.get("task") == "masks":
+    if check.request.get("task") == "mask":
         yield from _score_faults(data, labels, check.classes)
 
 
 def _answer_faults(check: RunCheck, data: dict[str, Any]) -> Iterator[str]:
-    masks = check.request.get("task") == "masks"
+    masks = check.request.get("task") == "mask"
     wanted = set() if masks else set(check.methods)
     if set(data["clean"]) != wanted:
         yield f"clean predictions are of {sorted(data['clean'])}, not of {sorted(wanted)}"
@@ -323,9 +320,9 @@ def _share(value: Any) -> bool:
 def _belongs(check: RunCheck, item: str, certificate: dict[str, Any]) -> Iterator[str]:
     """Does a certificate, sound in itself, agree with its record and with the manifest?"""
     request, samples, claim = check.request, certificate["samples"], certificate["claim"]
-    kind = TASKS.get(str(request.get("task")))
+    kind = request.get("task")
     if certificate["kind"] != kind:
-        yield f"it is of kind {certificate['kind']!r}, the run's task is {request.get('task')!r:.40}"
+        yield f"it is of kind {certificate['kind']!r}, the run's task is {kind!r:.40}"
         return
     if certificate["item"] != item:
         yield f"it is about {certificate['item']!r:.120}, its line about {item!r:.120}"

@@ -101,6 +101,7 @@ CERTIFICATE: dict[str, Check] = {
     "shape": SPACE_SHAPE,
     "views": _optional((_two_levels, "two numbers > 0")),
     "provenance": OBJECT,
+    "placement": OBJECT,
     "native": _optional(OBJECT),
 }
 
@@ -151,6 +152,8 @@ STOP_DETAILS: dict[str, Check] = {
 
 ALPHA: dict[str, Check] = {"level": LEVEL, "total": LEVEL, "of": POSITIVE_COUNT, "why": _one_of(*SHARES)}
 
+PLACEMENT: dict[str, Check] = {"on_grid": BOOLEAN, "rounding": NOT_NEGATIVE, "slack": NOT_NEGATIVE}
+
 NATIVE: dict[str, Check] = {"radius": NOT_NEGATIVE, "norm": POSITIVE, "geometry": OBJECT}
 
 GEOMETRY: dict[str, Check] = {
@@ -170,6 +173,7 @@ RECORD: dict[str, Check] = {
     "reason": _optional(TEXT),
     "label": _optional(COUNT),
     "group": _optional(TEXT),
+    "intensity": _optional(OBJECT),
     "clean": (lambda value: isinstance(value, dict) and all(map(_whole, value.values())), "an object of class indices"),
     "certificates": LIST,
     "scores": OBJECT,
@@ -186,7 +190,7 @@ MANIFEST: dict[str, Check] = {
 }
 
 REQUEST: dict[str, Check] = {
-    "task": _one_of("classes", "masks"),
+    "task": _one_of("classes", "mask"),
     "target": OBJECT,
     "sigma": POSITIVE,
     "noise": _one_of("grid", "float32"),
@@ -197,7 +201,7 @@ REQUEST: dict[str, Check] = {
     "space": _one_of(*SPACES),
 }
 
-KINDS = ("plain", "template", "prompt", "zero-shot", "both", "per-sample", "split", "denoised")
+KINDS = ("plain", "few-shot", "zero-shot", "both", "pool", "per-sample", "split", "denoised")
 METHOD: dict[str, Check] = {
     "name": TEXT,
     "kind": _one_of(*KINDS),
@@ -236,6 +240,7 @@ def certificate_shape(data: Any) -> Iterator[str]:
         ("samples", SAMPLES),
         ("alpha", ALPHA),
         ("provenance", PROVENANCE),
+        ("placement", PLACEMENT),
         *([("native", NATIVE)] if data["native"] is not None else []),
     ):
         yield from (f"{part}: {fault}" for fault in shape_faults(data[part], wanted))

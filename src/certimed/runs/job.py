@@ -1,0 +1,406 @@
+"""A run, loaded: data, model, methods and target; certifies one image at a time into records."""
+
+from __future__ import annotations
+
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from certimed import __version__
+from certimed.assets import asset, demo_prompts
+from certimed.budgets import as_budget
+from certimed.certificates import NATIVE, collect_provenance
+from certimed.classifiers import ClassificationModel, load_classifier
+from certimed.data import Dataset, MedicalImage, class_balanced
+from certimed.denoising import load_denoiser
+from certimed.engine import (
+    DENOISED,
+    PLAIN,
+    Engine,
+    Method,
+    ModelStream,
+    Origin,
+    Progress,
+    Result,
+    arithmetic,
+    model_device,
+    noisy_batches,
+)
+from certimed.engine.throughput import AUTO, probe_batch_size
+from certimed.errors import ImageError, InputError, ModelError
+from certimed.metrics import MaskScores, mask_scores
+from certimed.noise import NoiseKey, as_law, content_id
+from certimed.operators import Geometry, apply
+from certimed.runs.methods import MethodEntry, Prompting, score_methods
+from certimed.runs.record import CERTIFIED, Record
+from certimed.runs.spec import MaskTarget, RunSpec
+from certimed.segmenters import NativeSegmenter, SegmentationModel, load_segmenter
+from certimed.segmenters.native import mask_geometry
+from certimed.targets import Classes, Pixels, winning_class
+from certimed.usercode import is_user_code
+from certimed.vlm import NativeModel, VisionLanguageModel
+
+DEFAULT_TEMPLATE = "an image of {}."
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image in the certified space.
+
+    Attributes:
+        pixels: float32 ``(C, *space)``.
+        geometry: the linear map that made it, where it is known and the space is not native.
+        truth: int64 ``space``, or None.
+    """
+
+    pixels: Tensor
+    geometry: Geometry | None = None
+    truth: NDArray[np.int64] | None = None
+
+
+class Job(ABC):
+    """What :meth:`RunSpec.load` gives.
+
+    Attributes:
+        spec: the request.
+        dataset: the images.
+        class_names: in the order of the scores.
+        engine: streams and methods.
+        target: what is certified.
+        entries: the methods as the manifest records them.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        dataset: Dataset,
+        class_names: Sequence[str],
+        engine: Engine,
+        target: Classes | Pixels,
+        model: Any,
+        denoiser: nn.Module | None,
+        kinds: Mapping[str, str] | None = None,
+    ) -> None:
+        self.spec, self.dataset, self.class_names = spec, dataset, tuple(class_names)
+        self.engine, self.target, self.model, self.denoiser = engine, target, model, denoiser
+        identities = engine.identities()
+        self.entries = tuple(
+            MethodEntry(one.name, (kinds or {}).get(one.name, one.name), one.scope, identities[one.name])
+            for one in engine.methods
+        )
+        self._batch_size = spec.batch_size
+
+    @abstractmethod
+    def prepare(self, image: MedicalImage) -> Prepared:
+        """The image in the certified space; ImageError where it does not fit."""
+
+    def scores(
+        self, image: MedicalImage, prepared: Prepared, found: Mapping[str, Result[Any]]
+    ) -> dict[str, MaskScores]:
+        """Scores against the truth, by the certificate's label; empty where a target has none."""
+        return {}
+
+    @property
+    def batch_size(self) -> int | None:
+        """Noisy copies a forward pass; an automatic one is probed on first use."""
+        if self._batch_size == AUTO:
+            prepared = self.prepare(self.dataset.load(0)).pixels.to(self.engine.device)
+            stream = self.engine.streams.get(DENOISED, self.engine.streams[PLAIN])
+            self._batch_size = probe_batch_size(stream, prepared, self.engine.law)
+        return self._batch_size  # type: ignore[return-value]
+
+    def use_batch_size(self, size: int | None) -> None:
+        """Settle the batch size, e.g. to what a resumed run has recorded."""
+        self._batch_size = size
+
+    def certify(self, image: MedicalImage, progress: Progress | None = None) -> Record:
+        """The record of one image.
+
+        Raises:
+            ImageError: the image does not fit. ModelError: a model broke its contract.
+        """
+        prepared = self.prepare(image)
+        before = set(self.engine.one_answer)
+        found = self.engine.run(
+            prepared.pixels,
+            self.target,  # type: ignore[arg-type]
+            as_budget(self.spec.budget),
+            n0=self.spec.n0 or 0,
+            alpha=self.spec.alpha,
+            seed=self.spec.seed,
+            item_id=image.id,
+            batch_size=self.batch_size,
+            origin=Origin(image.intensity, image.decoders, prepared.geometry),
+            clean=not self.spec.masks,
+            progress=progress,
+        )
+        checked = {name: one.to_dict() for name, one in self.engine.one_answer.items() if name not in before}
+        certificates = {one.label: one for result in found.values() for one in result.certificates}
+        clean = {} if self.spec.masks else {name: result.clean for name, result in found.items()}
+        scores = self.scores(image, prepared, found)
+        return Record(
+            item=image.id,
+            status=CERTIFIED,
+            label=image.label,
+            group=image.group,
+            clean=clean,
+            certificates=certificates,
+            scores=scores,
+            intensity=image.intensity_record.to_json(),
+            checks=checked,
+        )
+
+    def record(self, index: int, progress: Progress | None = None) -> Record:
+        """The record of image number ``index``; errors of the image or the model become a failed record."""
+        item, begin = self.dataset.items[index], time.perf_counter()
+        try:
+            found = self.certify(self.dataset.load(index), progress)
+        except (ImageError, ModelError) as error:
+            return Record.failed(item.id, str(error), group=item.group, seconds=time.perf_counter() - begin)
+        return replace(found, seconds=time.perf_counter() - begin)
+
+    def redraw(self, item: str) -> dict[str, Any]:
+        """The record of an image, certified again, as plain data."""
+        place = {name: index for index, name in enumerate(self.dataset.ids)}
+        if item not in place:
+            raise InputError(f"the data set holds no image {item!r:.120}")
+        data: dict[str, Any] = json.loads(self.record(place[item]).to_json())
+        return data
+
+    def on(self, dataset: Dataset) -> Job:
+        """The same job on another part of the data."""
+        return self._with(dataset=dataset)
+
+    def under(self, budget: str) -> Job:
+        """The same job under another budget."""
+        return self._with(spec=self.spec.changed(budget=budget))
+
+    def _with(self, **parts: Any) -> Job:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, **parts)
+        return other
+
+    def manifest(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Everything needed to redo the run, given its part about the data."""
+        provenance = collect_provenance(
+            str(self.engine.device),
+            dtype=arithmetic(self.model, self.spec.speed),
+            model=getattr(self.model, "identity", None),
+            libraries=tuple(getattr(self.model, "libraries", ())),
+        )
+        shape = getattr(self.model, "input_shape", None)
+        return {
+            "certimed": __version__,
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "request": self.spec.to_dict(),
+            "model": {
+                "name": self.model.name,
+                "identity": getattr(self.model, "identity", None),
+                "input_shape": None if shape is None else list(shape),
+            },
+            "methods": [asdict(entry) for entry in self.entries],
+            "denoiser": None if self.denoiser is None else getattr(self.denoiser, "identity", None),
+            "classes": list(self.class_names),
+            "data": dict(data),
+            "provenance": provenance.to_dict(),
+        }
+
+
+class ClassJob(Job):
+    """Labels: a vision-language model with prompts, or any classifier."""
+
+    def __init__(self, *args: Any, tuned_on: frozenset[str] = frozenset(), **parts: Any) -> None:
+        super().__init__(*args, **parts)
+        self.tuned_on = tuned_on
+
+    def prepare(self, image: MedicalImage) -> Prepared:
+        """See :class:`Job`; refuses an image a prompt was tuned on."""
+        pixels = torch.from_numpy(image.pixels).to(self.engine.device)
+        x = self.model.preprocess(pixels)
+        if content_id(x) in self.tuned_on:
+            raise ImageError(f"{image.id} was used to tune the prompt; a test image must not be")
+        if self.spec.space == NATIVE:
+            return Prepared(pixels)
+        return Prepared(x, self.model.geometry(tuple(pixels.shape)))
+
+
+class MaskJob(Job):
+    """Masks: any segmentation network, with and without a denoiser."""
+
+    model: SegmentationModel
+
+    @property
+    def channels(self) -> int | None:
+        """What images are made: 1 grey (colour is averaged), or None to leave them to the network."""
+        return 1 if self.model.in_channels == 1 else None
+
+    def prepare(self, image: MedicalImage) -> Prepared:
+        """See :class:`Job`.
+
+        Float, linear, never through 8 bits. Colour becomes grey by the mean of its channels where the network takes one
+        channel; resizing is bilinear with antialiasing for images and nearest for masks. At native resolution both are
+        left as they are.
+        """
+        pixels, truth, size = torch.from_numpy(image.pixels), image.mask, self.spec.size
+        if self.spec.space == NATIVE:
+            return Prepared(pixels, None, truth)
+        if truth is not None and size is not None and tuple(pixels.shape[1:]) != tuple(size):
+            nearest = functional.interpolate(torch.from_numpy(truth)[None, None].double(), size, mode="nearest-exact")
+            truth = nearest[0, 0].long().numpy()
+        geometry = mask_geometry(tuple(pixels.shape), self.channels, size)
+        return Prepared(apply(geometry, pixels), geometry, truth)
+
+    def scores(
+        self, image: MedicalImage, prepared: Prepared, found: Mapping[str, Result[Any]]
+    ) -> dict[str, MaskScores]:
+        """See :class:`Job`. Beside the certified mask: the network alone on the clean image, and one noisy copy."""
+        if prepared.truth is None:
+            return {}
+        assert isinstance(self.spec.target, MaskTarget)
+        engine, pixels = self.engine, prepared.pixels.to(self.engine.device)
+        key = NoiseKey(self.spec.seed, image.id, "evaluation")
+        plain = engine.streams[PLAIN]
+        with torch.no_grad():
+            clean = _mask(plain(engine.law.clean(engine.law.origin(pixels)).unsqueeze(0)))
+            made = {}
+            for method in engine.methods:
+                noisy = next(noisy_batches(pixels, engine.law, key, 1, batch_size=1))
+                made[method.name] = {"clean": clean, "noisy": _mask(method.encoder(engine.streams)(noisy))}
+        try:
+            return {
+                one.label: mask_scores(one, prepared.truth, plain=made[name], empty=self.spec.target.empty)
+                for name, result in found.items()
+                for one in result.certificates
+            }
+        except InputError as error:
+            raise ImageError(f"{image.id} cannot be scored: {error}") from error
+
+
+def _mask(scores: Tensor) -> NDArray[Any]:
+    found: NDArray[Any] = winning_class(scores)[0].cpu().numpy()
+    return found
+
+
+def load_job(spec: RunSpec, *, allow_code: bool = False, dataset: Dataset | None = None) -> Job:
+    """See :meth:`RunSpec.load`."""
+    methods = spec.methods
+    if (spec.denoiser is None) == (DENOISED in methods):
+        raise InputError("a denoiser and the method denoised go together; give both, or neither")
+    load = _load_masks if spec.masks else _load_classes
+    return load(spec, dataset, allow_code)
+
+
+def _load_classes(spec: RunSpec, dataset: Dataset | None, allow_code: bool) -> Job:
+    if spec.output is not None or spec.normalise is not None:
+        raise InputError("output and normalise describe a segmentation network, and this run certifies classes")
+    code = is_user_code(spec.model)
+    model: Any = load_classifier(spec.model, spec.device, allow_code=allow_code, size=spec.size) if code else None
+    prompting = Prompting.read(spec.methods, spec.tuning)
+    if isinstance(model, ClassificationModel):
+        if spec.templates:
+            raise InputError(f"{model.name} is a plain classifier, which has no text to prompt; leave templates out")
+        methods: list[Method] = score_methods(spec.methods, model.num_classes)
+        classes = spec.data.classes or model.class_names
+        data = dataset or replace(spec.data, classes=classes).open()
+        numbered = tuple(f"class {index}" for index in range(model.num_classes))
+        names = class_names(data, spec.data.classes, model.class_names or numbered)
+        _check_names(model, data, names)
+        templates: tuple[str, ...] = ()
+    else:
+        data = dataset or spec.data.open()
+        known = demo_prompts() if spec.model == "demo" else None
+        fallback = prompting.class_names or (tuple(known["classes"].values()) if known else None)
+        names = class_names(data, spec.data.classes, fallback)
+        templates = spec.templates or tuple(known["templates"] if known else (DEFAULT_TEMPLATE,))
+        model = model or load_classifier(spec.model, spec.device, size=spec.size)
+        assert isinstance(model, VisionLanguageModel)
+        methods = prompting.methods(model, names, templates, spec.sigma)
+    front = _denoiser(spec, model.device)
+    certified = NativeModel(model) if spec.space == NATIVE else model
+    engine = _engine(spec, certified, front, methods, model.device, share_copies=True)
+    target = Classes(len(names), spec.target.bound)  # type: ignore[union-attr]
+    limited = _limited(data, spec)
+    return ClassJob(spec, limited, names, engine, target, model, front, tuned_on=prompting.tuned_on)
+
+
+def _load_masks(spec: RunSpec, dataset: Dataset | None, allow_code: bool) -> Job:
+    if spec.templates or spec.tuning != type(spec.tuning)():
+        raise InputError("templates and per-image tuning are for prompts, and this run certifies masks")
+    assert isinstance(spec.target, MaskTarget)
+    data = _limited(dataset or spec.data.open(), spec)
+    named = str(asset("demo_unet")) if spec.model == "demo" else spec.model
+    classes = spec.data.classes or data.class_names
+    count = len(classes) if classes and is_user_code(named) else None
+    model = load_segmenter(named, spec.device, num_classes=count, output=spec.output, allow_code=allow_code)
+    front = _denoiser(spec, model_device(model))
+    names = tuple(classes or (f"class {index}" for index in range(model.num_classes)))
+    if len(names) != model.num_classes:
+        raise InputError(
+            f"the data set has {len(names)} classes ({', '.join(names)}) and the network {model.num_classes}; "
+            "the background counts as a class"
+        )
+    certified: nn.Module = model
+    if spec.space == NATIVE:
+        certified = NativeSegmenter(model, 1 if model.in_channels == 1 else None, spec.size)
+    methods = score_methods(spec.methods, model.num_classes)
+    engine = _engine(spec, certified, front, methods, model_device(model), share_copies=False)
+    target = Pixels(model.num_classes, spec.target.taus, spec.target.correction)
+    return MaskJob(spec, data, names, engine, target, model, front)
+
+
+def _engine(
+    spec: RunSpec, model: Any, front: Any, methods: Sequence[Method], device: torch.device, *, share_copies: bool
+) -> Engine:
+    streams = {PLAIN: ModelStream(model, acceleration=spec.speed.check_device(device))}
+    if front is not None:
+        # The denoiser is made for this sigma, and stands in front of any resize.
+        streams[DENOISED] = ModelStream(model, front.at(spec.sigma).eval(), acceleration=spec.speed)
+    law = as_law(spec.noise, spec.sigma)
+    return Engine(streams, methods, law, space=spec.space, device=device, share_copies=share_copies)
+
+
+def _denoiser(spec: RunSpec, device: torch.device) -> Any:
+    if spec.denoiser is None:
+        return None
+    return load_denoiser(str(asset("demo_denoiser")) if spec.denoiser == "demo" else spec.denoiser, device)
+
+
+def _limited(dataset: Dataset, spec: RunSpec) -> Dataset:
+    limit = spec.data.limit
+    if limit is None or limit >= len(dataset):
+        return dataset
+    if not spec.masks and dataset.is_labelled:
+        return class_balanced(dataset, limit, spec.seed)
+    return dataset.subset(range(limit))
+
+
+def class_names(
+    dataset: Dataset, entries: Sequence[str] | None, fallback: tuple[str, ...] | None = None
+) -> tuple[str, ...]:
+    """Names that go into the captions: the data set's; for unlabelled images those given, or what is known anyway."""
+    if dataset.class_names is not None:
+        return dataset.class_names
+    if entries is not None:
+        return tuple(entry.partition("=")[2].strip() or entry for entry in entries)
+    if fallback is not None:
+        return fallback
+    raise InputError("the data set names no classes; give them, e.g. --classes 'covid,normal'")
+
+
+def _check_names(model: ClassificationModel, dataset: Dataset, names: Sequence[str]) -> None:
+    if len(names) != model.num_classes or model.class_names not in (None, tuple(names)):
+        own = f"{model.num_classes} scores" + (f" ({', '.join(model.class_names)})" if model.class_names else "")
+        raise InputError(
+            f"{model.name} returns {own} and the images are of {len(names)} classes ({', '.join(names)}); name all "
+            "classes in the order of the scores with --classes"
+        )

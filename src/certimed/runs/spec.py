@@ -1,0 +1,273 @@
+"""What a run is, as data: everything that decides its certificates, before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from certimed.budgets import Fixed, as_budget
+from certimed.certificates import MODEL_INPUT, SPACES, ClassClaim, MaskClaim
+from certimed.data import DEFAULT_READ, Dataset, ReadOptions, open_dataset
+from certimed.engine import FLOAT32, PLAIN, Acceleration, check_samples, check_sigma
+from certimed.engine.throughput import check_batch_size
+from certimed.errors import InputError
+from certimed.metrics import EMPTY_NAMES
+from certimed.noise import DEFAULT_LAW, as_law
+from certimed.statistics import BOUND_NAMES, CORRECTION_NAMES
+from certimed.targets import check_tau
+
+if TYPE_CHECKING:
+    from certimed.runs.job import Job
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Which images, and how they are read; see :func:`certimed.data.open_dataset`.
+
+    Attributes:
+        path: folder of images or class subfolders, a single image, or an ``.npz``.
+        classes: class names in words, or ``FOLDER=WORDS``.
+        labels: CSV of labels for a flat folder.
+        masks: folder of masks.
+        split: part of the data set.
+        image_column, label_column: columns of the table, where they have other names than the known ones.
+        patches: ``grid:SIZE`` or a CSV of patches, for whole-slide images.
+        limit: the first so many images only, class-balanced where they are labelled.
+        reading: how files are read.
+    """
+
+    path: str
+    classes: tuple[str, ...] | None = None
+    labels: str | None = None
+    masks: str | None = None
+    split: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    patches: str | None = None
+    limit: int | None = None
+    reading: ReadOptions = DEFAULT_READ
+
+    def open(self) -> Dataset:
+        """The data set; pixels are not read yet."""
+        return open_dataset(
+            self.path,
+            classes=self.classes,
+            labels=None if self.labels is None else Path(self.labels),
+            split=self.split,
+            options=self.reading,
+            masks=None if self.masks is None else Path(self.masks),
+            image_column=self.image_column,
+            label_column=self.label_column,
+            patches=self.patches,
+        )
+
+
+@dataclass(frozen=True)
+class ClassTarget:
+    """Labels are certified.
+
+    Attributes:
+        bound: see :class:`certimed.targets.Classes`.
+    """
+
+    bound: str = "one-sided"
+    task: ClassVar[str] = ClassClaim.kind
+
+    def check(self) -> None:
+        """Refuse what is unknown with InputError."""
+        if self.bound not in BOUND_NAMES:
+            raise InputError(f"bound {self.bound} is unknown; use one of {', '.join(BOUND_NAMES)}")
+
+
+@dataclass(frozen=True)
+class MaskTarget:
+    """Masks are certified.
+
+    Attributes:
+        taus, correction: see :class:`certimed.targets.Pixels`.
+        empty: Dice of classes absent from truth and answer: ``"one"``, ``"zero"`` or ``"skip"``.
+    """
+
+    taus: tuple[float, ...] = (0.75,)
+    correction: str = "holm"
+    empty: str = "one"
+    task: ClassVar[str] = MaskClaim.kind
+
+    def check(self) -> None:
+        """Refuse what is unknown or out of range with InputError."""
+        for tau in self.taus:
+            check_tau(tau)
+        if len(set(self.taus)) < len(self.taus):
+            raise InputError(f"tau {','.join(map(repr, self.taus))} names one twice; name each once")
+        for name, value, known in (
+            ("correction", self.correction, CORRECTION_NAMES),
+            ("empty", self.empty, EMPTY_NAMES),
+        ):
+            if value not in known:
+                raise InputError(f"{name} {value} is unknown; use one of {', '.join(known)}")
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Per-image tuning of prompts; see :func:`certimed.prompts.prompt_methods`.
+
+    Attributes:
+        initial_context: words the learnable context starts from; None takes them from the template.
+        copies, steps, lr: noisy copies, steps and learning rate.
+    """
+
+    initial_context: str | None = None
+    copies: int = 100
+    steps: int = 1
+    lr: float = 5e-3
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """A certification run, before anything is loaded: the manifest's ``request``.
+
+    Attributes:
+        model: how the model is named; see :func:`certimed.classifiers.load_classifier` and
+            :func:`certimed.segmenters.load_segmenter`.
+        data: the images.
+        target: what is certified.
+        methods: names of methods, and prompt files; all are certified on the same noise.
+        sigma: noise standard deviation in [0, 1] units.
+        noise: name of the noise law.
+        budget: spelling of a budget, a number of samples, or None: ``grid`` for labels, ``fixed:100`` for masks.
+        n0: selection samples; None: 100 for labels, 10 for masks.
+        alpha: failure probability of each certificate.
+        seed: of all noise.
+        space: where noise is added; see :mod:`certimed.certificates.scope`.
+        denoiser: of the method "denoised".
+        templates: captions with ``{}`` for the class name, averaged.
+        tuning: of per-image tuned prompts.
+        size: ``(height, width)`` images are resized to; None: native, or what the model says.
+        output: what a segmentation network returns, where its files do not say.
+        normalise: how a segmentation network's input is normalised, where its files do not say.
+        device: where the model runs.
+        batch_size: noisy copies a forward pass, None, or ``"auto"``.
+        speed: precision and compilation.
+
+    Raises:
+        InputError: an impossible setting.
+    """
+
+    model: str
+    data: DataSpec
+    target: ClassTarget | MaskTarget = field(default_factory=ClassTarget)
+    methods: tuple[str, ...] = (PLAIN,)
+    sigma: float = 0.25
+    noise: str = DEFAULT_LAW
+    budget: Any = None
+    n0: int | None = None
+    alpha: float = 1e-3
+    seed: int = 0
+    space: str = MODEL_INPUT
+    denoiser: str | None = None
+    templates: tuple[str, ...] = ()
+    tuning: Tuning = field(default_factory=Tuning)
+    size: tuple[int, int] | None = None
+    output: str | None = None
+    normalise: str | None = None
+    device: str = "cpu"
+    batch_size: int | str | None = None
+    speed: Acceleration = FLOAT32
+
+    def __post_init__(self) -> None:
+        masks = self.masks
+        budget = as_budget(self.budget, default=Fixed(100) if masks else None)
+        object.__setattr__(self, "budget", str(budget))
+        object.__setattr__(self, "n0", (10 if masks else 100) if self.n0 is None else self.n0)
+        object.__setattr__(self, "sigma", check_sigma(self.sigma))
+        assert self.n0 is not None
+        check_samples(n0=self.n0, n=budget.cap, alpha=self.alpha)
+        self.target.check()
+        if self.space not in SPACES:
+            raise InputError(f"space={self.space!r} is unknown; use one of {', '.join(SPACES)}")
+        check_batch_size(self.batch_size)
+        law = as_law(self.noise, self.sigma)
+        if isinstance(self.target, MaskTarget):
+            budget.mask_looks()
+        else:
+            budget.start([self.n0, 0], self.alpha, law.sigma, self.target.bound)
+
+    @property
+    def masks(self) -> bool:
+        """Whether masks are certified."""
+        return isinstance(self.target, MaskTarget)
+
+    @property
+    def cap(self) -> int:
+        """Most estimation samples an image can cost, for each stream of methods."""
+        return as_budget(self.budget).cap
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; :meth:`from_dict` is the inverse."""
+        return {"task": self.target.task, **_plain(asdict(self))}
+
+    @classmethod
+    def from_dict(cls, data: object) -> RunSpec:
+        """A spec from JSON, YAML or TOML data; what is left out has its default.
+
+        Raises:
+            InputError: names the field that is missing, unknown or wrong.
+        """
+        given = _object(data, "a run")
+        task = given.pop("task", ClassTarget.task)
+        targets: dict[str, Any] = {kind.task: kind for kind in (ClassTarget, MaskTarget)}
+        if task not in targets:
+            raise InputError(f"task {task!r:.40} is unknown; use one of {', '.join(targets)}")
+        parts = {"data": DataSpec, "target": targets[task], "tuning": Tuning, "speed": Acceleration}
+        given.setdefault("target", {})
+        for name, kind in parts.items():
+            if name in given:
+                given[name] = _built(kind, given[name], name)
+        return _built(cls, given, "the run")
+
+    def changed(self, **values: Any) -> RunSpec:
+        """This spec with other values for some fields."""
+        return replace(self, **values)
+
+    def load(self, *, allow_code: bool = False, dataset: Dataset | None = None) -> Job:
+        """Open data and models; refuses what does not fit together.
+
+        Args:
+            allow_code: consent to run the code of ``python:`` models.
+            dataset: instead of opening ``data``.
+        """
+        from certimed.runs.job import load_job
+
+        return load_job(self, allow_code=allow_code, dataset=dataset)
+
+
+def _built(kind: Any, data: object, what: str) -> Any:
+    """A frozen dataclass from a mapping; lists become tuples, nested options are read likewise."""
+    if isinstance(data, kind):
+        return data
+    given = _object(data, what)
+    known = {one.name for one in fields(kind)}
+    unknown = sorted(set(given) - known)
+    if unknown:
+        raise InputError(f"{what} has no field {unknown[0]!r:.60}; it has {', '.join(sorted(known))}")
+    if kind is DataSpec and "reading" in given:
+        given["reading"] = _built(ReadOptions, given["reading"], "reading")
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise InputError(f"{what} has missing or wrongly typed fields: {error}") from error
+
+
+def _object(data: object, what: str) -> dict[str, Any]:
+    if not isinstance(data, Mapping):
+        raise InputError(f"{what} must be an object with named fields, not {type(data).__name__}")
+    return {str(name): value for name, value in data.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, tuple | list) else value
