@@ -119,7 +119,9 @@ class Work:
 
     def manifest(self) -> dict[str, Any]:
         """run.json before it is sealed."""
-        target = {"taus": list(self.taus), "correction": "holm", "empty": "one"} if self.masks else {"bound": self.bound}
+        target = (
+            {"taus": list(self.taus), "correction": "holm", "empty": "one"} if self.masks else {"bound": self.bound}
+        )
         request = {
             "task": self.task, "model": "brightness", "data": {"path": "images/"}, "target": target,
             "methods": ["plain"], "sigma": 0.25, "noise": self.noise, "budget": str(parse_budget(self.budget)),

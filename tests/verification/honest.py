@@ -19,7 +19,7 @@ from certimed.certificates import (
     Share,
     certificate_of,
 )
-from certimed.noise import Placement, as_law
+from certimed.noise import NoiseLaw, as_law
 from certimed.targets import Classes, Pixels
 
 VERSIONS = {"python": "3.12", "certimed": "0.2", "torch": "2", "numpy": "2", "scipy": "1"}
@@ -28,10 +28,10 @@ CLASS_BUDGETS = ("grid", "grid:0.0,0.3@2000", "betting:0.25", "betting:0.1@3000"
 MASK_BUDGETS = ("100", "200", "pixels:100,200,400", "pixels:60,120,300/0.05")
 
 
-def about(item: str = "x", shape: tuple[int, ...] = (1, 4, 4), **changes: Any) -> Circumstances:
-    """The circumstances of a certificate that no model made."""
+def about(law: NoiseLaw, item: str = "x", shape: tuple[int, ...] = (1, 4, 4), **changes: Any) -> Circumstances:
+    """The circumstances of a certificate that no model made, of a black image."""
     provenance = Provenance("cpu", "a processor", "float32", "a" * 64, "as given", "b" * 64, {"Pillow": "11"}, VERSIONS)
-    placed = Placement(True, 0.0, 0.0)
+    placed = law.placement(torch.zeros(shape))
     return replace(Circumstances(item, "plain", 3, shape, "model input", "end-to-end", provenance, placed), **changes)
 
 
@@ -50,7 +50,7 @@ def class_certificate(
 ) -> ClassCertificate:
     """One image whose noisy copies fall into classes with these probabilities, certified under a budget."""
     rng, budget, law = np.random.default_rng(seed), parse_budget(spec), as_law(noise, sigma)
-    target, where = Classes(len(probabilities), bound), about(**changes)
+    target, where = Classes(len(probabilities), bound), about(law=law, **changes)
     selected = rng.multinomial(n0, probabilities)
     session = target.start(selected, where.shape, budget, alpha, law)
     counts = np.zeros(len(probabilities), dtype=np.int64)
@@ -77,7 +77,7 @@ def mask_certificates(
 ) -> tuple[MaskCertificate, ...]:
     """One mask whose pixels agree with their candidate class with these probabilities; one certificate for each tau."""
     rng, budget, law = np.random.default_rng(seed), parse_budget(spec), as_law(noise, sigma)
-    target, where = Pixels(2, taus, correction), about(shape=(1, *probabilities.shape), **changes)
+    target, where = Pixels(2, taus, correction), about(law=law, shape=(1, *probabilities.shape), **changes)
     selected = torch.from_numpy(rng.integers(0, 2, probabilities.shape).astype(np.uint8))
     session = target.start(selected, where.shape, budget, alpha, law)
     counts = Agreement(0, np.zeros(probabilities.shape, dtype=np.int64))

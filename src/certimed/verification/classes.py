@@ -61,8 +61,11 @@ def _basic_faults(claim: dict[str, Any], samples: dict[str, Any]) -> Iterator[st
     counts = claim["counts"]
     if sum(counts) != samples["n"]:
         yield f"the counts sum to {sum(counts)}, not to n={samples['n']}"
-    if claim["prediction"] >= len(counts):
-        yield f"prediction {claim['prediction']} is no index into the {len(counts)} counts"
+    selection = claim["selection"]
+    if len(selection) != len(counts) or sum(selection) != samples["n0"]:
+        yield f"the selection counts {selection!r:.120} are not of n0={samples['n0']} samples and {len(counts)} classes"
+    elif claim["prediction"] != selection.index(max(selection)):
+        yield f"prediction {claim['prediction']} is not the class that the selection samples chose"
     if (claim["q_upper"] is None) != (claim["bound"] == "one-sided"):
         yield f"q_upper={claim['q_upper']} does not belong to bound {claim['bound']!r}"
 

@@ -39,7 +39,7 @@ n = 10 000 a share may be off by about 0.04 and pass.
 
 _MOST_PAIRS = 200
 _DRAWN = (
-    *("claim.prediction", "claim.abstained", "claim.radius", "claim.p_lower", "claim.q_upper", "claim.counts"),
+    *("claim.prediction", "claim.abstained", "claim.radius", "claim.p_lower", "claim.q_upper", "claim.counts", "claim.selection"),
     *("claim.threshold", "claim.share_certified", "claim.arrays_sha256"),
     *("samples.n", "samples.looks", "samples.proved_at", "samples.stop", "native.radius"),
 )
@@ -192,15 +192,15 @@ def _moved(
     name: str, mine: Mapping[str, Any], its: Mapping[str, Any], pair: Any, drawn: list[str]
 ) -> Iterator[tuple[str, str]]:
     """Same circumstances: nothing may differ but near ties."""
-    dtype, counted = mine["provenance"]["dtype"], 0
-    if mine["claim"].get("prediction") != its["claim"].get("prediction"):
-        yield (
-            DIFFERENT,
-            (
-                f"{name}: the selection samples chose class {its['claim']['prediction']} here, recorded is "
-                f"{mine['claim']['prediction']}"
-            ),
-        )
+    dtype = mine["provenance"]["dtype"]
+    chosen = [one["claim"].get("selection", []) for one in (mine, its)]
+    counted = max((abs(a - b) for a, b in zip(*chosen)), default=0)
+    if counted > near_ties(dtype, mine["samples"]["n0"]):
+        yield DIFFERENT, f"{name}: the selection counts {chosen[0]!r:.120} are {chosen[1]!r:.120} here"
+        return
+    if counted and mine["claim"].get("prediction") != its["claim"].get("prediction"):
+        # A tie of the selection samples: what is counted for another class can only be tested.
+        yield from _tested(name, mine, its, pair, drawn)
         return
     both = list(takewhile(lambda two: two[0][0] == two[1][0], zip(mine["samples"]["looks"], its["samples"]["looks"])))
     if mine["kind"] == "classes":
@@ -218,13 +218,10 @@ def _moved(
         classes = was["mask"] != here["mask"]
         apart = np.abs(was["agreement"].astype(np.int64) - here["agreement"].astype(np.int64))[~classes]
         many, most = int(np.count_nonzero(classes)), int(apart.max(initial=0))
-        counted = many + most
+        counted = max(counted, many + most)
         if many > moved_pixels(dtype, classes.size) or most > near_ties(dtype, n):
             yield DIFFERENT, f"{name}: {many} pixels have another class here, and counts are up to {most} of {n} apart"
             return
-    planned = [one["samples"]["stop"].get("agreeing", 0) for one in (mine, its)]
-    if 0 < abs(planned[0] - planned[1]) <= near_ties(dtype, mine["samples"]["n0"]):
-        counted = max(counted, 1)
     if counted == 0 and drawn:
         yield DIFFERENT, f"{name}: its counts are equal, and {', '.join(drawn)} differ"
     elif drawn and mine["samples"]["n"] != its["samples"]["n"]:

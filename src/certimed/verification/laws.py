@@ -56,7 +56,7 @@ class Law:
             return None if true else f"placement {dict(placement)!r:.120} belongs to no law without a grid"
         slack = Fraction(math.prod(shape), 4 * self.levels**2)  # squared
         if not slack <= Fraction(placement["slack"]) ** 2 <= slack * (1 + Fraction(1, 10**9)):
-            return f"slack={placement['slack']!r} is not the {float(slack) ** 0.5:.9g} by which an image may miss the grid"
+            return f"slack={placement['slack']!r} is not the {float(slack) ** 0.5:.9g} an image may miss the grid by"
         if placement["rounding"] > placement["slack"]:
             return f"rounding={placement['rounding']!r} is more than an image can miss the grid by"
         return None

@@ -22,8 +22,8 @@ def schedule_faults(data: dict[str, Any], allowed: Allowance) -> Iterator[str]:
         yield f"budget {samples['budget']!r:.80} does not serve a claim of kind {data['kind']!r}"
     elif allowed.kind == "planned":
         agreeing = samples["stop"].get("agreeing")
-        if agreeing is None or agreeing > samples["n0"]:
-            yield f"it does not say how many of {samples['n0']} selection samples its size was planned from"
+        if agreeing != data["claim"]["selection"][data["claim"]["prediction"]]:
+            yield f"its size was planned from {agreeing} of {samples['n0']} selection samples, which did not agree"
             return
         share = data["alpha"]["level"]
         sizes = planned_sizes(agreeing, samples["n0"], allowed, share, data["law"]["sigma"])
@@ -68,7 +68,7 @@ def count_faults(data: dict[str, Any]) -> Iterator[str]:
         if before[0] < after[0] and _chance(before, after, others) < IMPLAUSIBLE:
             yield f"{list(before)} is no part of {list(after)} that chance would give (less than 1 in 10^12)"
             return
-    yield from _plan_faults(samples["stop"], samples["n0"], end, others + 1)
+    yield from _selection_faults(claim["selection"], counts)
 
 
 def _chance(before: tuple[int, ...], after: tuple[int, ...], others: int) -> float:
@@ -85,10 +85,9 @@ def _chance(before: tuple[int, ...], after: tuple[int, ...], others: int) -> flo
     )
 
 
-def _plan_faults(stop: dict[str, Any], n0: int, end: tuple[int, ...], classes: int) -> Iterator[str]:
-    """Selection and estimation samples are of one model: the same test of the plan's count, for each class it chose."""
-    agreeing = stop.get("agreeing")
-    if agreeing is not None and agreeing * classes < n0:
-        yield f"a class with {agreeing} of {n0} selection samples is not the most frequent of {classes}"
-    elif agreeing is not None and classes * fisher(agreeing, n0, end[1], end[0]) < IMPLAUSIBLE:
-        yield f"{agreeing} of {n0} selection samples and {end[1]} of {end[0]} estimation samples are of no one model"
+def _selection_faults(selection: list[int], counts: list[int]) -> Iterator[str]:
+    """Selection and estimation samples are of one model: Fisher's exact test of each class, times their number."""
+    n0, n = sum(selection), sum(counts)
+    chance = len(counts) * min(fisher(a, n0, b, n) for a, b in zip(selection, counts))
+    if chance < IMPLAUSIBLE:
+        yield f"{selection!r:.120} of {n0} selection and {counts!r:.120} of {n} estimation samples are of no one model"

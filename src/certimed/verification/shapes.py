@@ -59,6 +59,7 @@ LEVEL: Check = (lambda value: _real(value) and 0 < value < 1, "a number between 
 SHARE: Check = (lambda value: _real(value) and 0 <= value <= 1, "a number from 0 to 1")
 TAU: Check = (lambda value: _real(value) and 0.5 <= value < 1, "a number from 0.5 to below 1")
 HEX: Check = (lambda value: _text(value) and re.fullmatch("[0-9a-f]{64}", value) is not None, "64 hex digits")
+COUNTS: Check = (lambda value: _wholes(value, 0, 2), "a list of two or more whole numbers >= 0")
 TEXTS: Check = (lambda value: isinstance(value, list) and all(map(_text, value)), "a list of strings")
 STRINGS: Check = (
     lambda value: isinstance(value, dict) and all(map(_text, value.values())),
@@ -113,7 +114,8 @@ CLAIMS: dict[str, dict[str, Check]] = {
         "p_lower": (lambda value: _real(value) and 0 <= value < 1, "a number from 0 to below 1"),
         "q_upper": _optional((lambda value: _real(value) and 0 < value <= 1, "a number above 0, at most 1")),
         "bound": _one_of("one-sided", "two-sided", "best"),
-        "counts": (lambda value: _wholes(value, 0, 2), "a list of two or more whole numbers >= 0"),
+        "counts": COUNTS,
+        "selection": COUNTS,
     },
     "mask": {
         "radius": NOT_NEGATIVE,
