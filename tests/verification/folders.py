@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ BROKEN = "6.png"
 ITEMS = (*(f"{index}.png" for index in range(6)), BROKEN)
 NAMES = ("dark", "light")
 GEOMETRY = Geometry("same", 1, (Axis(6, (1, 1), 4, (0, 0)), Axis(8, (0, 0), 4, (0, 0))))
-DECODERS = {"Pillow": "11.3.0"}
 IDENTITIES = {"plain": "a" * 64, "tuned": "c" * 64}
 
 
@@ -64,6 +62,7 @@ class Work:
     Attributes:
         task: ``"classes"`` or ``"mask"``.
         budget, bound, taus, noise, seed: as in a request.
+        pillow: version of the decoder.
         native: whether the images come with the geometry of their preparation.
     """
 
@@ -74,7 +73,7 @@ class Work:
     noise: str = "grid"
     seed: int = 3
     native: bool = True
-    decoders: Mapping[str, str] = field(default_factory=lambda: dict(DECODERS))
+    pillow: str = "11.3.0"
 
     @property
     def masks(self) -> bool:
@@ -103,7 +102,7 @@ class Work:
         law, device = as_law(self.noise, 0.25), torch.device("cpu")
         engine = Engine(streams, methods, law, space=MODEL_INPUT, device=device)
         target: Any = Pixels(2, self.taus) if self.masks else Classes(2, self.bound)
-        origin = Origin("divided by 255", self.decoders, GEOMETRY if self.native else None)
+        origin = Origin("divided by 255", {"Pillow": self.pillow}, GEOMETRY if self.native else None)
         found = engine.run(pixels, target, parse_budget(self.budget), n0=20, seed=self.seed, item_id=item,
                            batch_size=64, origin=origin)  # fmt: skip
         made = [certificate for result in found.values() for certificate in result.certificates]

@@ -11,7 +11,7 @@ import pytest
 
 from certimed.errors import InputError
 from certimed.verification.certificates import certificate_faults
-from tests.verification.honest import CLASS_BUDGETS, MASK_BUDGETS, class_certificate, mask_certificates
+from honest import CLASS_BUDGETS, MASK_BUDGETS, class_certificate, mask_certificates
 
 BOUNDS = ("one-sided", "two-sided", "best")
 LAWS = ("float32", "grid")

@@ -109,7 +109,7 @@ def compare_manifests(
     """What is false in a manifest, given the one that its request makes here; and the circumstances that differ."""
     faults, changed = [], {}
     for place, was, here in differing(settings_of(recorded), settings_of(now)):
-        if place.startswith(_CIRCUMSTANCES):
+        if any(place == one or place.startswith(f"{one}.") for one in _CIRCUMSTANCES):
             changed[place.removeprefix("provenance.").removeprefix("versions.")] = (was, here)
         else:
             faults.append(f"{place} of the manifest is {was!r:.120}, and {here!r:.120} here")
