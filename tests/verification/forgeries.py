@@ -519,7 +519,7 @@ KINDS: dict[str, Forgery] = {
     "rounding of the image zeroed": Forgery("grid", place("placement", 0.0, "rounding"), FILES),
     "seed of one certificate": Forgery("grid", place("", 99, "seed"), FILES),
     "seed relabelled everywhere": Forgery("grid", seed_everywhere, REDRAW),
-    "item of one certificate": Forgery("grid", place("", "0.png", "item"), FILES),
+    "item of one certificate": Forgery("grid", place("", "5.png", "item"), FILES),
     # Native radius, space, shape
     "native radius larger": Forgery("grid", place("native", lambda r: r * 1.01, "radius"), FILES),
     "native norm smaller": Forgery("grid", place("native", lambda r: r * 0.9, "norm"), FILES),
@@ -580,7 +580,7 @@ KINDS: dict[str, Forgery] = {
     "denoiser claimed": Forgery("grid", manifest("denoiser", value="e" * 64), REDRAW),
     # Masks
     "threshold lowered, pixels and look with it": Forgery("masks", threshold_lowered, FILES),
-    "threshold of an earlier look": Forgery("masks", look(0, 1, 1, of=lambda f: f.certificate()) , "nothing: the counts of a mask's earlier looks are not kept, and nothing is claimed from them"),
+    "threshold of an earlier look": Forgery("masks", look(0, 1, 1, of=lambda f: f.certificate()), REDRAW),
     "threshold of an earlier look, impossible": Forgery(
         "masks", place("samples", lambda found: [[found[0][0], 20], *found[1:]], "looks", of=lambda f: f.certificate()), FILES
     ),

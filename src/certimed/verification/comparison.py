@@ -43,6 +43,7 @@ _DRAWN = (
     *("claim.selection", "claim.threshold", "claim.share_certified", "claim.arrays_sha256"),
     *("samples.n", "samples.looks", "samples.proved_at", "samples.stop", "native.radius"),
 )
+_APART = ("certificates", "clean", "scores", "arrays", "reason", "sha256")
 _UNTOLD = ("provenance.device", "provenance.device_name", "provenance.dtype", "provenance.versions",
            "provenance.decoders", "provenance.pixels")  # fmt: skip
 
@@ -115,9 +116,9 @@ def _within(place: str, parts: Sequence[str]) -> bool:
 def _record(
     recorded: Mapping[str, Any], now: Mapping[str, Any], layers: Mapping[str, Any], changed: dict[str, Any]
 ) -> Iterator[tuple[str, str]]:
-    for name in ("item", "status", "label", "group"):
-        if recorded[name] != now[name]:
-            yield DIFFERENT, f"{name} is {recorded[name]!r:.80}, and {now[name]!r:.80} here"
+    plain = ({name: value for name, value in one.items() if name not in _APART} for one in (recorded, now))
+    for place, was, here in differing(*plain):
+        yield DIFFERENT, f"{place} is {was!r:.80}, and {here!r:.80} here"
     if recorded["status"] != now["status"] or recorded["status"] == "failed":
         return
     mine, its = ({_key(one): one for one in record["certificates"]} for record in (recorded, now))
