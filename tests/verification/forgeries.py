@@ -38,7 +38,7 @@ WORKS = {
     "masks": Work("mask", "pixels:60,120,300/0.05"),
     "fixed masks": Work("mask", "100", taus=(0.75,)),
 }
-FILES, REDRAW, CIRCUMSTANCES = "files", "redraw", "circumstances"
+FILES, REDRAW, CIRCUMSTANCES, NOTHING = "files", "redraw", "circumstances", "nothing: "
 
 
 @dataclass(frozen=True)
@@ -441,7 +441,7 @@ def tau_everywhere(folder: Folder) -> None:
     """A higher tau, hence a larger radius, in every place."""
     folder.manifest["request"]["target"]["taus"] = [0.9]
     for one in folder.certificates:
-        path, layers = folder.layers(one["item"], 0.75)
+        _, layers = folder.layers(one["item"], 0.75)
         np.savez_compressed(folder.path / arrays_name(one["item"], "plain", 0.9), **layers)
         one["claim"] |= {"tau": 0.9, "radius": 0.25 * 1.2815515655446004 * (1 - 1e-12)}
         one["native"] = NativeRadius.of(real_radius(one), GEOMETRY).to_dict()
@@ -508,10 +508,10 @@ KINDS: dict[str, Forgery] = {
     "views of a method without": Forgery("grid", place("", [0.354, 0.354], "views"), FILES),
     # Noise
     "sigma of one certificate": Forgery("grid", place("law", 0.5, "sigma"), FILES),
-    "sigma everywhere": Forgery(
-        "grid", everywhere("law", "sigma", value=0.5, request=("request", "sigma")), FILES
+    "sigma everywhere": Forgery("grid", everywhere("law", "sigma", value=0.5, request=("request", "sigma")), FILES),
+    "law of one certificate": Forgery(
+        "float32", place("", {"name": "gaussian-grid", "sigma": 0.25, "k": 257}, "law"), FILES
     ),
-    "law of one certificate": Forgery("float32", place("", {"name": "gaussian-grid", "sigma": 0.25, "k": 257}, "law"), FILES),
     "law everywhere, placements as they were": Forgery("float32", drift_denied, FILES),
     "law everywhere, placements too": Forgery("float32", law_everywhere, REDRAW),
     "step of the grid everywhere": Forgery("grid", everywhere("law", "k", value=4096), FILES),
@@ -536,7 +536,9 @@ KINDS: dict[str, Forgery] = {
     "label changed": Forgery("grid", record("label", lambda label: 1 - label), REDRAW),
     "group changed": Forgery("grid", record("group", "another patient"), REDRAW),
     "intensity of the file changed": Forgery("grid", record("intensity", {"scale": 1}), REDRAW),
-    "clean prediction changed": Forgery("grid", record("clean", lambda found: found | {"plain": 1 - found["plain"]}), REDRAW),
+    "clean prediction changed": Forgery(
+        "grid", record("clean", lambda found: found | {"plain": 1 - found["plain"]}), REDRAW
+    ),
     "clean prediction outside the classes": Forgery("grid", record("clean", lambda found: found | {"plain": 7}), FILES),
     "clean prediction of no method": Forgery("grid", record("clean", {}), FILES),
     "a certificate left out": Forgery("grid", record("certificates", lambda found: found[:1]), FILES),
@@ -559,9 +561,7 @@ KINDS: dict[str, Forgery] = {
     ),
     "pixels digest of one certificate": Forgery("grid", place("provenance", "f" * 64, "pixels"), FILES),
     "decoder of one image": Forgery("grid", place("provenance", {"Pillow": "1.0"}, "decoders"), FILES),
-    "decoder everywhere": Forgery(
-        "grid", everywhere("provenance", "decoders", value={"Pillow": "1.0"}), CIRCUMSTANCES
-    ),
+    "decoder everywhere": Forgery("grid", everywhere("provenance", "decoders", value={"Pillow": "1.0"}), CIRCUMSTANCES),
     "version of one certificate": Forgery("grid", place("provenance", "9.9", "versions", "torch"), FILES),
     "version everywhere": Forgery("grid", versions_everywhere, CIRCUMSTANCES),
     "dtype of one certificate": Forgery("grid", place("provenance", "bfloat16", "dtype"), FILES),
@@ -582,7 +582,9 @@ KINDS: dict[str, Forgery] = {
     "threshold lowered, pixels and look with it": Forgery("masks", threshold_lowered, FILES),
     "threshold of an earlier look": Forgery("masks", look(0, 1, 1, of=lambda f: f.certificate()), REDRAW),
     "threshold of an earlier look, impossible": Forgery(
-        "masks", place("samples", lambda found: [[found[0][0], 20], *found[1:]], "looks", of=lambda f: f.certificate()), FILES
+        "masks",
+        place("samples", lambda found: [[found[0][0], 20], *found[1:]], "looks", of=lambda f: f.certificate()),
+        FILES,
     ),
     "certified layer": Forgery("masks", layer("certified", np.logical_not, digest=False), FILES),
     "agreement raised": Forgery("masks", layer("agreement", lambda a: a + (a < a.max())), FILES),
@@ -598,20 +600,34 @@ KINDS: dict[str, Forgery] = {
     ),
     "a tau's certificate left out": Forgery("masks", record("certificates", lambda found: found[:1]), FILES),
     "scores above one": Forgery(
-        "masks", lambda f: [s["whole"].update({"certified accuracy": 1.5}) for s in f.record()["scores"].values()] and None, FILES
+        "masks",
+        lambda f: [s["whole"].update({"certified accuracy": 1.5}) for s in f.record()["scores"].values()] and None,
+        FILES,
     ),
     "scores raised": Forgery("masks", scores_raised, REDRAW),
     # Nothing catches these
     "one count of one image, within near ties": Forgery(
-        "grid", one_count, "nothing: so few counts may move between two honest draws, and the claim must follow from them"
+        "grid",
+        one_count,
+        NOTHING + "so few counts may move between two honest draws, and the claim must follow from them",
     ),
-    "date of the run": Forgery("grid", manifest("created", value="2020-01-01T00:00:00+00:00"), "nothing: no clock is trusted; note the digest on the day"),
-    "name of the model": Forgery("grid", manifest("model", "name", value="a better one"), "nothing: a name; the identity is what counts"),
+    "date of the run": Forgery(
+        "grid",
+        manifest("created", value="2020-01-01T00:00:00+00:00"),
+        NOTHING + "no clock is trusted; note the digest on the day",
+    ),
+    "name of the model": Forgery(
+        "grid", manifest("model", "name", value="a better one"), NOTHING + "a name; the identity is what counts"
+    ),
     "name of the processor": Forgery(
-        "grid", place("provenance", "a better one", "device_name"), "nothing: it decides no result"
+        "grid", place("provenance", "a better one", "device_name"), NOTHING + "it decides no result"
     ),
-    "words of a failure": Forgery("grid", record("reason", "it was fine", BROKEN), "nothing: words differ between versions; that it fails again is checked"),
-}  # fmt: skip
+    "words of a failure": Forgery(
+        "grid",
+        record("reason", "it was fine", BROKEN),
+        NOTHING + "words differ between versions; that it fails again is checked",
+    ),
+}
 
 
 def void(_: object) -> None:

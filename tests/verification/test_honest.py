@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from honest import CLASS_BUDGETS, MASK_BUDGETS, class_certificate, mask_certificates
 
 from certimed.errors import InputError
 from certimed.verification.certificates import certificate_faults
-from honest import CLASS_BUDGETS, MASK_BUDGETS, class_certificate, mask_certificates
 
 BOUNDS = ("one-sided", "two-sided", "best")
 LAWS = ("float32", "grid")

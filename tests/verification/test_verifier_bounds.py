@@ -60,7 +60,9 @@ def test_quantiles_invert_the_normal_distribution(p: float) -> None:
     assert float(z) == pytest.approx(stats.norm.ppf(p), rel=1e-9, abs=1e-12)
 
 
-@pytest.mark.parametrize(("hits", "first", "total_hits", "total"), [(30, 64, 100, 400), (64, 64, 350, 400), (9, 10, 10, 1000)])
+@pytest.mark.parametrize(
+    ("hits", "first", "total_hits", "total"), [(30, 64, 100, 400), (64, 64, 350, 400), (9, 10, 10, 1000)]
+)
 def test_hypergeometric_tails_are_exact_sums(hits: int, first: int, total_hits: int, total: int) -> None:
     ways = sum(
         math.comb(first, x) * math.comb(total - first, total_hits - x) for x in range(hits, min(first, total_hits) + 1)
