@@ -181,6 +181,7 @@ class Engine:
         check_samples(n0=n0, n=budget.cap, alpha=alpha)
         subject = self.subject(image, item_id, seed, batch_size, target)
         shape, device = tuple(subject.image.shape), self.device
+        target.check(shape, budget, alpha, self.law)
         with torch.no_grad(), unchanged(subject.image):
             tuned = {method.name: _timed_head(method, subject) for method in self.methods}
             heads = {name: head for name, (head, _) in tuned.items()}
@@ -256,7 +257,7 @@ class Engine:
                 return found
 
             dtype = method.encoder(self.streams).dtype
-            self.one_answer[method.name] = check_one_answer(scores, near, far, dtype=dtype)
+            self.one_answer[method.name] = check_one_answer(scores, near, far, dtype=dtype, largest=subject.batch_size)
 
     def _clean(self, subject: Subject, heads: Mapping[str, Any], target: Target[Any]) -> dict[str, Any]:
         views: dict[str, Tensor] = {}

@@ -11,8 +11,7 @@ from torch.nn import functional
 
 from certimed.engine import ModelStream, Stream, as_image, check_sigma, embed_copies
 from certimed.errors import InputError
-from certimed.noise import NoiseKey
-from certimed.noise import content_id
+from certimed.noise import NoiseKey, content_id
 from certimed.prompts.learner import ContextStart, Position, PromptLearner
 from certimed.prompts.prompt import Prompt
 from certimed.vlm.heads import PromptedClassifier
