@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from folders import BROKEN, GEOMETRY, ITEMS, Folder, Work
-from honest import class_certificate
+from verification.folders import BROKEN, GEOMETRY, ITEMS, Folder, Work
+from verification.honest import class_certificate
 
 from certimed.certificates import NativeRadius
 from certimed.certificates.arrays import arrays_digest

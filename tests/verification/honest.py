@@ -73,11 +73,12 @@ def mask_certificates(
     noise: str = "float32",
     seed: int = 0,
     n0: int = 10,
+    channels: int = 1,
     **changes: Any,
 ) -> tuple[MaskCertificate, ...]:
     """One mask whose pixels agree with their candidate class with these probabilities; one certificate for each tau."""
     rng, budget, law = np.random.default_rng(seed), parse_budget(spec), as_law(noise, sigma)
-    target, where = Pixels(2, taus, correction), about(law=law, shape=(1, *probabilities.shape), **changes)
+    target, where = Pixels(2, taus, correction), about(law=law, shape=(channels, *probabilities.shape), **changes)
     selected = torch.from_numpy(rng.integers(0, 2, probabilities.shape).astype(np.uint8))
     session = target.start(selected, where.shape, budget, alpha, law)
     counts = Agreement(0, np.zeros(probabilities.shape, dtype=np.int64))

@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from folders import ITEMS, Folder, Work
-from forgeries import CIRCUMSTANCES, FILES, KINDS, REDRAW, WORKS, dump
+from verification.folders import ITEMS, Folder, Work
+from verification.forgeries import CIRCUMSTANCES, FILES, KINDS, REDRAW, WORKS, dump
 
 from certimed.verification import Redrawn, resample, verify
 

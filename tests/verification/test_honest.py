@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from honest import CLASS_BUDGETS, MASK_BUDGETS, class_certificate, mask_certificates
+from verification.honest import CLASS_BUDGETS, MASK_BUDGETS, class_certificate, mask_certificates
 
 from certimed.errors import InputError
 from certimed.verification.certificates import certificate_faults

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from folders import BROKEN, ITEMS, Folder, Work
 from scipy import stats
+from verification.folders import BROKEN, ITEMS, Folder, Work
 
 from certimed.errors import InputError
 from certimed.integrity import ids_digest

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from folders import BROKEN, Folder, Work
-from forgeries import FILES, KINDS, WORKS
-from honest import class_certificate, mask_certificates
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from verification.folders import BROKEN, Folder, Work
+from verification.forgeries import FILES, KINDS, WORKS
+from verification.honest import class_certificate, mask_certificates
 
 from certimed.errors import InputError
 from certimed.verification import verify

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from honest import class_certificate, mask_certificates
 from mpmath import mp
 from scipy import stats
+from verification.honest import class_certificate, mask_certificates
 
 from certimed.certificates import ClassCertificate, Share
 from certimed.noise import as_law

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from honest import class_certificate
+from verification.honest import class_certificate
 
 from certimed.budgets import Betting, Grid, Planned, parse_budget
 from certimed.budgets.planning import plan_sizes

@@ -116,8 +116,8 @@ def _within(place: str, parts: Sequence[str]) -> bool:
 def _record(
     recorded: Mapping[str, Any], now: Mapping[str, Any], layers: Mapping[str, Any], changed: dict[str, Any]
 ) -> Iterator[tuple[str, str]]:
-    plain = ({name: value for name, value in one.items() if name not in _APART} for one in (recorded, now))
-    for place, was, here in differing(*plain):
+    own, other = ({name: value for name, value in one.items() if name not in _APART} for one in (recorded, now))
+    for place, was, here in differing(own, other):
         yield DIFFERENT, f"{place} is {was!r:.80}, and {here!r:.80} here"
     if recorded["status"] != now["status"] or recorded["status"] == "failed":
         return

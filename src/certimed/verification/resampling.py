@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,8 @@ def compare_manifests(
 ) -> tuple[list[str], dict[str, tuple[Any, Any]]]:
     """What is false in a manifest, given the one that its request makes here; and the circumstances that differ."""
     faults, changed = [], {}
-    for place, was, here in differing(settings_of(recorded), settings_of(now)):
+    made = {"schema": recorded["schema"], **json.loads(json.dumps(now))}
+    for place, was, here in differing(settings_of(recorded), settings_of(made)):
         if any(place == one or place.startswith(f"{one}.") for one in _CIRCUMSTANCES):
             changed[place.removeprefix("provenance.").removeprefix("versions.")] = (was, here)
         else:
