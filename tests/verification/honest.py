@@ -52,7 +52,7 @@ def class_certificate(
     rng, budget, law = np.random.default_rng(seed), parse_budget(spec), as_law(noise, sigma)
     target, where = Classes(len(probabilities), bound), about(law=law, **changes)
     selected = rng.multinomial(n0, probabilities)
-    session = target.start(selected, where.shape, budget, alpha, law)
+    session = target.start(selected, where.shape, budget, alpha, law, where.views)
     counts = np.zeros(len(probabilities), dtype=np.int64)
     while more := session.next(counts):
         counts = counts + rng.multinomial(more, probabilities)

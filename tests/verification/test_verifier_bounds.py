@@ -19,7 +19,7 @@ from scipy import stats
 from verification.honest import class_certificate, mask_certificates
 
 from certimed.certificates import ClassCertificate, Share
-from certimed.noise import as_law
+from certimed.noise import as_law, sample_variation
 from certimed.verification.certificates import certificate_faults
 from certimed.verification.exact import among_first, fisher, lower_tail, quantile, upper_tail
 from certimed.verification.laws import read_law
@@ -86,6 +86,17 @@ def test_what_a_law_charges_lies_between_the_drift_demanded_and_twice_that(sigma
     for shape in ([1, 4, 4], [3, 224, 224], [1, 128, 128, 64]):
         drift = float(read.drift(shape))
         assert drift <= law.variation(math.prod(shape)) <= 2 * drift
+
+
+def test_a_sample_of_two_views_pays_for_both() -> None:
+    law, views = as_law("grid", 0.25), (0.25 * math.sqrt(2), 0.25 * math.sqrt(2))
+    read, shape = read_law(law.to_dict()), [3, 1024, 1024]
+    assert not isinstance(read, str)
+    assert float(read.drift(shape, list(views))) <= sample_variation(law, math.prod(shape), views)
+    both = class_certificate("1000", [0.9, 0.1], noise="grid", shape=(3, 1024, 1024), views=views)
+    once = class_certificate("1000", [0.9, 0.1], noise="grid", shape=(3, 1024, 1024))
+    assert faults(both) == [] and both.p_lower < once.p_lower
+    assert faults(both, p_lower=once.p_lower, radius=once.radius)
 
 
 def test_a_drift_that_is_not_paid_is_caught() -> None:

@@ -22,8 +22,8 @@ def write_png(path: str | Path, certificate: MaskCertificate, layer: str = "mask
 
     Args:
         path: of the file.
-        layer: ``"mask"`` (class ids, in colours up to 256 classes), ``"certified"`` (255 or 0) or ``"radius"`` (steps of
-            the largest radius / 255, rounded down, so that no pixel claims more than was proved).
+        layer: ``"mask"`` (class ids, in colours up to 256 classes), ``"certified"`` (255 or 0) or ``"radius"`` (steps
+            of the largest radius / 255, rounded down, so that no pixel claims more than was proved).
 
     Returns:
         What one step of the file's values stands for: a radius, 1 for class ids.

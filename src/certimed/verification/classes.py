@@ -50,7 +50,7 @@ def class_claim_faults(data: dict[str, Any], law: Law) -> Iterator[str]:
     if faults:
         yield from faults
         return
-    level, drift = Fraction(data["alpha"]["level"]), law.drift(data["shape"])
+    level, drift = Fraction(data["alpha"]["level"]), law.drift(data["shape"], data["views"])
     sequential = claim["bound"] == "one-sided" and _SEQUENTIAL.get(allowed.kind)
     yield from (sequential or _split_faults)(data, allowed, level, drift)
     yield from _radius_faults(claim, law.sigma)

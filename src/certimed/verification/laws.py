@@ -38,10 +38,17 @@ class Law:
     sigma: float
     levels: int | None
 
-    def drift(self, shape: list[int]) -> Fraction:
-        """By how much probabilities under the noise drawn may differ from those under the exact law, rounded up."""
+    def drift(self, shape: list[int], views: list[float] | None = None) -> Fraction:
+        """By how much probabilities under the noise drawn may differ from those under the exact law, rounded up.
+
+        Args:
+            shape: of the image.
+            views: noise of the two independent draws that are one sample, if it is two: their distances add up.
+        """
         if self.levels is None:
             return Fraction(0)
+        if views is not None:
+            return sum((Law(sigma, self.levels).drift(shape) for sigma in views), Fraction(0))
         half = 0.5 / (self.sigma * self.levels)
         return math.prod(shape) * Fraction((half**6 / 180 + _ROUNDING) * (1 - 1e-9))
 

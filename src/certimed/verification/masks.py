@@ -103,14 +103,14 @@ def _look_faults(data: dict[str, Any], allowed: Allowance, law: Law) -> Iterator
         yield f"proved_at={samples['proved_at']}, but a mask is claimed from the last of {len(looks)} looks"
     if looks[-1] != [samples["n"], claim["threshold"] or 0]:
         yield f"the last look {looks[-1]} is not that of n={samples['n']} and threshold={claim['threshold']}"
-    tau = Fraction(claim["tau"]) + law.drift(data["shape"])
+    tau = Fraction(claim["tau"]) + law.drift(data["shape"], data["views"])
     for look, (n, threshold) in enumerate(looks[:-1]):
         share = allowed.share(look, level)
         # No step of Holm's test asks for less than the whole share.
         if threshold and (threshold > n or upper_tail(threshold, n, tau) > number(share)):
             yield f"look {look} cannot certify {threshold} of {n} agreeing samples"
         elif claim["correction"] == "bonferroni" and (threshold or None) not in {
-            _smallest_count(n, tau + law.drift(data["shape"]) * more, share * (1 - lean * _TIE) / pixels)
+            _smallest_count(n, tau + law.drift(data["shape"], data["views"]) * more, share * (1 - lean * _TIE) / pixels)
             for more, lean in ((0, -1), (1, 1))
         }:
             yield f"look {look} has threshold {threshold}, which Bonferroni's test of {pixels} pixels does not give"
@@ -121,7 +121,7 @@ def _proof_faults(data: dict[str, Any], layers: Layers, allowed: Allowance, law:
     counts, sizes = np.unique(layers["agreement"], return_counts=True)
     histogram = list(zip(counts.tolist(), sizes.tolist()))
     level = allowed.share(len(samples["looks"]) - 1, Fraction(data["alpha"]["level"]))
-    tau, drift = Fraction(claim["tau"]), law.drift(data["shape"])
+    tau, drift = Fraction(claim["tau"]), law.drift(data["shape"], data["views"])
     # What is claimed must hold at the drift that is demanded; it may also be what twice the drift leaves.
     loose = _threshold(claim["correction"], samples["n"], tau + drift, level * (1 + _TIE), histogram, pixels)
     strict = _threshold(claim["correction"], samples["n"], tau + 2 * drift, level * (1 - _TIE), histogram, pixels)

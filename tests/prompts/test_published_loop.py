@@ -17,11 +17,11 @@ SETTINGS = {"n0": 40, "n": 400, "alpha": 0.001, "batch_size": 64}
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.25, 0.5])
-@pytest.mark.parametrize("method", ["none", "zero-shot"])
+@pytest.mark.parametrize("method", ["plain", "zero-shot"])
 def test_same_noise_same_counts_same_radius(method: str, sigma: float) -> None:
     vlm = TinyVLM(seed=3)
     methods = prompt_methods(vlm, CLASS_NAMES, [method], sigma=sigma, context=WORDS, copies=30, lr=0.02)
-    comparison = PromptComparison(vlm, methods, sigma)
+    comparison = PromptComparison(vlm, methods, sigma, noise="float32")
     images, _ = class_images(vlm, 2, seed=9)
     outcomes = set()
     for image in images:

@@ -13,11 +13,17 @@ from hypothesis import strategies as st
 from mpmath import mp, mpf
 from scipy import stats
 
+from certimed.classification import SmoothedClassifier
+from certimed.engine import noisy_batches as in_batches
 from certimed.errors import InputError
 from certimed.noise import CHUNK, Float32Gaussian, GridGaussian, NoiseKey, NoiseStream, law_from_dict, named_law
 from certimed.noise.rounded import REACH, RoundedGaussian, rounded_gaussian
-from certimed.sampling import count_classes, noisy_batches
 from certimed.statistics import clopper_pearson_lower, lower_less, one_sided_bound
+
+
+def noisy_batches(image, law, key, n, start=0):
+    return in_batches(image, law, key, n, batch_size=1024, start=start)
+
 
 KEY = NoiseKey(7, "axial/slice-1.png", "estimation")
 LAW = GridGaussian(0.25)
@@ -223,7 +229,7 @@ def test_streams_start_at_one_count_which_is_why_they_never_meet():
 
 def test_the_float32_law_is_what_it_was_bit_for_bit():
     image = torch.rand(3, 5, 4, generator=torch.Generator().manual_seed(0))
-    (batch,) = noisy_batches(image, 0.3, KEY, 40)
+    (batch,) = noisy_batches(image, Float32Gaussian(0.3), KEY, 40)
     for index in (0, 1, 31, 32, 39):
         generator = torch.Generator().manual_seed(KEY.chunk_seed(index // CHUNK))
         for _ in range(index % CHUNK + 1):
@@ -296,7 +302,7 @@ class LowBits(torch.nn.Module):
 def radius_and_answer(law, n: int) -> tuple[float, int]:
     """The radius certified at 0, and the answer on an image .70 away, both with 10 000 samples."""
     image = torch.zeros(1, 16, 32)
-    attacked = torch.full_like(image, law.origin(torch.full((1, 1), 1 / 32)).item() / getattr(law, "levels", 1))
+    attacked = torch.full_like(image, law.origin(torch.full((1, 1), 1 / 32)).item() / (law.levels or 1))
     assert float((attacked - image).norm()) < 0.71
     counts = [
         sum(np.bincount(LowBits()(batch).argmax(1), minlength=2) for batch in noisy_batches(x, law, KEY, n))
@@ -409,13 +415,9 @@ def test_what_a_law_refuses(make, words):
 def test_counting_under_a_law_of_the_command_line():
     assert named_law("grid", 0.25) == LAW
     assert named_law("float32", 0.25) == Float32Gaussian(0.25)
-    image = torch.full((1, 2, 2), 0.5)
-    counts = count_classes(
-        lambda b: torch.stack([b.mean((1, 2, 3)), 1 - b.mean((1, 2, 3))], 1),
-        image,
-        sigma=0.25,
-        key=KEY,
-        n=400,
-        num_classes=2,
-    )
-    assert 120 < counts[0] < 280
+    for noise in ("grid", "float32"):
+        smoothed = SmoothedClassifier(
+            lambda b: torch.stack([b.mean((1, 2, 3)), 1 - b.mean((1, 2, 3))], 1), 2, 0.25, noise=noise
+        )
+        made = smoothed.certify(torch.full((1, 2, 2), 0.5), n0=400, n=400)
+        assert made.law == named_law(noise, 0.25) and 120 < made.counts[0] < 280
