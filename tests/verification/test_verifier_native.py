@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from test_operators_norm import set_ups
-from toys import class_certificate, mask_certificate
+from verification.honest import class_certificate, mask_certificates
 
 from certimed.certificates import NATIVE, ClassCertificate, MaskCertificate
 from certimed.operators import REPEAT, Axis, Geometry, norm_bound, unchanged
@@ -21,12 +22,13 @@ GEOMETRY = Preprocess((24, 24), (0.5,) * 3, (0.5,) * 3).geometry((3, 61, 47))
 GREY = Preprocess((24, 24), (0.5,) * 3, (0.5,) * 3, interpolation="bilinear").geometry((1, 15, 15))
 
 
-def certificate(winner: int = 960, geometry: Geometry | None = GEOMETRY) -> ClassCertificate:
-    return class_certificate((1000 - winner, winner)).with_geometry(geometry)
+def certificate(share: float = 0.96, geometry: Geometry | None = GEOMETRY, noise: str = "grid") -> ClassCertificate:
+    return class_certificate("1000", [1 - share, share], noise=noise, shape=(3, 24, 24)).with_geometry(geometry)
 
 
 def carried() -> MaskCertificate:
-    return mask_certificate((24, 24), shape=(3, 24, 24)).with_geometry(GEOMETRY)
+    (made,) = mask_certificates("100", np.full((24, 24), 0.97), channels=3)
+    return made.with_geometry(GEOMETRY)
 
 
 @pytest.mark.parametrize(("how", "shape"), set_ups(40, seed=1))
@@ -50,9 +52,10 @@ def _verdict(tmp_path: Path, data: dict[str, Any]) -> tuple[tuple[str, str], ...
 
 
 @pytest.mark.parametrize("geometry", [GEOMETRY, GREY, None])
-@pytest.mark.parametrize("winner", [960, 500])
-def test_an_honest_certificate_passes(tmp_path: Path, geometry: Geometry | None, winner: int) -> None:
-    assert _verdict(tmp_path, certificate(winner, geometry).to_dict()) == ()
+@pytest.mark.parametrize("share", [0.96, 0.5])
+@pytest.mark.parametrize("noise", ["grid", "float32"])
+def test_an_honest_certificate_passes(tmp_path: Path, geometry: Geometry | None, share: float, noise: str) -> None:
+    assert _verdict(tmp_path, certificate(share, geometry, noise).to_dict()) == ()
 
 
 FORGERIES: dict[str, tuple[Any, str]] = {
