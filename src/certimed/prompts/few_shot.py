@@ -296,7 +296,7 @@ def _embed(
 ) -> tuple[Tensor, list[str]]:
     bank, items = [], []
     for index, image in enumerate(images):
-        pixels = as_image(image, encoder.vlm.device)
+        pixels = as_image(image, device)
         items.append(content_id(pixels))
         key = NoiseKey(seed, items[-1], "tuning")
         bank.append(embed_copies(encoder, pixels, columns[index], key, batch_size=batch_size))
