@@ -1,189 +1,231 @@
-"""``certimed certify``: certify a model on a folder of images."""
+"""``certimed certify classes`` and ``certimed certify masks``: a request on the command line, run into a folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from certimed.cli import options as opt
-from certimed.cli.console import one_sentence_errors
+from certimed.cli.console import one_sentence_errors, say
+from certimed.cli.request import OPTION_OF, OPTIONS, TASKS, Typed, as_yaml, request, resumed, verb_command
 
-HELP = """Certify a model on your own images and write a run folder.
+CLASSES_HELP = """Certify the labels that a model gives to images, and write a run folder.
 
 [bold]Examples[/]
 
-  certimed certify --model hf:vinid/plip --data slides/ --template "An H&E image patch of {}." --out runs/plip
+  certimed certify classes --model hf:vinid/plip --data slides/ --template "An H&E image patch of {}." --out runs/plip
 
-  certimed certify --model hf:vinid/plip --data slides/ --prompts none,prompt.safetensors,zero-shot --out runs/learnt
+  certimed certify classes --model hf:vinid/plip --data slides/ --methods plain,prompt.safetensors --out runs/learnt
 
-  certimed certify --model hf:vinid/plip --data slides/ --budget betting:0.25 --out runs/robust-or-not
+  certimed certify classes --model hf:vinid/plip --data slides/ --budget betting:0.25 --out runs/robust-or-not
 
-  certimed certify --model hf:vinid/plip --data slides/ --protocol published --out runs/as-published
+  certimed certify classes --model hf:vinid/plip --data slides/ --protocol published --out runs/as-published
 
-  certimed certify --resume runs/plip
+  certimed certify classes --model python:my_models:make --allow-code --size 224x224 --data xray/ --out runs/mine
 
-  certimed certify --model demo --data scan.nii.gz --axis axial --sigma 0.5 --n 1000 --out runs/scan
+  certimed certify classes --config run.yaml --out runs/plip
 
-  certimed certify --model python:my_models:make_classifier --allow-code --size 224x224 --data xray/ --out runs/mine
-
-  certimed certify --model hf:vinid/plip --data slides/ --space native --out runs/native
-
-  certimed certify --model hf:vinid/plip --data slides/ --precision bfloat16 --batch-size auto --out runs/fast
-
-  certimed certify --task segment --model smp:FOLDER --denoiser ddpm/ --data xray/ --sigma 0.25 --out runs/lungs
+  certimed certify --resume runs/plip --workers 4
 """
+MASKS_HELP = """Certify every pixel of the masks that a network gives to images, and write a run folder.
+
+[bold]Examples[/]
+
+  certimed certify masks --model smp:FOLDER --denoiser ddpm/ --data xray/ --sigma 0.25 --out runs/lungs
+
+  certimed certify masks --model smp:FOLDER --data xray/ --budget pixels:100,200,400/0.01 --out runs/lungs
+
+  certimed certify masks --model smp:FOLDER --data xray/ --dry-run
+
+  certimed certify --resume runs/lungs
+"""
+_RUN = "Running"
+MORE: dict[str, Any] = {
+    "out_": (Annotated[Path | None, typer.Option("--out", help="New run folder.", rich_help_panel=_RUN)], None),
+    "config": (
+        Annotated[Path | None, typer.Option(help="Request as .yaml, .toml or .json.", rich_help_panel=_RUN)],
+        None,
+    ),
+    "resume": (Annotated[Path | None, typer.Option(help="Run folder to go on with.", rich_help_panel=_RUN)], None),
+    "dry_run": (
+        Annotated[
+            bool,
+            typer.Option("--dry-run", help="Open all, say what would be done and how long, and stop.", rich_help_panel=_RUN),
+        ],
+        False,
+    ),
+    "retry_failed": (
+        Annotated[bool, typer.Option(help="Do failed images again (with --resume).", rich_help_panel=_RUN)],
+        False,
+    ),
+    "shard": (Annotated[str | None, typer.Option(help="Part I of N of the images, as I/N.", rich_help_panel=_RUN)], None),
+    "workers": (Annotated[int, typer.Option(min=1, help="Worker processes.", rich_help_panel=_RUN)], 1),
+    "executor": (Annotated[str, typer.Option(help="local or ray.", rich_help_panel=_RUN)], "local"),
+    "address": (
+        Annotated[str | None, typer.Option(help="Address of the Ray cluster, e.g. auto.", rich_help_panel=_RUN)],
+        None,
+    ),
+    "allow_code": (
+        Annotated[
+            bool,
+            typer.Option("--allow-code", help="Consent to run the code of a python: model; read it first.", rich_help_panel=_RUN),
+        ],
+        False,
+    ),
+    "n": (
+        Annotated[int | None, typer.Option("--n", help="Short for --budget fixed:N.", rich_help_panel="Smoothing")],
+        None,
+    ),
+    "protocol": (
+        Annotated[
+            str | None,
+            typer.Option(help="published: the paper's --n0 and --n, exactly.", rich_help_panel="Smoothing"),
+        ],
+        None,
+    ),
+    "pictures": (
+        Annotated[int, typer.Option(min=0, help="Panels to draw of the first N images.", rich_help_panel=_RUN)],
+        0,
+    ),
+    "progress": (Annotated[str, typer.Option(help="bar, plain, none or auto.", rich_help_panel=_RUN)], "auto"),
+    "quiet": (Annotated[bool, typer.Option("--quiet", help="Only errors.", rich_help_panel=_RUN)], False),
+    "as_json": (
+        Annotated[bool, typer.Option("--json", help="The summary as JSON on standard output.", rich_help_panel=_RUN)],
+        False,
+    ),
+}
+EXECUTORS = ("local", "ray")
+
+
+class _Verbs(TyperGroup):
+    """``certify --resume RUN`` needs no verb: the run says which it is; and the old form is answered by the new."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with one_sentence_errors():
+            if args and args[0].startswith("-") and args[0] != "--help":
+                args = [_verb_of(args), *args]
+            if args and args[0] in TASKS:
+                _refuse_foreign(args[0], args[1:])
+        return super().parse_args(ctx, args)
+
+
+def _refuse_foreign(verb: str, args: list[str]) -> None:
+    """An option of the other verb only is refused by a sentence that says where it belongs."""
+    from certimed.errors import InputError
+
+    foreign = {option.flag: option.verbs for option in OPTIONS if verb not in option.verbs}
+    for arg in args:
+        flag = arg.partition("=")[0]
+        if flag in foreign:
+            raise InputError(f"{flag} is of certify {' and '.join(foreign[flag])}, not of certify {verb}; leave it out")
+
+
+def _verb_of(args: list[str]) -> str:
+    from certimed.errors import InputError
+
+    values = dict(zip(args, args[1:]))
+    resume = values.get("--resume") or next((a.partition("=")[2] for a in args if a.startswith("--resume=")), None)
+    if resume is None:
+        raise InputError("say what is certified: certimed certify classes ..., or certimed certify masks ...")
+    from certimed.runs import RunFolder
+
+    task = RunFolder.open(resume).task
+    return next((verb for verb, kind in TASKS.items() if kind == task), "classes")
 
 
 def certify(
-    model: opt.Model = None,
-    allow_code: opt.AllowCode = False,
-    data: opt.Data = None,
-    out: Annotated[Path | None, typer.Option(help="New run folder to write.")] = None,
-    resume: opt.Resume = None,
-    retry_failed: opt.RetryFailed = False,
-    shard: opt.ShardOf = None,
-    workers: opt.Workers = 1,
-    executor: opt.ExecutorName = "local",
-    address: opt.Address = None,
-    task: Annotated[str, typer.Option(help="classify or segment.")] = "classify",
-    classes: opt.Classes = None,
-    template: opt.Template = None,
-    prompts: opt.Prompts = "none",
-    initial_context: opt.InitialContext = None,
-    copies: opt.Copies = 100,
-    tuning_steps: opt.TuningSteps = 1,
-    tuning_lr: opt.TuningRate = 5e-3,
-    sigma: opt.Sigma = 0.25,
-    n0: opt.SelectionSamples = None,
-    n: opt.Samples = None,
-    budget: opt.Budget = None,
-    protocol: opt.Protocol = None,
-    alpha: opt.Alpha = 1e-3,
-    bound: opt.Bound = "one-sided",
-    space: opt.Space = "input",
-    seed: opt.Seed = 0,
-    masks: opt.Masks = None,
-    denoiser: opt.Denoiser = None,
-    methods: opt.Methods = None,
-    tau: opt.Tau = "0.75",
-    correction: opt.Correction = "holm",
-    size: opt.Size = None,
-    empty: opt.Empty = "one",
-    output: opt.Output = None,
-    pictures: opt.Pictures = 0,
-    limit: opt.Limit = None,
-    labels: opt.Labels = None,
-    split: opt.Split = None,
-    window: opt.Window = None,
-    frame: opt.Frame = 0,
-    axis: opt.Axis = "axial",
-    slice_: opt.Slice = None,
-    device: opt.Device = "cpu",
-    precision: opt.Precision = "float32",
-    compile_: opt.Compile = False,
-    channels_last: opt.ChannelsLast = False,
-    batch_size: opt.AutoBatchSize = None,
+    verb: str,
+    typed: Typed,
+    *,
+    out_: Path | None,
+    config: Path | None,
+    resume: Path | None,
+    dry_run: bool,
+    retry_failed: bool,
+    shard: str | None,
+    workers: int,
+    executor: str,
+    address: str | None,
+    allow_code: bool,
+    n: int | None,
+    protocol: str | None,
+    pictures: int,
+    progress: str,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
-    """See :data:`HELP`."""
+    """Run the request; see the verbs' help."""
     with one_sentence_errors():
         from certimed.cli import inputs
-        from certimed.cli.running import Running, run_classification
+        from certimed.cli.results import conclude
+        from certimed.cli.watching import watcher
+        from certimed.errors import InputError
+        from certimed.executors import LocalExecutor, RayExecutor
+        from certimed.runs import RunFolder, RunSpec, execute
 
-        if resume is not None and model is None and data is None:
-            repeat_with_recorded_options(resume, retry_failed, workers, executor, address, allow_code)
-        inputs.one_of("--task", task, ("classify", "segment"))
-        running = Running(out, resume, retry_failed, shard, workers, executor, address).checked()
-        source = inputs.Source(
-            path=inputs.needed("--data", data, "images/"),
-            classes=inputs.class_entries(classes),
-            labels=labels,
-            split=split,
-            reading=inputs.read_options(window=window, frame=frame, axis=axis, slice_=slice_),
-            masks=masks,
-        )
-        spec = inputs.needed("--model", model, "hf:vinid/plip")
-        published = inputs.published(protocol, n0, n, budget)
-        copies_a_pass = inputs.batch_size(batch_size)
-        acceleration = inputs.acceleration(precision, compile_, channels_last, device)
-        if task == "classify":
-            from certimed.budgets import as_budget
-            from certimed.cli import classify
-            from certimed.cli.prompting import parse_prompts
-            from certimed.presets import PROTOCOL
-
-            settings = classify.Settings(
-                sigma=sigma,
-                n0=PROTOCOL.n0 if n0 is None else n0,
-                budget=PROTOCOL.n if published else as_budget(budget, n),
-                alpha=alpha,
-                bound=bound,
-                seed=seed,
-                batch_size=copies_a_pass,
-                space=inputs.space(space),
-                acceleration=acceleration,
-            ).checked()
-            prompting = parse_prompts(
-                prompts, initial_context=initial_context, copies=copies, steps=tuning_steps, lr=tuning_lr
-            )
-            prepare = {
-                "model": spec,
-                "source": source,
-                "templates": template,
-                "prompting": prompting,
-                "limit": limit,
-                "seed": seed,
-                "device": device,
-                "denoiser": denoiser,
-                "allow_code": allow_code,
-                "size": inputs.size("--size", size),
-            }
-            failed = run_classification(running, prepare, settings)
+        typed = shorthands(verb, typed, n, protocol)
+        if resume is not None and (out_ is not None or config is not None):
+            raise InputError("--resume goes on with a run folder as it is; leave out --out and --config")
+        if resume is not None:
+            data = resumed(RunFolder.open(resume).manifest.get("request") or {}, typed, resume)
         else:
-            from certimed.cli import segment
-            from certimed.runs import MaskSettings
+            data = request(verb, typed, config)
+        spec = RunSpec.from_dict(data)
+        if dry_run:
+            from certimed.cli.plan import rehearse
 
-            taus = inputs.numbers("--tau", tau)
-            chosen = segment.checked(
-                MaskSettings(
-                    sigma=sigma,
-                    n0=10 if n0 is None else n0,
-                    tau=taus[0] if len(taus) == 1 else taus,
-                    alpha=alpha,
-                    correction=correction,
-                    seed=seed,
-                    batch_size=copies_a_pass,
-                    acceleration=acceleration,
-                    size=inputs.size("--size", size),
-                    empty=empty,
-                    space=inputs.space(space),
-                    **segment.sample_settings(budget, n),
-                )
+            rehearse(spec, allow_code=allow_code)
+            say(as_yaml(spec.to_dict()))
+            return
+        inputs.one_of("--executor", executor, EXECUTORS)
+        if address is not None and executor != "ray":
+            raise InputError(f"--address {address} is of a Ray cluster; add --executor ray")
+        if out_ is None and resume is None:
+            raise InputError("give either --out NEW_FOLDER for a new run or --resume RUN to go on with one")
+        if retry_failed and resume is None:
+            raise InputError("--retry-failed is for a run that has failed images; add --resume RUN")
+        crew = RayExecutor(workers, address=address) if executor == "ray" else None
+        crew = crew or (LocalExecutor(workers) if workers > 1 else None)
+        with watcher(progress, quiet=quiet) as watch:
+            folder = execute(
+                spec,
+                resume or out_ or "",
+                resume=resume is not None,
+                retry_failed=retry_failed,
+                shard=shard,
+                executor=crew,
+                allow_code=allow_code,
+                watcher=watch,
             )
-            loading = {
-                "model": spec,
-                "denoiser": denoiser,
-                "methods": methods,
-                "limit": limit,
-                "device": device,
-                "class_names": source.classes,
-                "output": output,
-                "allow_code": allow_code,
-            }
-            failed = segment.run(source, loading, chosen, running, pictures=pictures)
+        failed = conclude(folder, pictures=pictures, quiet=quiet, as_json=as_json, allow_code=allow_code)
     inputs.exit_for_failures(failed)
 
 
-def repeat_with_recorded_options(
-    resume: Path, retry_failed: bool, workers: int, executor: str, address: str | None, allow_code: bool
-) -> None:
-    """Go on with a run by the options it was started with; ends the command with that run's exit code."""
-    from certimed.cli.app import app
-    from certimed.cli.running import recorded_arguments
+def shorthands(verb: str, typed: Typed, n: int | None, protocol: str | None) -> Typed:
+    """``--n`` and ``--protocol published`` in the words of a request."""
+    from certimed.cli import inputs
+    from certimed.errors import InputError
 
-    words = ["certify", *recorded_arguments(resume), "--resume", str(resume), "--workers", str(workers)]
-    words += ["--executor", executor, *(["--retry-failed"] if retry_failed else [])]
-    words += ["--allow-code"] if allow_code else []
-    words += [] if address is None else ["--address", address]
-    raise typer.Exit(typer.main.get_command(app).main(args=words, standalone_mode=False) or 0)
+    budget, count = OPTION_OF["budget"], OPTION_OF["n0"]
+    found = dict(typed)
+    if n is not None:
+        if "budget" in found:
+            raise InputError(f"--n {n} and --budget {found['budget'][1]} both say how many samples; give one of them")
+        found["budget"] = (budget, f"fixed:{n}")
+    if protocol is not None:
+        inputs.one_of("--protocol", protocol, ("published",))
+        for field in ("budget", "n0"):
+            if field in found:
+                raise InputError("--protocol published sets --n0 and --n itself; leave out --n0, --n and --budget")
+        found["budget"] = (budget, "fixed:10000" if verb == "classes" else "fixed:100")
+        found["n0"] = (count, 100 if verb == "classes" else 10)
+    return found
+
+
+app = typer.Typer(
+    cls=_Verbs, help="Certify a model on your own images.", no_args_is_help=True, rich_markup_mode="rich"
+)
+app.command("classes", help=CLASSES_HELP)(verb_command("classes", certify, MORE))
+app.command("masks", help=MASKS_HELP)(verb_command("masks", certify, MORE))

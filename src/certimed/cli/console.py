@@ -1,33 +1,46 @@
-"""What every verb shares: consoles, harmless text, and errors as one sentence with an exit code."""
+"""What every verb shares: consoles that read no markup, harmless text, and errors as one sentence with an exit code."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.text import Text
 
 from certimed.errors import CertimedError
 
+EXIT_FALSE = 1
 EXIT_BAD_INPUT = 2
 EXIT_SOME_FAILED = 3
+EXIT_CONSISTENT_ONLY = 4
+EXIT_STOPPED = 130
 
-out = Console()
-err = Console(stderr=True)
+# Text of people and files is never read as markup or emoji; what is styled is styled by Text objects.
+out = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
+err = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 _LONGEST = 200
 # Controls, format characters (bidirectional overrides among them), surrogates, private and unassigned ones, line ends.
 _UNPRINTABLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
-def printable(text: str, longest: int = _LONGEST) -> str:
-    """Text from a file or a file name, made harmless for a terminal: no control characters, no markup, bounded."""
+def harmless(text: str, longest: int = _LONGEST) -> str:
+    """Text from a file or a file name for a terminal: no control characters, bounded."""
     plain = "".join(" " if unicodedata.category(char) in _UNPRINTABLE else char for char in text)
-    return escape(plain if len(plain) <= longest else plain[: longest - 1] + "…")
+    return plain if len(plain) <= longest else plain[: longest - 1] + "…"
+
+
+def say(*parts: RenderableType, style: str | None = None) -> None:
+    """Print to standard output; strings are printed as they are."""
+    out.print(*parts, style=style, sep="")
+
+
+def tell(*parts: RenderableType, style: str | None = None) -> None:
+    """Print to standard error; strings are printed as they are."""
+    err.print(*parts, style=style, sep="")
 
 
 @contextmanager
@@ -36,41 +49,8 @@ def one_sentence_errors() -> Iterator[None]:
     try:
         yield
     except CertimedError as error:
-        err.print(f"[bold red]error:[/] {printable(str(error), 1000)}", highlight=False, soft_wrap=True)
+        tell(Text("error:", "bold red"), " ", harmless(str(error), 1000))
         raise typer.Exit(EXIT_BAD_INPUT) from error
     except KeyboardInterrupt as error:
-        err.print("stopped by the user; what was written before is kept", highlight=False)
-        raise typer.Exit(130) from error
-
-
-@contextmanager
-def sample_progress(images: int, samples_per_image: int) -> Iterator[tuple[Progress, int]]:
-    """A progress bar over samples with rate and time left; yields the bar and its task."""
-    columns = (
-        TextColumn("[progress.description]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("samples, {task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task("starting", total=images * samples_per_image, rate="")
-        yield bar, task
-
-
-@contextmanager
-def image_progress(images: int) -> Iterator[Callable[[], None]]:
-    """A progress bar over images with the time left; yields what moves it on by one."""
-    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task("images", total=images)
-        yield lambda: bar.advance(task)
-
-
-def advance(bar: Progress, task: int, samples: int) -> None:
-    """Move the bar on and refresh the rate."""
-    bar.advance(task, samples)  # type: ignore[arg-type]
-    speed = bar.tasks[task].speed
-    bar.update(task, rate="" if speed is None else f"{speed:,.0f}/s")  # type: ignore[arg-type]
+        tell("stopped by the user; what was written before is kept")
+        raise typer.Exit(EXIT_STOPPED) from error

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from certimed.cli.console import one_sentence_errors, out, printable
+from certimed.cli.console import harmless, one_sentence_errors, say
+from certimed.errors import InputError
 
 HELP = """Write a run as CSV, Parquet, or the log of Cohen et al. (idx, label, predict, radius, correct, time).
 
@@ -34,13 +35,12 @@ def export(
     """See :data:`HELP`."""
     with one_sentence_errors():
         from certimed.cli import inputs
-        from certimed.runs import load_run
-        from certimed.runs.export import FORMATS
+        from certimed.exports.tables import TABLES, write_cohen
+        from certimed.runs import RunFolder
 
-        kind = inputs.one_of("--format", format_ or _ENDINGS.get(target.suffix.lower(), "unknown"), FORMATS)
-        loaded = load_run(run)
-        if kind == "cohen":
-            rows = loaded.to_cohen(target, method)
-        else:
-            rows = loaded.to_csv(target) if kind == "csv" else loaded.to_parquet(target)
-        out.print(f"{rows} rows written to {printable(str(target))}", highlight=False)
+        kind = inputs.one_of("--format", format_ or _ENDINGS.get(target.suffix.lower(), "unknown"), tuple(TABLES))
+        folder = RunFolder.open(run)
+        if method is not None and kind != "cohen":
+            raise InputError(f"--method {method} is of the cohen format; other tables hold every method")
+        rows = write_cohen(folder, target, method) if kind == "cohen" else TABLES[kind](folder, target)
+        say(f"{rows} rows written to {harmless(str(target))}")

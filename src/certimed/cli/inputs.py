@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import typer
 
-from certimed.engine.acceleration import PRECISIONS, Acceleration
 from certimed.certificates import MODEL_INPUT, NATIVE
 from certimed.cli.console import EXIT_SOME_FAILED
-from certimed.data import DEFAULT_READ, Dataset, ReadOptions, open_dataset
-from certimed.errors import InputError
+from certimed.data import ReadOptions
 from certimed.engine.throughput import AUTO
-from certimed.vlm.loading import checked_device
+from certimed.errors import InputError
 
 T = TypeVar("T")
 
@@ -25,17 +22,6 @@ def needed(option: str, value: T | None, example: str) -> T:
     if value is None:
         raise InputError(f"{option} is missing; add it, e.g. {option} {example}")
     return value
-
-
-def published(protocol: str | None, n0: int | None, n: int | None, budget: str | None) -> bool:
-    """Whether ``--protocol published`` sets the samples; raises InputError where others are given beside it."""
-    if protocol is None:
-        return False
-    one_of("--protocol", protocol, ("published",))
-    for option, value in (("--n0", n0), ("--n", n), ("--budget", budget)):
-        if value is not None:
-            raise InputError(f"--protocol published sets --n0 and --n itself; leave out {option} {value}")
-    return True
 
 
 def one_of(option: str, value: str, allowed: Sequence[str]) -> str:
@@ -59,20 +45,14 @@ def batch_size(text: str | None) -> int | str | None:
     return int(text)
 
 
-def acceleration(precision: str, compiled: bool, channels_last: bool, device: str) -> Acceleration:
-    """``--precision``, ``--compile`` and ``--channels-last``, on ``--device``."""
-    one_of("--precision", precision, PRECISIONS)
-    return Acceleration(precision, compiled, channels_last).check_device(checked_device(device))
-
-
 def read_options(*, window: str | None, frame: int, axis: str, slice_: int | None) -> ReadOptions:
     """How image files are read."""
-    return ReadOptions(window=_window(window), frame=frame, axis=axis, slice=slice_)
+    chosen = None if window is None else centre_width(window)
+    return ReadOptions(window=chosen, frame=frame, axis=axis, slice=slice_)
 
 
-def _window(text: str | None) -> tuple[float, float] | None:
-    if text is None:
-        return None
+def centre_width(text: str) -> tuple[float, float]:
+    """``CENTER,WIDTH``."""
     try:
         center, width = (float(part) for part in text.split(","))
     except ValueError as error:
@@ -129,29 +109,6 @@ def size(option: str, text: str | None) -> tuple[int, int] | None:
     if height < 1 or width < 1:
         raise InputError(f"{option} {text} has an empty side; write e.g. {option} 512x512")
     return height, width
-
-
-@dataclass(frozen=True)
-class Source:
-    """Which images, and how they are read; see :func:`certimed.data.open_dataset`."""
-
-    path: Path
-    classes: Sequence[str] | None = None
-    labels: Path | None = None
-    split: str | None = None
-    reading: ReadOptions = DEFAULT_READ
-    masks: Path | None = None
-
-    def open(self) -> Dataset:
-        """The data set; pixels are not read yet."""
-        return open_dataset(
-            self.path,
-            classes=self.classes,
-            labels=self.labels,
-            split=self.split,
-            options=self.reading,
-            masks=self.masks,
-        )
 
 
 def exit_for_failures(failed: int) -> None:

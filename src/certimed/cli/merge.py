@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from certimed.cli.console import one_sentence_errors, out, printable
+from certimed.cli.console import harmless, one_sentence_errors, say
 
 HELP = """Merge run folders that are parts of one run; overlaps and different settings are refused.
 
@@ -27,5 +27,5 @@ def merge(
 
         with merge_runs(runs, target) as merged:
             images, digest = len(merged.status()), merged.digest()
-        out.print(f"{images} images of {len(runs)} runs written to {printable(str(target))}", highlight=False)
-        out.print(f"digest {digest}", highlight=False, soft_wrap=True)
+        say(f"{images} images of {len(runs)} runs written to {harmless(str(target))}")
+        say(f"digest {digest}")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from certimed.cli import options as opt
-from certimed.cli.console import one_sentence_errors, out, printable
+from certimed.cli.console import harmless, one_sentence_errors, say
 
 HELP = """Write one self-contained HTML page about one or several runs: what is proved, what is not, and every image.
 
@@ -47,10 +47,8 @@ def report(
             runs, target or runs[0] / "report.html", data=data, labels=labels, masks=masks, split=split, verify=verify
         )
         for note in made.notes:
-            out.print(printable(note, 500), highlight=False, soft_wrap=True)
-        out.print(
+            say(harmless(note, 500))
+        say(
             f"{made.images} images, {made.pictures} with a picture, {made.size / 1e6:.1f} MB; written to "
-            f"{printable(str(made.path))}",
-            highlight=False,
-            soft_wrap=True,
+            f"{harmless(str(made.path))}"
         )

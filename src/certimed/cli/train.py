@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from certimed.cli import options as opt
-from certimed.cli.console import one_sentence_errors, out, printable
+from certimed.cli.console import harmless, one_sentence_errors, say
 
 app = typer.Typer(
     help="Train the parts certification needs on your own images.", no_args_is_help=True, rich_markup_mode="rich"
@@ -65,20 +65,20 @@ def denoiser(
     """See :data:`HELP`."""
     with one_sentence_errors():
         import numpy as np
+        import torch
 
         from certimed.cli import inputs
         from certimed.denoising import DenoiserTraining, train_denoiser
         from certimed.errors import InputError
-        from certimed.runs.segmentation import prepare
+        from certimed.operators import apply
+        from certimed.runs import DataSpec
+        from certimed.segmenters.native import mask_geometry
 
         if channels not in (1, 3):
             raise InputError(f"--channels {channels} is unusual; use 1 for grey or 3 for colour images")
         shape = inputs.size("--size", size)
-        source = inputs.Source(
-            path=inputs.needed("--data", data, "xrays/train"),
-            split=split,
-            reading=inputs.read_options(window=window, frame=frame, axis=axis, slice_=slice_),
-        )
+        reading = inputs.read_options(window=window, frame=frame, axis=axis, slice_=slice_)
+        source = DataSpec(str(inputs.needed("--data", data, "xrays/train")), split=split, reading=reading)
         target = inputs.needed("--out", out_folder, "my_ddpm")
         config = DenoiserTraining(
             widths=tuple(int(width) for width in inputs.numbers("--widths", widths)),
@@ -94,18 +94,19 @@ def denoiser(
         dataset = source.open()
         images = []
         for index in range(len(dataset)):
-            pixels, _ = prepare(dataset.load(index), channels, shape)
+            pixels = torch.from_numpy(dataset.load(index).pixels)
+            pixels = apply(mask_geometry(tuple(pixels.shape), channels, shape), pixels)
             images.append(pixels.expand(channels, -1, -1).clamp(0, 1).numpy())
-        out.print(f"training on {len(images)} images of {size}, {steps} steps of {batch}", highlight=False)
+        say(f"training on {len(images)} images of {size}, {steps} steps of {batch}")
 
         def report(step: int, loss: float) -> None:
-            out.print(f"step {step}/{steps}, loss {loss:.4f}", highlight=False)
+            say(f"step {step}/{steps}, loss {loss:.4f}")
 
         folder = train_denoiser(
             np.stack(images), target, config, device=device, checkpoint_every=checkpoint_every, progress=report
         )
-        place, samples = printable(str(folder)), printable(str(folder / "samples.png"))
-        out.print(f"denoiser written to {place}; look at {samples}", highlight=False)
+        place, samples = harmless(str(folder)), harmless(str(folder / "samples.png"))
+        say(f"denoiser written to {place}; look at {samples}")
 
 
 def convert(
@@ -117,5 +118,5 @@ def convert(
         from certimed.denoising import convert_guided_diffusion
 
         written = convert_guided_diffusion(checkpoint, folder)
-        place = printable(str(written))
-        out.print(f"written to {place}; use it as --denoiser {place}", highlight=False)
+        place = harmless(str(written))
+        say(f"written to {place}; use it as --denoiser {place}")

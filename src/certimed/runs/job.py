@@ -169,8 +169,15 @@ class Job(ABC):
 
     def on(self, dataset: Dataset) -> Job:
         """The same job on another part of the data."""
+        return self._with(dataset=dataset)
+
+    def under(self, budget: str) -> Job:
+        """The same job under another budget."""
+        return self._with(spec=self.spec.changed(budget=budget))
+
+    def _with(self, **parts: Any) -> Job:
         other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__, dataset=dataset)
+        other.__dict__.update(self.__dict__, **parts)
         return other
 
     def manifest(self, data: Mapping[str, Any]) -> dict[str, Any]:

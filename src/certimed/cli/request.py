@@ -1,0 +1,292 @@
+"""The options of a request, declared once: each row is one field of :class:`certimed.runs.RunSpec`.
+
+No option has a default here: what is not given has the request's own default, so that what was typed can be told from
+what was not, and a resumed run can refuse exactly the options that differ from it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from certimed.errors import InputError
+
+BOTH, CLASSES, MASKS = ("classes", "masks"), ("classes",), ("masks",)
+TASKS = {"classes": "classes", "masks": "mask"}
+"""Verb to the kind of certificates."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option.
+
+    Attributes:
+        flag: as typed.
+        field: place in the request, parts separated by dots.
+        type: what typer makes of the text.
+        help: for people.
+        panel: heading in the help.
+        verbs: which verbs have it.
+        read: from typer's value to the request's.
+        differs: whether a resumed run may have another value.
+    """
+
+    flag: str
+    field: str
+    type: Any
+    help: str
+    panel: str
+    verbs: tuple[str, ...] = BOTH
+    read: Callable[[Any], Any] = lambda value: value
+    differs: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of the parameter."""
+        return self.flag.removeprefix("--").replace("-", "_")
+
+
+def _inputs(name: str, *before: str) -> Callable[[Any], Any]:
+    """A reader of :mod:`certimed.cli.inputs`, imported when it reads: help must not wait for torch."""
+
+    def read(text: Any) -> Any:
+        from certimed.cli import inputs
+
+        return getattr(inputs, name)(*before, text)
+
+    return read
+
+
+def _numbers(flag: str) -> Callable[[Any], Any]:
+    return lambda text: list(_inputs("numbers", flag)(text))
+
+
+def _commas(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
+
+
+_MODEL, _DATA, _NOISE, _METHODS, _SPEED = "Model", "Data", "Smoothing", "Methods", "Speed"
+_MODEL_HELP = {
+    "classes": "hf:ORG/NAME, open_clip:hf-hub:ORG/NAME, medclip:FOLDER, a folder, demo; yours: python:MODULE:FACTORY.",
+    "masks": "smp:FOLDER, smp:ARCH:ENCODER:FILE, monai:BUNDLE, hf:FOLDER, unet:FOLDER, demo; python:MODULE:FACTORY.",
+}
+_BUDGET_HELP = {
+    "classes": "When to stop sampling, alpha covering all looks: grid (default: published radii, at most 10000 "
+    "copies), grid:0,0.25,0.5@N, betting:RADIUS, planned:5%, looks:100,1000,10000, fixed:N.",
+    "masks": "When to stop sampling, alpha covering all looks: fixed:100 (default), pixels:100,200,400/0.01.",
+}
+OPTIONS = (
+    Option("--model", "model", str, "", _MODEL),
+    Option("--denoiser", "denoiser", str, "In front: a diffusers folder or id, guided-diffusion:FILE.pt.", _MODEL),
+    Option("--size", "size", str, "Resize to HEIGHTxWIDTH; of a python: classifier, its input size.", _MODEL,
+           read=_inputs("size", "--size")),
+    Option("--output", "output", str, "What the network returns, where its files do not say: logits, probabilities, "
+           "'binary logit', 'binary probability'.", _MODEL, MASKS),
+    Option("--normalise", "normalise", str, "How inputs are normalised, where the files do not say: imagenet, none, or "
+           "MEAN;STD (one value a channel, by commas).", _MODEL, MASKS),
+    Option("--device", "device", str, "cpu, cuda, cuda:1, ...", _MODEL, differs=True),
+    Option("--data", "data.path", Path, "Folder of images or class subfolders, a single image, or an .npz.", _DATA,
+           read=str),
+    Option("--classes", "data.classes", str, "Class names in words, by commas, or a text file with one a line; "
+           "FOLDER=WORDS maps.", _DATA, read=_inputs("class_entries")),
+    Option("--labels", "data.labels", Path, "CSV with columns image,label for a flat folder.", _DATA, CLASSES, read=str),
+    Option("--masks", "data.masks", Path, "Folder of masks, if not masks/ beside images/.", _DATA, MASKS, read=str),
+    Option("--split", "data.split", str, "Part of the data set to use, e.g. test, where it names its parts.", _DATA),
+    Option("--limit", "data.limit", int, "The first N images only (class-balanced where labelled).", _DATA),
+    Option("--window", "data.reading.window", str, "DICOM window as CENTER,WIDTH; default: the header's.", _DATA,
+           read=_inputs("centre_width")),
+    Option("--frame", "data.reading.frame", int, "Frame of multi-frame files, from 0.", _DATA),
+    Option("--axis", "data.reading.axis", str, "NIfTI plane: sagittal, coronal or axial.", _DATA),
+    Option("--slice", "data.reading.slice", int, "NIfTI slice, from 0; default: the middle one.", _DATA),
+    Option("--methods", "methods", str, "", _METHODS, read=_commas),
+    Option("--template", "templates", list[str], "Caption with {} where the class name goes; repeat for several, which "
+           "are averaged.", _METHODS, CLASSES),
+    Option("--initial-context", "tuning.initial_context", str, "Words a context starts from; default: the template's, "
+           "before {}.", _METHODS, CLASSES),
+    Option("--copies", "tuning.copies", int, "Noisy copies for per-image tuning; 100.", _METHODS, CLASSES),
+    Option("--tuning-steps", "tuning.steps", int, "Steps of per-image tuning; 1.", _METHODS, CLASSES),
+    Option("--tuning-lr", "tuning.lr", float, "Learning rate of per-image tuning; 0.005.", _METHODS, CLASSES),
+    Option("--sigma", "sigma", float, "Noise standard deviation in [0, 1] intensity units; 0.25.", _NOISE),
+    Option("--noise", "noise", str, "Noise law: grid (exact in floating point) or float32 (as published).", _NOISE),
+    Option("--n0", "n0", int, "Noisy copies that choose the class; 100, or 10 for masks.", _NOISE),
+    Option("--budget", "budget", str, "", _NOISE),
+    Option("--alpha", "alpha", float, "Failure probability of each certificate; 0.001.", _NOISE),
+    Option("--bound", "target.bound", str, "one-sided, two-sided or best.", _NOISE, CLASSES),
+    Option("--tau", "target.taus", str, "Agreement to exceed; sets the radius; 0.75. Several by commas, fixed "
+           "beforehand: alpha is shared.", _NOISE, MASKS, read=_numbers("--tau")),
+    Option("--correction", "target.correction", str, "holm or bonferroni.", _NOISE, MASKS),
+    Option("--empty", "target.empty", str, "Dice of a class absent from truth and answer: one, zero, skip.", _NOISE,
+           MASKS),
+    Option("--seed", "seed", int, "Seed of all noise; 0.", _NOISE),
+    Option("--space", "space", str, "Where noise is added and radii live: input (after resizing) or native.", _NOISE,
+           read=_inputs("space")),
+    Option("--precision", "speed.precision", str, "float32, bfloat16 or (GPU) float16: what is certified is the model "
+           "that ran.", _SPEED),
+    Option("--compile", "speed.compile", bool, "Compile the model first; takes a minute.", _SPEED),
+    Option("--channels-last", "speed.channels_last", bool, "Memory layout that suits some convolutions.", _SPEED),
+    Option("--batch-size", "batch_size", str, "Noisy copies a forward pass, or auto: probed once, then recorded; does "
+           "not change the noise.", _SPEED, read=_inputs("batch_size"), differs=True),
+)  # fmt: skip
+_BY_VERB = {"model": _MODEL_HELP, "budget": _BUDGET_HELP}
+_BY_VERB["methods"] = {
+    "classes": "Methods and prompt files, by commas: plain, zero-shot, both, per-sample, split, denoised, FILE.",
+    "masks": "plain, denoised or both; default: all that can be had.",
+}
+
+
+def verb_command(verb: str, run: Callable[..., None], more: Mapping[str, Any]) -> Callable[..., None]:
+    """A function typer can read, with the options of a verb and some more, that calls ``run(verb, given, **more)``.
+
+    Args:
+        more: further parameters: name to (annotation, default).
+    """
+    own = [option for option in OPTIONS if verb in option.verbs]
+
+    def command(**values: Any) -> None:
+        given = {option.field: (option, values.pop(option.name)) for option in own}
+        typed = {field: pair for field, pair in given.items() if pair[1] is not None and pair[1] != []}
+        run(verb, typed, **values)
+
+    parameters = {
+        option.name: (
+            Annotated[
+                option.type | None,
+                typer.Option(
+                    option.flag,
+                    help=_BY_VERB.get(option.field, {}).get(verb, option.help),
+                    rich_help_panel=option.panel,
+                ),
+            ],
+            None,
+        )
+        for option in own
+    } | dict(more)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(name, keyword, default=default, annotation=annotation)
+            for name, (annotation, default) in parameters.items()
+        ]
+    )
+    command.__annotations__ = {name: annotation for name, (annotation, _) in parameters.items()}
+    command.__name__ = verb
+    return command
+
+
+Typed = Mapping[str, tuple[Option, Any]]
+"""By field: the option and what was typed."""
+
+OPTION_OF = {option.field: option for option in OPTIONS}
+MODEL_AND_DATA: Typed = {field: (OPTION_OF[field], "none") for field in ("model", "data.path")}
+"""Stand-ins where a request is made for its numbers only."""
+
+
+def request(verb: str, typed: Typed, config: Path | None = None) -> dict[str, Any]:
+    """The request that a file and options make together, options winning; plain data for ``RunSpec.from_dict``.
+
+    Raises:
+        InputError: a value that cannot be read, or no model or data.
+    """
+    data = {} if config is None else read_config(config)
+    if data.setdefault("task", TASKS[verb]) != TASKS[verb]:
+        raise InputError(f"{config} asks for {data['task']!r:.40}; use the verb that certifies it")
+    for field, (option, value) in typed.items():
+        _put(data, field, option.read(value))
+    for flag, field, example in (("--model", "model", "hf:vinid/plip"), ("--data", "data.path", "images/")):
+        if _get(data, field) is None:
+            raise InputError(f"{flag} is missing; add it, e.g. {flag} {example}")
+    if verb == "masks" and "methods" not in data:
+        data["methods"] = ["plain", "denoised"] if data.get("denoiser") else ["plain"]
+    return data
+
+
+def resumed(recorded: Mapping[str, Any], typed: Typed, where: Path) -> dict[str, Any]:
+    """The recorded request with what was typed for fields that may differ; anything else that differs is refused.
+
+    Raises:
+        InputError: names the option, the recorded value and the one given.
+    """
+    data: dict[str, Any] = json.loads(json.dumps(recorded))
+    from certimed.runs import RunSpec
+
+    wanted = json.loads(json.dumps(data))
+    for field, (option, value) in typed.items():
+        _put(wanted, field, option.read(value))
+    # Both are brought to the same spelling before they are compared: 400 and fixed:400 are one budget.
+    before, after = RunSpec.from_dict(data).to_dict(), RunSpec.from_dict(wanted).to_dict()
+    for field, (option, value) in typed.items():
+        was, now = _get(before, field), _get(after, field)
+        if was != now and not option.differs:
+            raise InputError(
+                f"{option.flag} {value} differs from the run {where}, which was started with {json.dumps(was)}; "
+                "leave it out, or start a new run"
+            )
+    return after
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A request from a YAML, TOML or JSON file; InputError where it cannot be read as one."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--config {path} cannot be read: {error}") from error
+    readers: dict[str, Callable[[str], Any]] = {".json": json.loads, ".toml": _toml, ".yaml": _yaml, ".yml": _yaml}
+    if path.suffix.lower() not in readers:
+        raise InputError(f"--config {path} must end in .yaml, .toml or .json")
+    try:
+        found = readers[path.suffix.lower()](text)
+    except InputError:
+        raise
+    except Exception as error:  # every parser has errors of its own
+        raise InputError(f"--config {path} is broken: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"--config {path} must hold named fields, as certify --dry-run prints them")
+    return found
+
+
+def as_yaml(data: Mapping[str, Any]) -> str:
+    """A request as YAML that :func:`read_config` reads back; fields that say nothing are left out."""
+    import yaml
+
+    text: str = yaml.safe_dump(_told(data), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+    return text
+
+
+def _told(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _told(one) for name, one in value.items() if one is not None and one != [] and one != {}}
+    return value
+
+
+def _yaml(text: str) -> Any:
+    import yaml
+
+    return yaml.safe_load(text)
+
+
+def _toml(text: str) -> Any:
+    try:
+        import tomllib
+    except ImportError as error:
+        raise InputError("TOML needs Python 3.11 or newer; write the request as YAML or JSON") from error
+    return tomllib.loads(text)
+
+
+def _put(data: dict[str, Any], field: str, value: Any) -> None:
+    *parents, last = field.split(".")
+    for name in parents:
+        data = data.setdefault(name, {})
+    data[last] = value
+
+
+def _get(data: Mapping[str, Any], field: str) -> Any:
+    place: Any = data
+    for name in field.split("."):
+        place = place.get(name) if isinstance(place, Mapping) else None
+    return place
