@@ -2,50 +2,112 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Collection
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from certimed.certificates import PROMPT_FROZEN
-from certimed.cli.console import out
-from certimed.metrics import PUBLISHED_RADII, ClassificationSummary, summarise
-from certimed.runs import CERTIFIED, ClassRecord, MaskRecord
+from certimed.cli.console import say
+from certimed.metrics import ClassificationSummary, MaskSummary
+from certimed.studies import Study
+
+_MOST_RADII = 6
+_LEGEND = (
+    "r: L2 in [0, 1] units of the certified space. clean, noisy: base model without and with one draw of noise (not "
+    "certified). few, unst.: abstained for want of samples, or because noise changes the answer. *: proved for the "
+    "prompt frozen at x, not for the pipeline that tuned it on the image."
+)
+_INTERVALS = " Below each share: its 95 % interval over images."
+_MASK_LEGEND = (
+    "radius: L2 in [0, 1] units. clean, noisy: Dice of the network without and with one draw of noise (not certified). "
+    "publ.: published Dice, over certified pixels, no bound under attack. guaranteed: lowest and highest Dice any "
+    "attack below the radius can reach. IoU: guaranteed. abst.: pixels abstained. samples: estimation samples an image, "
+    "mean."
+)
 
 
-def summarise_records(
-    records: Sequence[ClassRecord], method: str, radii: Sequence[float] = PUBLISHED_RADII
-) -> ClassificationSummary:
-    """Summary of one method over the certified images of a run; labels count only if every image has one."""
-    done = [record for record in records if record.status == CERTIFIED]
-    labels = [record.label for record in done]
-    known = [label for label in labels if label is not None]
-    return summarise(
-        [record.certificates[method] for record in done],
-        known if len(known) == len(labels) else None,
-        [record.clean[method] for record in done],
-        radii=radii,
+def print_study(study: Study, *, intervals: bool = False) -> None:
+    """Print the table of runs, with what a reader needs beside it.
+
+    Args:
+        study: one run or several.
+        intervals: also print the interval over images below each certified accuracy.
+    """
+    if study.masks:
+        say("certified segmentation, Dice and IoU as foreground means:" if study.dice else "certified segmentation:")
+        say(_mask_table(study))
+        say(_MASK_LEGEND, style="dim")
+        return
+    summaries = study.accuracies.values()
+    labelled = all(summary.certified_accuracy is not None for summary in summaries)
+    say("certified accuracy (%) at radius r:" if labelled else "images certified (%) at radius r, no labels:")
+    say(_accuracy_table(study, labelled, intervals and labelled))
+    if _adaptive(summaries):
+        say(_why_samples_ended(summaries))
+    say(_LEGEND + (_INTERVALS if intervals and labelled else ""), style="dim")
+
+
+def print_native(study: Study) -> None:
+    """Say what the radii of the first method are worth at native resolution, where its certificates know."""
+    every = [one for label in study.folders for record in study.records(label) for one in record.certificates.values()]
+    known = [one for one in every if one.method == every[0].method and one.native is not None and one.radius > 0]
+    if all(one.native.norm == 1 for one in known):
+        return
+    norms, radii = [one.native.norm for one in known], sorted(one.native.radius for one in known)
+    span = f"{min(norms):.4g}" if min(norms) == max(norms) else f"{min(norms):.4g} to {max(norms):.4g}"
+    say(
+        f"native resolution: preparing an image multiplies no L2 norm by more than {span}, so radii there are those at "
+        f"the model's input divided by it (on the certificates); {every[0].method}: median "
+        f"{radii[len(radii) // 2]:.4g}",
+        style="dim",
     )
 
 
-def print_accuracy(
-    runs: Mapping[tuple[float, str], Sequence[ClassRecord]], radii: Sequence[float] = PUBLISHED_RADII
-) -> None:
-    """Print the certified accuracy of runs, keyed by (sigma, method), with what a reader needs beside it."""
-    summaries = {key: summarise_records(records, key[1], radii) for key, records in runs.items()}
-    labelled = all(summary.certified_accuracy is not None for summary in summaries.values())
-    out.print("certified accuracy (%) at radius r:" if labelled else "images certified (%) at radius r, no labels:")
-    frozen = {key for key, records in runs.items() if _is_frozen(records, key[1])}
-    out.print(_accuracy_table(summaries, radii, labelled, frozen))
-    if _adaptive(summaries):
-        out.print(_why_samples_ended(summaries.values()), highlight=False)
-    out.print(_LEGEND, style="dim", highlight=False)
+def _table(headings: Collection[str]) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=0)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
+    return table
 
 
-def _adaptive(summaries: Mapping[tuple[float, str], ClassificationSummary]) -> bool:
+def _accuracy_table(study: Study, labelled: bool, intervals: bool) -> Table:
+    summaries = study.accuracies
+    shown = _informative(study)
+    samples = ["n"] if _adaptive(summaries.values()) else []
+    radii = [f"r={study.radii[index]:g}" for index in shown]
+    table = _table(["sigma", "method", "clean", "noisy", *radii, "few", "unst.", *samples])
+    previous = None
+    for (sigma, method), summary in summaries.items():
+        curve = (summary.certified_accuracy if labelled else summary.certified_share) or ()
+        below = [f"\n{100 * low:.0f}-{100 * high:.0f}" if intervals else "" for low, high in summary.intervals or ()]
+        if previous not in (None, sigma):
+            table.add_section()
+        previous = sigma
+        table.add_row(
+            f"{sigma:g}",
+            method + "*" * (not study.covers_pipeline(method)),
+            _percent(summary.clean_accuracy),
+            _percent(summary.noisy_accuracy),
+            *(_percent(curve[index]) + (below[index] if below else "") for index in shown),
+            _percent(summary.too_few_samples),
+            _percent(summary.unstable),
+            *(f"{summary.mean_samples:.0f}" for _ in samples),
+        )
+    return table
+
+
+def _informative(study: Study) -> list[int]:
+    """Positions of radii up to the largest one at which anything is certified, thinned to what fits a terminal."""
+    every = study.accuracies.values()
+    reached = [index for index in range(len(study.radii)) if any(one.certified_share[index] for one in every)] or [0]
+    return list(range(0, max(reached) + 1, -(-(max(reached) + 1) // _MOST_RADII)))
+
+
+def _adaptive(summaries: Collection[ClassificationSummary]) -> bool:
     """Whether images got as many samples as they needed, instead of one fixed number."""
-    return any(stop != "cap reached" for summary in summaries.values() for stop in summary.stops)
+    return any(kind != "cap reached" for summary in summaries for kind in summary.stops)
 
 
 def _why_samples_ended(summaries: Collection[ClassificationSummary]) -> str:
@@ -58,70 +120,33 @@ def _why_samples_ended(summaries: Collection[ClassificationSummary]) -> str:
     return f"samples (n): {mean:,.0f} an image on average; {why}"
 
 
-def _accuracy_table(
-    summaries: Mapping[tuple[float, str], ClassificationSummary],
-    radii: Sequence[float],
-    labelled: bool,
-    frozen: Set[tuple[float, str]],
-) -> Table:
-    shown = _informative(summaries.values(), radii)
-    table = Table(box=SIMPLE_HEAD, padding=0)
-    samples = ["n"] if _adaptive(summaries) else []
-    for heading in ("sigma", "prompt", "clean", "noisy", *(f"r={r:g}" for r in shown), "few", "unst.", *samples):
-        table.add_column(heading, justify="left" if heading == "prompt" else "right", no_wrap=True)
-    previous = None
-    for (sigma, method), summary in summaries.items():
-        curve = summary.certified_accuracy if labelled else summary.certified_share
-        if previous not in (None, sigma):
+def _mask_table(study: Study) -> Table:
+    table = _table(["sigma", "radius", "method", "clean", "noisy", "publ.", "guaranteed", "IoU", "abst.", "samples"])
+    for number, (label, spec) in enumerate(study.specs.items()):
+        if number:
             table.add_section()
-        previous = sigma
-        table.add_row(
-            f"{sigma:g}",
-            method + "*" * ((sigma, method) in frozen),
-            _percent(summary.clean_accuracy),
-            _percent(summary.noisy_accuracy),
-            *(_percent(value) for value, r in zip(curve or (), summary.radii) if r in shown),
-            _percent(summary.too_few_samples),
-            _percent(summary.unstable),
-            *(f"{summary.mean_samples:.0f}" for _ in samples),
-        )
+        records = [record for record in study.records(label) if record.certificates]
+        for name in dict.fromkeys(one for record in records for one in record.certificates):
+            made = [record.certificates[name] for record in records]
+            abstained = 1 - sum(one.share_certified for one in made) / len(made)
+            cells = _dice_cells(study.dice.get((name, spec.sigma, made[0].radius)))
+            samples = sum(one.n for one in made) / len(made)
+            table.add_row(
+                f"{spec.sigma:g}", f"{made[0].radius:.3f}", name, *cells, f"{100 * abstained:.0f} %", f"{samples:.0f}"
+            )
     return table
 
 
-def _is_frozen(records: Sequence[ClassRecord], method: str) -> bool:
-    return any(method in r.certificates and r.certificates[method].scope == PROMPT_FROZEN for r in records)
+def _dice_cells(summary: MaskSummary | None) -> list[str]:
+    if summary is None:
+        return ["-"] * 5
 
+    def mean(metric: str) -> str:
+        value = summary["foreground mean", metric].mean
+        return "-" if math.isnan(value) else f"{value:.3f}"
 
-def _informative(summaries: Iterable[ClassificationSummary], radii: Sequence[float]) -> list[float]:
-    """Radii up to the largest one at which anything is certified, thinned to what fits a terminal."""
-    largest = max((r for s in summaries for r, share in zip(s.radii, s.certified_share) if share), default=0.0)
-    shown = [r for r in radii if r <= largest] or [radii[0]]
-    step = -(-len(shown) // _MOST_RADII)
-    return shown[::step]
-
-
-def print_native(records: Sequence[ClassRecord | MaskRecord], method: str) -> None:
-    """Say what the radii of a run are worth at native resolution, where its certificates know."""
-    found = [r.certificates[method] for r in records if method in r.certificates]
-    known = [c.native for c in found if c.native is not None and c.radius > 0]
-    if all(native.norm == 1 for native in known):
-        return
-    norms, radii = [native.norm for native in known], sorted(native.radius for native in known)
-    span = f"{min(norms):.4g}" if min(norms) == max(norms) else f"{min(norms):.4g} to {max(norms):.4g}"
-    out.print(
-        f"native resolution: preparing an image multiplies no L2 norm by more than {span}, so radii there are those at "
-        f"the model's input divided by it (on the certificates); {method}: median {radii[len(radii) // 2]:.4g}",
-        style="dim",
-        highlight=False,
-    )
-
-
-_MOST_RADII = 6
-_LEGEND = (
-    "r: L2 in [0, 1] units of the certified space. clean, noisy: base model without and with one draw of noise (not "
-    "certified). few, unst.: abstained for want of samples, or because noise changes the answer. *: proved for the "
-    "prompt frozen at x, not for the pipeline that tuned it on the image."
-)
+    plain = [mean(metric) for metric in ("Dice (clean)", "Dice (noisy)", "certified Dice (published)")]
+    return [*plain, f"{mean('guaranteed Dice')}-{mean('best-case Dice')}", mean("guaranteed IoU")]
 
 
 def _percent(value: float | None) -> str:

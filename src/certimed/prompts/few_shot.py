@@ -138,10 +138,10 @@ def few_shot(
     encoder = encoder or ModelStream(vlm)
     generator = torch.Generator().manual_seed(seed)
     columns = _columns(settings, levels, len(images), epochs, generator)
-    bank, items = _embed(encoder, images, columns, seed, batch_size, progress)
+    bank, items = _embed(encoder, images, columns, seed, batch_size, vlm.device, progress)
     checks = None
     if held_out is not None:
-        checks = _embed_held_out(encoder, held_out, learner.class_names, levels, seed, batch_size, items)
+        checks = _embed_held_out(encoder, held_out, learner.class_names, levels, seed, batch_size, vlm.device, items)
     run = _Run(learner, settings, bank, truth, epochs, generator, checks, levels)
     history = run.fit(early_stop, progress)
     return Prompt.from_learner(
@@ -292,6 +292,7 @@ def _embed(
     columns: Tensor,
     seed: int,
     batch_size: int | None,
+    device: torch.device,
     progress: Report | None,
 ) -> tuple[Tensor, list[str]]:
     bank, items = [], []
@@ -312,12 +313,13 @@ def _embed_held_out(
     sigmas: list[float],
     seed: int,
     batch_size: int | None,
+    device: torch.device,
     tuning: list[str],
 ) -> _HeldOut:
     images, labels = held_out
     truth = _labels(labels, len(images), class_names, None)
     columns = torch.tensor(sigmas).repeat(HELD_OUT_COPIES).expand(len(images), -1)
-    bank, items = _embed(encoder, images, columns, seed, batch_size, None)
+    bank, items = _embed(encoder, images, columns, seed, batch_size, device, None)
     refuse_overlap(tuning, items)
     return _HeldOut(functional.normalize(bank, dim=-1), truth.to(bank.device))
 

@@ -4,7 +4,7 @@ from certimed.runs.folder import RunFolder
 from certimed.runs.job import ClassJob, Job, MaskJob, class_names, load_job
 from certimed.runs.manifest import data_section
 from certimed.runs.merging import merge
-from certimed.runs.methods import MethodEntry, MethodSpec, Prompting, score_methods
+from certimed.runs.methods import MethodEntry, MethodSpec, Prompting, score_methods, words_before_name
 from certimed.runs.record import CERTIFIED, FAILED, Record
 from certimed.runs.run import Silent, Watcher, execute, remaining
 from certimed.runs.sharding import Shard, shard
@@ -37,4 +37,5 @@ __all__ = [
     "remaining",
     "score_methods",
     "shard",
+    "words_before_name",
 ]
