@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from certimed.errors import InputError
-from certimed.noise import CHUNK, PHASES, NoiseKey, NoiseStream, item_id
+from certimed.noise import CHUNK, PHASES, NoiseKey, NoiseStream, content_id
 
 KEY = NoiseKey(7, "axial/slice-1.png", "estimation")
 
@@ -101,6 +101,6 @@ def test_unknown_phase_and_absurd_chunk_are_refused():
 
 def test_item_id_depends_on_content_and_shape():
     image = torch.rand(1, 4, 6, generator=torch.Generator().manual_seed(0))
-    assert item_id(image) == item_id(image.clone())
-    assert item_id(image) != item_id(image.reshape(1, 6, 4))
-    assert item_id(image) != item_id(image + 1e-6)
+    assert content_id(image) == content_id(image.clone())
+    assert content_id(image) != content_id(image.reshape(1, 6, 4))
+    assert content_id(image) != content_id(image + 1e-6)

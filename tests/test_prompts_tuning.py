@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from certimed.embeddings import ImageEncoder, embed_copies
 from certimed.errors import InputError
-from certimed.noise import NoiseKey, item_id
+from certimed.noise import NoiseKey, content_id
 from certimed.prompts import (
     EntropyTuner,
     Prompt,
@@ -149,7 +149,7 @@ def test_zero_shot_equals_the_published_loop_and_is_reset_for_every_image(steps:
     images, _ = class_images(vlm, 1)
     learner = PromptLearner(vlm, CLASS_NAMES, WORDS)
     banks = [
-        embed_copies(ImageEncoder(vlm), image, torch.full((20,), 0.25), NoiseKey(0, item_id(image), "tuning"))
+        embed_copies(ImageEncoder(vlm), image, torch.full((20,), 0.25), NoiseKey(0, content_id(image), "tuning"))
         for image in images
     ]
     tuner = EntropyTuner(learner, steps=steps)

@@ -14,7 +14,7 @@ from certimed.budgets import Budget, as_budget
 from certimed.certificates import END_TO_END, MODEL_INPUT, ClassCertificate
 from certimed.engine import PLAIN, Engine, Model, ModelStream, Origin, Progress, Scores, check_samples, model_device
 from certimed.noise import DEFAULT_LAW, NoiseLaw, as_law
-from certimed.statistics import predict_p_value
+from certimed.statistics import p_value_more, predict_p_value
 from certimed.targets import Classes
 
 
@@ -161,5 +161,6 @@ class SmoothedClassifier:
         counts = self.engine.counts(subject, self.target, "prediction", n, progress)
         second, top = (int(index) for index in np.argsort(counts, kind="stable")[-2:])
         p_value = float(predict_p_value(int(counts[top]), int(counts[second])))
+        p_value = float(p_value_more(p_value, n, self.law.variation(subject.image.numel())))
         as_ints = tuple(int(count) for count in counts)
         return Prediction(subject.item, top, p_value > alpha, p_value, as_ints, alpha, self.law.sigma, seed)

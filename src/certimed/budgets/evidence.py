@@ -26,8 +26,8 @@ from certimed.statistics import (
     minimum_count,
     radius_ceiling,
     radius_from_lower,
-    raised,
     samples_for_radius,
+    upper_more,
 )
 from certimed.statistics.betting import betting_thresholds
 from certimed.statistics.sequential import crossing_probability, hopeless, sequential_table, spending
@@ -131,7 +131,7 @@ class LadderEvidence(ClassEvidence):
         wanted = [probability_above(r, sigma) for r in radii if r / sigma < ceiling]
         self._nulls = tuple(sorted({*rungs, *wanted}))
         self._radii = radius_from_lower(np.asarray(self._nulls), sigma)
-        tested = tuple(raised(null, self._variation) for null in self._nulls)
+        tested = tuple(float(upper_more(null, self._variation)) for null in self._nulls)
         self._table = sequential_table(looks, tested, spending(looks, alpha, power))
 
     def bound(self, look: int, counts: Counts) -> ClassBound:
@@ -166,7 +166,7 @@ class BettingEvidence(ClassEvidence):
                 + (f"use n >= {needed + 1}" if needed else "use a larger sigma")
             )
         null = probability_above(radius, sigma)
-        self._wealth, self._final = _betting_table(looks[-1], raised(null, self._variation), alpha)
+        self._wealth, self._final = _betting_table(looks[-1], float(upper_more(null, self._variation)), alpha)
         self._claim = ClassBound(null, None, float(radius_from_lower(null, sigma)), False, "one-sided")
 
     def bound(self, look: int, counts: Counts) -> ClassBound:

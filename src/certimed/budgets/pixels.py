@@ -14,7 +14,7 @@ from certimed.budgets.kinds import Budget, look_shares
 from certimed.budgets.session import Session
 from certimed.budgets.stops import Stop
 from certimed.errors import InputError
-from certimed.statistics import count_threshold, minimum_count, raised, require_samples_for_tau
+from certimed.statistics import count_threshold, minimum_count, require_samples_for_tau, upper_more
 
 Thresholds: TypeAlias = tuple[int | None, ...]
 """For each tau the smallest agreement that is certified, or None where no pixel is."""
@@ -77,7 +77,7 @@ class PixelEvidence:
         self.pixels = int(np.prod(self.space))
         if not self.pixels:
             raise InputError(f"space={space} has no pixels")
-        self.taus = tuple(raised(tau, variation) for tau in taus)
+        self.taus = tuple(float(upper_more(tau, variation)) for tau in taus)
         self.levels = tuple(look_shares(len(looks), share) for share in shares)
         for tau, levels in zip(taus, self.levels):
             require_samples_for_tau(looks[-1], tau, levels[-1], self.pixels, correction=correction)

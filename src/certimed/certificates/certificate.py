@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from certimed.budgets import Betting, Fixed, Stop, parse_budget
+from certimed.budgets import Betting, Stop, parse_budget
 from certimed.certificates import words
 from certimed.certificates.arrays import read_arrays, write_arrays
 from certimed.certificates.claims import CLAIMS, Claim, ClassClaim, MaskClaim
@@ -22,7 +22,7 @@ from certimed.certificates.provenance import Provenance
 from certimed.certificates.scope import END_TO_END, NATIVE, SCOPES, SPACES
 from certimed.certificates.units import RadiusUnits, radius_units
 from certimed.errors import InputError
-from certimed.noise import NoiseLaw, law_from_dict
+from certimed.noise import NoiseLaw, Placement, law_from_dict
 from certimed.operators import Geometry
 from certimed.statistics import radius_map_bonferroni
 
@@ -124,6 +124,7 @@ class Circumstances:
         shape: ``(C, *space)`` of the certified input.
         space, scope: where the radius lives and what is covered; see :mod:`certimed.certificates.scope`.
         provenance: model identity, precision, device, versions.
+        placement: where the image lies among those the noise law speaks of.
         chosen_from: names of the methods, or noise levels, among which this one was picked by looking at the image.
         views: noise of the view that is tuned on and of the view that is classified, where a sample consists of two.
     """
@@ -135,6 +136,7 @@ class Circumstances:
     space: str
     scope: str
     provenance: Provenance
+    placement: Placement
     chosen_from: tuple[str, ...] = ()
     views: tuple[float, float] | None = None
 
@@ -176,7 +178,7 @@ class Certificate(Generic[C]):
         self.about.check()
         self.claim.check(self.n0, self.n, self.shape)
         if self.native is not None:
-            self.native.check(self.radius, self.shape, self.space)
+            self.native.check(self.real_radius, self.shape, self.space)
 
     @property
     def item(self) -> str:
@@ -197,6 +199,11 @@ class Certificate(Generic[C]):
     def radius(self) -> float:
         """L2 radius in [0, 1] units of the certified space; 0 where nothing is claimed."""
         return self.claim.radius
+
+    @property
+    def real_radius(self) -> float:
+        """The part of the radius that holds for arbitrary real perturbations, on the law's grid or not."""
+        return self.about.placement.real_radius(self.radius)
 
     @property
     def abstained(self) -> bool:
@@ -276,7 +283,7 @@ class Certificate(Generic[C]):
         Raises:
             InputError: the geometry does not end at this certificate's input, or its space is native already.
         """
-        return self if geometry is None else replace(self, native=NativeRadius.of(self.radius, geometry))
+        return self if geometry is None else replace(self, native=NativeRadius.of(self.real_radius, geometry))
 
     def units(self) -> RadiusUnits:
         """The radius in grey levels, per-value RMS and L-infinity."""
@@ -303,6 +310,7 @@ class Certificate(Generic[C]):
             "space": about.space,
             "seed": about.seed,
             "shape": list(about.shape),
+            "placement": asdict(about.placement),
             "views": None if about.views is None else list(about.views),
             "provenance": about.provenance.to_dict(),
             "native": None if self.native is None else self.native.to_dict(),
@@ -534,11 +542,16 @@ def certificate_from_dict(data: object, arrays: str | Path | None = None) -> Cla
             space=fields.string("space"),
             scope=fields.string("scope"),
             provenance=Provenance.from_dict(fields.mapping("provenance")),
+            placement=_placement(Fields(fields.get("placement"), "placement of the certificate")),
             chosen_from=tuple(chosen),
             views=None if views is None else (float(views[0]), float(views[1])),
         ),
         native=None if native is None else NativeRadius.from_fields(Fields(native, "native radius")),
     )
+
+
+def _placement(fields: Fields) -> Placement:
+    return Placement(fields.boolean("on_grid"), fields.number("rounding"), fields.number("slack"))
 
 
 def load_certificate(path: str | Path) -> ClassCertificate | MaskCertificate:
@@ -554,8 +567,3 @@ def load_certificate(path: str | Path) -> ClassCertificate | MaskCertificate:
         raise InputError(f"there is no certificate {text}; give the path that it was saved under")
     fields = Fields.parse(text.read_text(encoding="utf-8"), "certificate")
     return certificate_from_dict(fields.data, stem.with_name(stem.name + ".npz"))
-
-
-def is_fixed(budget: str) -> bool:
-    """Whether a budget draws a number of samples that was fixed beforehand."""
-    return isinstance(parse_budget(budget), Fixed)

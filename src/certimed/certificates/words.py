@@ -14,7 +14,6 @@ from certimed.certificates.units import GREY_LEVELS
 if TYPE_CHECKING:
     from certimed.certificates.certificate import Certificate, ClassCertificate, MaskCertificate
     from certimed.certificates.native import NativeRadius
-    from certimed.noise import NoiseLaw
 
 SCOPE_WORDS = {
     END_TO_END: "the whole pipeline from the certified space to the answer",
@@ -52,7 +51,7 @@ def statement(certificate: Certificate[Any]) -> str:
         parts.append(f"Space: {SPACE_WORDS[c.space]}.")  # type: ignore[index]
         parts.append(f"Scope: {SCOPE_WORDS[c.scope]}.")  # type: ignore[index]
         parts += [] if c.native is None else [native_sentence(c.native)]
-        parts += assumptions(c.law, c.shape, c.radius)
+        parts += assumptions(c)
     parts += samples_sentences(c) + sharing_sentences(c)
     return " ".join(parts)
 
@@ -101,11 +100,16 @@ def native_sentence(native: NativeRadius) -> str:
     )
 
 
-def assumptions(law: NoiseLaw, shape: tuple[int, ...], radius: float) -> list[str]:
-    """What the statement assumes of arithmetic."""
+def assumptions(c: Certificate[Any]) -> list[str]:
+    """For which perturbations the statement holds in the arithmetic that ran, and what it assumes."""
+    function = "the model is a function of its input (checked once in every run)"
+    levels = c.law.levels
+    if levels is None:
+        return [f"Assumed: real arithmetic where float32 noise is drawn and added, and that {function}."]
     return [
-        "Assumed: real arithmetic where float32 noise is drawn and added, and a model that is a function of its "
-        "input (checked once in every run)."
+        f"This holds in floating point, for every perturbed image on the grid of step 1/{levels}"
+        + (", on which this image lies" if c.about.placement.on_grid else ", to which images are rounded")
+        + f"; for any other perturbation, with L2 norm below {radius_text(c.real_radius)}. Assumed: that {function}."
     ]
 
 
@@ -151,7 +155,7 @@ def sharing_sentences(c: Certificate[Any]) -> list[str]:
         found.append(f"One of {c.share.of} certificates from the same samples: together they fail with {total}.")
     elif c.share.why == "methods":
         found.append(
-            f"{c.share.of} methods were compared, each bounded at {level} (Bonferroni): together they fail with {total}."
+            f"{c.share.of} methods were compared, each at {level} (Bonferroni); together they fail with {total}."
         )
     if c.about.chosen_from:
         found.append(f"Chosen at this image as the largest radius of {', '.join(c.about.chosen_from)}.")

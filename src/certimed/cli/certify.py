@@ -52,7 +52,9 @@ MORE: dict[str, Any] = {
     "dry_run": (
         Annotated[
             bool,
-            typer.Option("--dry-run", help="Open all, say what would be done and how long, and stop.", rich_help_panel=_RUN),
+            typer.Option(
+                "--dry-run", help="Open all, say what would be done and how long, and stop.", rich_help_panel=_RUN
+            ),
         ],
         False,
     ),
@@ -60,7 +62,10 @@ MORE: dict[str, Any] = {
         Annotated[bool, typer.Option(help="Do failed images again (with --resume).", rich_help_panel=_RUN)],
         False,
     ),
-    "shard": (Annotated[str | None, typer.Option(help="Part I of N of the images, as I/N.", rich_help_panel=_RUN)], None),
+    "shard": (
+        Annotated[str | None, typer.Option(help="Part I of N of the images, as I/N.", rich_help_panel=_RUN)],
+        None,
+    ),
     "workers": (Annotated[int, typer.Option(min=1, help="Worker processes.", rich_help_panel=_RUN)], 1),
     "executor": (Annotated[str, typer.Option(help="local or ray.", rich_help_panel=_RUN)], "local"),
     "address": (
@@ -70,7 +75,9 @@ MORE: dict[str, Any] = {
     "allow_code": (
         Annotated[
             bool,
-            typer.Option("--allow-code", help="Consent to run the code of a python: model; read it first.", rich_help_panel=_RUN),
+            typer.Option(
+                "--allow-code", help="Consent to run the code of a python: model; read it first.", rich_help_panel=_RUN
+            ),
         ],
         False,
     ),
@@ -224,8 +231,6 @@ def shorthands(verb: str, typed: Typed, n: int | None, protocol: str | None) -> 
     return found
 
 
-app = typer.Typer(
-    cls=_Verbs, help="Certify a model on your own images.", no_args_is_help=True, rich_markup_mode="rich"
-)
+app = typer.Typer(cls=_Verbs, help="Certify a model on your own images.", no_args_is_help=True, rich_markup_mode="rich")
 app.command("classes", help=CLASSES_HELP)(verb_command("classes", certify, MORE))
 app.command("masks", help=MASKS_HELP)(verb_command("masks", certify, MORE))

@@ -31,7 +31,7 @@ def demo(
 ) -> None:
     """See :data:`HELP`."""
     with one_sentence_errors():
-        from certimed.cli.tables import print_study
+        from certimed.cli.tables import MOST_RADII, print_table
         from certimed.cli.watching import tuning_line, watcher
         from certimed.studies import demo as study
 
@@ -40,12 +40,11 @@ def demo(
                 out, images=images, n=n, masks=masks, mask_n=mask_n, seed=seed, watcher=watch, progress=tuning
             )
         place, prompts = harmless(str(out)), found.prompts
-        many = len(prompts.records(next(iter(prompts.folders))))
         say(
-            f"{many} held-out slices of the MNI152 brain template, {len(prompts.folders)} noise levels, a small CLIP "
+            f"{prompts.series[0].images} held-out slices of the MNI152 brain template, {len(prompts.folders)} noise levels, a small CLIP "
             f"trained without noise; {n:,} noisy copies an image, alpha 0.001."
         )
-        print_study(prompts)
+        print_table(prompts.table(most=MOST_RADII))
         say(f"The largest radius, in words. {harmless(found.largest().statement(), 1000)}")
         say(
             f"Everything is in {place}: run.json and certificates.jsonl for each sigma, and the prompts. "
@@ -56,5 +55,5 @@ def demo(
                 f"{masks} held-out slices, a small U-Net trained without noise, with and without one diffusion step in "
                 f"front; {mask_n:,} noisy copies an image, tau 0.75, alpha 0.001 for all pixels."
             )
-            print_study(found.masks)
+            print_table(found.masks.table())
             say(f"Pictures are in {place}/masks-sigma-*/pictures.")

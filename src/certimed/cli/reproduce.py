@@ -141,9 +141,9 @@ def promptsmooth(
 
 
 def _conclude(study: Study, out: Path | None) -> None:
-    from certimed.cli.tables import print_study
+    from certimed.cli.tables import MOST_RADII, print_table
 
-    print_study(study, intervals=True)
+    print_table(study.table(most=MOST_RADII))
     say(f"table.csv, table.tex and a run folder for each sigma are in {harmless(str(out))}")
 
 

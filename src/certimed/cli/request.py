@@ -95,8 +95,14 @@ OPTIONS = (
            read=str),
     Option("--classes", "data.classes", str, "Class names in words, by commas, or a text file with one a line; "
            "FOLDER=WORDS maps.", _DATA, read=_inputs("class_entries")),
-    Option("--labels", "data.labels", Path, "CSV with columns image,label for a flat folder.", _DATA, CLASSES, read=str),
+    Option("--labels", "data.labels", Path, "CSV with columns image,label for a flat folder.", _DATA, CLASSES,
+           read=str),
     Option("--masks", "data.masks", Path, "Folder of masks, if not masks/ beside images/.", _DATA, MASKS, read=str),
+    Option("--image-column", "data.image_column", str, "Column of the images in the table.", _DATA, CLASSES),
+    Option("--label-column", "data.label_column", str, "Column of the labels in the table.", _DATA, CLASSES),
+    Option("--patches", "data.patches", str, "Cut whole-slide images: grid:SIZE, or a CSV of x, y, size.", _DATA),
+    Option("--level", "data.reading.level", int, "Level of a whole-slide image, from 0, the largest.", _DATA),
+    Option("--nan", "data.reading.nan", str, "Values that are no number: refuse, zero or min.", _DATA),
     Option("--split", "data.split", str, "Part of the data set to use, e.g. test, where it names its parts.", _DATA),
     Option("--limit", "data.limit", int, "The first N images only (class-balanced where labelled).", _DATA),
     Option("--window", "data.reading.window", str, "DICOM window as CENTER,WIDTH; default: the header's.", _DATA,
@@ -260,7 +266,7 @@ def as_yaml(data: Mapping[str, Any]) -> str:
 
 def _told(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {name: _told(one) for name, one in value.items() if one is not None and one != [] and one != {}}
+        return {name: _told(one) for name, one in value.items() if one not in (None, [], {})}
     return value
 
 

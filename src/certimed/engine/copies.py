@@ -81,6 +81,6 @@ def noisy_batches(
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size} is not positive; use 1 or more")
     origin = law.origin(image)
-    stream = NoiseStream(key, tuple(image.shape), image.device, start=start)
+    stream = NoiseStream(key, tuple(image.shape), image.device, start=start, law=law)
     for begin in range(0, n, batch_size):
         yield law.noisy(origin, stream.draw(min(batch_size, n - begin)))

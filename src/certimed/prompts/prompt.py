@@ -43,7 +43,7 @@ class Prompt:
         shots: labelled images per class; None for a method without labels.
         accuracies: noisy accuracy by part ("tuning", "held-out") and sigma.
         history: one record an epoch or step.
-        tuned_on: content ids of the tuning images (see :func:`certimed.noise.item_id`), to refuse an overlap.
+        tuned_on: content ids of the tuning images (see :func:`certimed.noise.content_id`), to refuse an overlap.
     """
 
     context: Tensor

@@ -154,4 +154,3 @@ class _Clock:
         largest = max(done for done, _ in self.batches)
         times = [seconds / done for done, seconds in self.batches[1:] or self.batches if done == largest]
         return statistics.median(times or [seconds / done for done, seconds in self.batches])
-

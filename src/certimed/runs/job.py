@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from certimed import __version__
 from certimed.assets import asset, demo_prompts
@@ -45,7 +44,7 @@ from certimed.runs.methods import MethodEntry, Prompting, score_methods
 from certimed.runs.record import CERTIFIED, Record
 from certimed.runs.spec import MaskTarget, RunSpec
 from certimed.segmenters import NativeSegmenter, SegmentationModel, load_segmenter
-from certimed.segmenters.native import mask_geometry
+from certimed.segmenters.native import mask_geometry, resized_truth
 from certimed.targets import Classes, Pixels, winning_class
 from certimed.usercode import is_user_code
 from certimed.vlm import NativeModel, VisionLanguageModel
@@ -140,7 +139,7 @@ class Job(ABC):
             seed=self.spec.seed,
             item_id=image.id,
             batch_size=self.batch_size,
-            origin=Origin(image.intensity, getattr(image, "decoders", None), prepared.geometry),
+            origin=Origin(image.intensity, image.decoders, prepared.geometry),
             clean=not self.spec.masks,
             progress=progress,
         )
@@ -148,7 +147,17 @@ class Job(ABC):
         certificates = {one.label: one for result in found.values() for one in result.certificates}
         clean = {} if self.spec.masks else {name: result.clean for name, result in found.items()}
         scores = self.scores(image, prepared, found)
-        return Record(image.id, CERTIFIED, None, image.label, image.group, clean, certificates, scores, checks=checked)
+        return Record(
+            item=image.id,
+            status=CERTIFIED,
+            label=image.label,
+            group=image.group,
+            clean=clean,
+            certificates=certificates,
+            scores=scores,
+            intensity=image.intensity_record.to_json(),
+            checks=checked,
+        )
 
     def record(self, index: int, progress: Progress | None = None) -> Record:
         """The record of image number ``index``; errors of the image or the model become a failed record."""
@@ -156,7 +165,8 @@ class Job(ABC):
         try:
             found = self.certify(self.dataset.load(index), progress)
         except (ImageError, ModelError) as error:
-            return Record.failed(item.id, str(error), group=item.group, seconds=time.perf_counter() - begin)
+            spent = time.perf_counter() - begin
+            return Record.failed(item.id, str(error), label=item.label, group=item.group, seconds=spent)
         return replace(found, seconds=time.perf_counter() - begin)
 
     def redraw(self, item: str) -> dict[str, Any]:
@@ -244,9 +254,8 @@ class MaskJob(Job):
         pixels, truth, size = torch.from_numpy(image.pixels), image.mask, self.spec.size
         if self.spec.space == NATIVE:
             return Prepared(pixels, None, truth)
-        if truth is not None and size is not None and tuple(pixels.shape[1:]) != tuple(size):
-            nearest = functional.interpolate(torch.from_numpy(truth)[None, None].double(), size, mode="nearest-exact")
-            truth = nearest[0, 0].long().numpy()
+        if truth is not None and size is not None:
+            truth = resized_truth(truth, size)
         geometry = mask_geometry(tuple(pixels.shape), self.channels, size)
         return Prepared(apply(geometry, pixels), geometry, truth)
 

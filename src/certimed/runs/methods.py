@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from certimed.certificates import END_TO_END
@@ -46,7 +46,7 @@ class MethodSpec:
     name: str
     kind: str
     prompt: Prompt | None = None
-    tuning: Tuning = Tuning()
+    tuning: Tuning = field(default_factory=Tuning)
 
     @classmethod
     def read(cls, entry: str, tuning: Tuning) -> MethodSpec:

@@ -1,4 +1,4 @@
-"""Run a request: certify every image of a data set into a run folder, here or by workers, and go on where it stopped."""
+"""Run a request: certify every image into a run folder, here or by workers, and go on where it stopped."""
 
 from __future__ import annotations
 
@@ -163,8 +163,11 @@ def _here(work: Job, todo: list[int], watch: Watcher) -> Iterator[Record]:
 
 
 def _by_workers(crew: Executor, spec: RunSpec, part: Dataset, todo: list[int], allow_code: bool) -> Iterator[Record]:
-    for item, result in crew.run(Worker(spec, allow_code), [part.ids[index] for index in todo]):
-        yield Record.failed(item, result.reason) if isinstance(result, Lost) else result
+    known = {part.items[index].id: part.items[index] for index in todo}
+    for item, result in crew.run(Worker(spec, allow_code), list(known)):
+        lost = isinstance(result, Lost)
+        about = known[item]
+        yield Record.failed(item, result.reason, label=about.label, group=about.group) if lost else result
 
 
 class Worker:

@@ -6,11 +6,10 @@ from certimed.statistics.binomial import (
     binomial_tail,
     clopper_pearson_lower,
     clopper_pearson_upper,
-    lowered,
     predict_p_value,
+    probability_for_radius,
     radius_from_lower,
     radius_two_sided,
-    raised,
 )
 from certimed.statistics.classes import (
     BOUND_NAMES,
@@ -46,6 +45,7 @@ from certimed.statistics.sequential import (
     sequential_thresholds,
     spending,
 )
+from certimed.statistics.variation import lower_less, p_value_more, upper_more
 
 __all__ = [
     "BOUND_NAMES",
@@ -69,16 +69,17 @@ __all__ = [
     "holm_thresholds",
     "log_wealth",
     "look_sizes",
-    "lowered",
+    "lower_less",
     "minimum_count",
     "one_sided_bound",
+    "p_value_more",
     "predict_p_value",
+    "probability_for_radius",
     "proportion_interval",
     "radius_ceiling",
     "radius_from_lower",
     "radius_map_bonferroni",
     "radius_two_sided",
-    "raised",
     "require_samples_for_tau",
     "samples_for_radius",
     "samples_for_radius_at",
@@ -86,4 +87,5 @@ __all__ = [
     "sequential_thresholds",
     "spending",
     "two_sided_bound",
+    "upper_more",
 ]

@@ -57,6 +57,13 @@ def open_unit(name: str, values: ArrayLike) -> FloatArray:
     return array
 
 
+def unit(name: str, values: ArrayLike) -> FloatArray:
+    """Numbers from 0 to 1 (a probability, a p-value)."""
+    array = floats(name, values)
+    _require(array, (array >= 0.0) & (array <= 1.0), name, "lie between 0 and 1")
+    return array
+
+
 def positive(name: str, values: ArrayLike) -> FloatArray:
     """Finite numbers above 0 (a noise level, a radius)."""
     array = floats(name, values)

@@ -156,6 +156,32 @@ def radius_from_lower(p_lower: ArrayLike, sigma: ArrayLike) -> FloatArray:
     return np.asarray(scale * quantile, dtype=np.float64)
 
 
+def probability_for_radius(radius: ArrayLike, sigma: ArrayLike) -> FloatArray:
+    """Phi(radius / sigma), rounded up: the inverse of :func:`radius_from_lower`.
+
+    Guarantee (Cohen et al. 2019, Theorem 1): if class A has a probability above the returned one under noise
+    N(0, sigma^2 I), the smoothed prediction is A everywhere in the closed ball of this radius.
+
+    Args:
+        radius: L2 radii, finite and >= 0, any shape.
+        sigma: noise standard deviation, above 0, in the same units, broadcast against ``radius``.
+
+    Returns:
+        float64 array of the broadcast shape (0-d for scalars), from 1/2 to 1; 1 where float64 holds nothing below 1.
+
+    Raises:
+        InputError: a radius that is not finite or negative, sigma not finite and positive.
+
+    >>> print(f"{probability_for_radius(0.75, 0.5):.4f}")
+    0.9332
+    """
+    size = check.floats("radius", radius)
+    if not ((size >= 0.0) & np.isfinite(size)).all():
+        raise InputError(f"radius must be finite and at least 0, but holds {size[~(size >= 0.0)].flat[0]}")
+    p = special.ndtr(size / check.positive("sigma", sigma)) * (1.0 + TAIL_MARGIN)
+    return np.asarray(np.minimum(p, 1.0), dtype=np.float64)
+
+
 def radius_two_sided(p_lower: ArrayLike, q_upper: ArrayLike, sigma: ArrayLike) -> FloatArray:
     """Certified L2 radius sigma/2 * (Phi^-1(p_lower) - Phi^-1(q_upper)), 0 where p_lower <= q_upper, rounded down.
 
@@ -260,16 +286,3 @@ def _with_level(counts: IntArray, sizes: IntArray, alpha: ArrayLike) -> tuple[In
             f"alpha does not broadcast against the counts: shapes {level.shape} and {counts.shape}"
         ) from None
     return counts, sizes, level
-
-
-def lowered(p: float, variation: float) -> float:
-    """``p - variation``, rounded down, at least 0; exactly ``p`` where the variation is 0."""
-    return p if variation == 0 else max(0.0, float(np.nextafter(p - variation, -1.0)))
-
-
-def raised(p: float, variation: float) -> float:
-    """``p + variation``, rounded up, below 1 where ``p`` is; exactly ``p`` where the variation is 0."""
-    if variation == 0:
-        return p
-    highest = 1.0 if p >= 1 else float(np.nextafter(1.0, 0.0))
-    return min(float(np.nextafter(p + variation, 2.0)), highest)

@@ -14,11 +14,10 @@ from certimed.statistics._checks import IntArray
 from certimed.statistics.binomial import (
     clopper_pearson_lower,
     clopper_pearson_upper,
-    lowered,
     radius_from_lower,
     radius_two_sided,
-    raised,
 )
+from certimed.statistics.variation import lower_less, upper_more
 
 BoundName = Literal["one-sided", "two-sided", "best"]
 BOUND_NAMES: tuple[BoundName, ...] = get_args(BoundName)
@@ -69,7 +68,8 @@ def one_sided_bound(
     False
     """
     k = _checked_counts(counts, top, n)
-    p_lower = lowered(float(clopper_pearson_lower(k[top], n, check.scalar_open_unit("alpha", alpha))), variation)
+    level = check.scalar_open_unit("alpha", alpha)
+    p_lower = float(lower_less(clopper_pearson_lower(k[top], n, level), variation))
     radius = float(radius_from_lower(p_lower, check.scalar_positive("sigma", sigma)))
     return ClassBound(p_lower=p_lower, q_upper=None, radius=radius, abstained=radius <= 0.0, method="one-sided")
 
@@ -166,9 +166,8 @@ def class_bound(
         sigma: noise standard deviation.
         bound: "one-sided", "two-sided" or "best".
         variation: the largest difference between an event's probability under the noise the counts are of and under
-            the exact Gaussian law that Cohen's theorem needs. ``p_lower`` is lowered and ``q_upper`` raised by it: with
-            p' the probability under the noise drawn, p_lower + variation <= p' implies p_lower <= p, as
-            \|p - p'\| <= variation; likewise above.
+            the exact Gaussian law that Cohen's theorem needs; ``p_lower`` is lowered and ``q_upper`` raised by it, see
+            :mod:`certimed.statistics.variation`.
 
     Raises:
         InputError: an unknown name, fewer than two classes, no samples, an index or a level out of range.
@@ -202,8 +201,8 @@ def _checked_counts(counts: ArrayLike, top: int, n: int) -> IntArray:
 def _both_sides(k: IntArray, top: int, n: int, alpha: float, variation: float) -> tuple[float, float]:
     half = check.scalar_open_unit("alpha", alpha) / 2.0
     rival = int(np.delete(k, top).max())
-    lower, upper = float(clopper_pearson_lower(k[top], n, half)), float(clopper_pearson_upper(rival, n, half))
-    return lowered(lower, variation), raised(upper, variation)
+    lower, upper = clopper_pearson_lower(k[top], n, half), clopper_pearson_upper(rival, n, half)
+    return float(lower_less(lower, variation)), float(upper_more(upper, variation))
 
 
 def _from_sides(p_lower: float, q_upper: float, sigma: float, method: BoundName) -> ClassBound:

@@ -20,7 +20,8 @@ from numpy.typing import ArrayLike
 from certimed.errors import InputError
 from certimed.statistics import _checks as check
 from certimed.statistics._checks import FloatArray, IntArray
-from certimed.statistics.binomial import binomial_tail, clopper_pearson_lower, lowered, radius_from_lower
+from certimed.statistics.binomial import binomial_tail, clopper_pearson_lower, radius_from_lower
+from certimed.statistics.variation import lower_less
 
 
 def minimum_count(n: int, tau: float, alpha: float) -> int | None:
@@ -239,7 +240,7 @@ def _radius_table(n: int, level: float, sigma: float, variation: float) -> Float
     # For k <= n/2 the tail at 1/2 is at least 1/2, so below that level the bound cannot exceed 1/2: radius 0.
     first = n // 2 + 1 if level < 0.5 else 0
     lower = clopper_pearson_lower(np.arange(first, n + 1), n, level)
-    table[first:] = radius_from_lower([lowered(float(p), variation) for p in lower], sigma)
+    table[first:] = radius_from_lower(lower_less(lower, variation), sigma)
     table.setflags(write=False)
     return table
 

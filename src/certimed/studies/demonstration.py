@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from certimed.assets import asset, demo_prompts
-from certimed.certificates import END_TO_END, Certificate
+from certimed.certificates import END_TO_END, ClassCertificate
 from certimed.engine import DENOISED, PLAIN
 from certimed.errors import InputError
 from certimed.prompts import TuningPlan, TuningProgress, tune_prompt
@@ -36,11 +36,10 @@ class Demo:
     masks: Study | None
     pictures: tuple[Path, ...] = ()
 
-    def largest(self) -> Certificate:
+    def largest(self) -> ClassCertificate:
         """The certificate with the largest radius among those whose scope is the whole pipeline."""
-        records = [record for label in self.prompts.folders for record in self.prompts.records(label)]
-        found = [one for record in records for one in record.certificates.values() if one.scope == END_TO_END]
-        largest: Certificate = max(found, key=lambda one: one.radius)
+        whole = [one for series in self.prompts.series for one in series.certificates if one.scope == END_TO_END]
+        largest: ClassCertificate = max(whole, key=lambda one: one.radius)
         return largest
 
 
@@ -138,18 +137,12 @@ def _masks(folder: Path, images: int, n: int, seed: int, watcher: Watcher | None
 
 def _draw(study: Study) -> tuple[Path, ...]:
     """A panel of the first image at each sigma: image, noisy, denoised, truth; certified masks and radius maps."""
-    from certimed.report.panels import mask_panel
+    from certimed.report.figures import draw_record
 
-    drawn = []
+    drawn: list[Path] = []
     for label, spec in study.specs.items():
-        job, folder = spec.load(), study.folders[label]
-        (record, *_) = [one for one in study.records(label) if one.certificates] or [None]
-        if record is None:
-            continue
-        prepared = job.prepare(job.dataset.load(list(job.dataset.ids).index(record.item)))
-        path = folder.path / "pictures" / f"000-sigma-{spec.sigma:g}.png"
-        path.parent.mkdir(exist_ok=True)
-        front = None if job.denoiser is None else job.denoiser.at(spec.sigma)  # type: ignore[operator]
-        mask_panel(path, prepared.pixels, prepared.truth, record.certificates, folder.classes, denoiser=front)
-        drawn.append(path)
+        folder = study.folders[label]
+        first = next((record for record in folder.records() if record.certificates), None)
+        if first is not None:
+            drawn += draw_record(spec.load(), first, folder.path / "pictures")
     return tuple(drawn)

@@ -185,14 +185,14 @@ def _announce(
 
 
 def _caption(study: Study, preset: ClassificationPreset, spec: RunSpec) -> str:
-    summaries = list(study.accuracies.values())
     samples = f"n = {spec.cap}"
     if not spec.budget.startswith("fixed"):
-        mean = sum(summary.mean_samples for summary in summaries) / len(summaries)
-        samples = f"budget {spec.budget} (mean n = {mean:.0f})"
+        means = [one.accuracy(study.radii).mean_samples for one in study.series]
+        samples = f"budget {spec.budget} (mean n = {sum(means) / len(means):.0f})"
     return (
-        f"Certified accuracy (%) on {preset.title}, {summaries[0].images} test images, model {spec.model}, {samples}, "
-        f"alpha = {spec.alpha:g}; 95 % intervals over images in small."
+        f"Certified accuracy (%) on {preset.title}, {study.series[0].images} test images, model {spec.model}, {samples}, "
+        f"alpha = {spec.alpha:g}; 95 % intervals over images in small. *: prompt frozen at the test image, the "
+        "certificate does not cover the tuning."
     )
 
 
