@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.performance.recordings import Run
-from certimed.budgets import PUBLISHED_RADII, Betting, Budget, Fixed, Grid, Looks, Precision
+from certimed.budgets import PUBLISHED_RADII, Betting, Budget, Fixed, Grid, Looks, Planned
 
 ALPHA = 1e-3
-BETTING, GRID_ONE, GRID, LOOKS, PRECISION = (
+BETTING, GRID_ONE, GRID, LOOKS, PLANNED = (
     "Betting(sigma)",
     "Grid(sigma)",
     "Grid(published radii)",
     "Looks",
-    "Precision(5 %)",
+    "Planned(5 %)",
 )
 DECISIONS = (BETTING, GRID_ONE)
 """Budgets that answer "robust at radius sigma or not" and nothing else."""
@@ -31,7 +31,7 @@ def budgets(sigma: float, cap: int) -> dict[str, Budget]:
         GRID_ONE: Grid((sigma,), n=cap),
         GRID: Grid(n=cap),
         LOOKS: Looks((cap // 100, cap // 10, cap)),
-        PRECISION: Precision(0.05, n=cap),
+        PLANNED: Planned(0.05, n=cap),
     }
 
 
