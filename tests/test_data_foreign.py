@@ -6,6 +6,7 @@ windowing, nibabel's reorientation, imagecodecs beside Pillow and Pillow beside 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from certimed.data import MedicalImage, read_image
+from certimed.data import Intensity, MedicalImage, read_image
 from certimed.errors import ImageError
 
 pytestmark = pytest.mark.slow
@@ -54,6 +55,8 @@ def test_every_file_is_read_as_others_read_it_or_refused_in_a_sentence(name: str
             assert message.startswith(path.name) and "\n" not in message and len(message) < 600, message
             continue
         read += 1
+        assert Intensity.from_json(json.loads(json.dumps(image.intensity_record.to_json()))).steps
+        assert image.decoders and all(isinstance(version, str) for version in image.decoders.values())
         expected = independent(path, image)
         if expected is None:
             continue

@@ -17,7 +17,7 @@ import tiny_runs
 from fuzzing import ATTACKS, Kit, Writes, attack, encoded_images
 from test_runs_masks import make as make_masks
 from test_runs_masks import manifest as mask_manifest
-from tiny_vlm import CLASS_NAMES, TinyVLM, class_images
+from toys import CLASS_NAMES, TinyVLM, class_images
 
 from certimed.data import open_dataset
 from certimed.errors import CertimedError

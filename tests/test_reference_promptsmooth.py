@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from tiny_vlm import CLASS_NAMES, TinyVLM, class_images
+from toys import CLASS_NAMES, TinyVLM, class_images
 
 from benchmarks.reference.cohen_promptsmooth import PromptedModel, certify
 from certimed.noise import NoiseKey, NoiseStream

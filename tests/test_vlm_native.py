@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_vlm import CLASS_NAMES, TinyVLM
+from toys import CLASS_NAMES, TinyVLM
 from torch import Tensor, nn
 from typer.testing import CliRunner
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from toys import brightness
 
 from certimed.certificates import ClassCertificate, collect_provenance
 from certimed.classification import SmoothedClassifier
@@ -17,12 +18,6 @@ from certimed.runs import RunFolder, certify_dataset, data_section
 
 SIZE = 4
 CLASSES = ("dark", "light")
-
-
-def brightness(x: torch.Tensor) -> torch.Tensor:
-    """Scores of "dark" and "light": the mean grey level against one half."""
-    level = x.flatten(1).mean(dim=1) - 0.5
-    return torch.stack([-level, level], dim=1)
 
 
 def write_images(folder: Path, count: int, broken: tuple[int, ...] = ()) -> Path:

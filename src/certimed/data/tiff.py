@@ -39,6 +39,7 @@ _PRIMARIES = (
     ({"", "b", "blue"}, {None, 65535}),
 )
 _WHITE = -1
+_ELSEWHERE = "its OME header speaks of planes that are not in it; save the set as one file"
 
 
 def read_tiff(path: Path, options: ReadOptions) -> Reading:
@@ -151,7 +152,7 @@ def _plane(
         if not file.series:
             raise UnreadableError("it holds no image")
         if file.is_ome and file.series[0].kind != "ome":  # tifffile then takes the pages one by one
-            raise UnreadableError("its OME header speaks of planes that are not in it; save the set as one file")
+            raise UnreadableError(_ELSEWHERE)
         steps: list[Step] = []
         slide = is_slide(file)
         every = file.series[:1] if slide else file.series
@@ -209,9 +210,7 @@ def _samples(series: Any, frame: int, frames: int, slide: bool, options: ReadOpt
             for index in chosen:
                 part = series.pages[int(index)]
                 if part is None:
-                    raise UnreadableError(
-                        "its OME header speaks of planes that are not in it; save the set as one file"
-                    )
+                    raise UnreadableError(_ELSEWHERE)
                 spans = list(zip(part.dataoffsets, part.databytecounts))
                 if any(start + length > size for start, length in spans):
                     raise UnreadableError("it is cut off: its pixels lie beyond its end")

@@ -181,6 +181,7 @@ class Engine:
         check_samples(n0=n0, n=budget.cap, alpha=alpha)
         subject = self.subject(image, item_id, seed, batch_size, target)
         shape, device = tuple(subject.image.shape), self.device
+        target.check(shape, budget, alpha, self.law)
         with torch.no_grad(), unchanged(subject.image):
             tuned = {method.name: _timed_head(method, subject) for method in self.methods}
             heads = {name: head for name, (head, _) in tuned.items()}

@@ -41,7 +41,7 @@ from certimed.metrics import MaskScores, mask_scores
 from certimed.noise import NoiseKey, as_law, content_id
 from certimed.operators import Geometry, apply
 from certimed.runs.methods import MethodEntry, Prompting, score_methods
-from certimed.runs.record import CERTIFIED, Record
+from certimed.runs.record import CERTIFIED, Record, arrays_name
 from certimed.runs.spec import MaskTarget, RunSpec
 from certimed.segmenters import NativeSegmenter, SegmentationModel, load_segmenter
 from certimed.segmenters.native import mask_geometry, resized_truth
@@ -170,11 +170,19 @@ class Job(ABC):
         return replace(found, seconds=time.perf_counter() - begin)
 
     def redraw(self, item: str) -> dict[str, Any]:
-        """The record of an image, certified again, as plain data."""
+        """The record of an image, certified again, as plain data; of masks with ``arrays`` by their place in the run.
+
+        Raises:
+            InputError: the data set holds no such image.
+        """
         place = {name: index for index, name in enumerate(self.dataset.ids)}
         if item not in place:
             raise InputError(f"the data set holds no image {item!r:.120}")
-        data: dict[str, Any] = json.loads(self.record(place[item]).to_json())
+        found = self.record(place[item])
+        data: dict[str, Any] = json.loads(found.to_json())
+        if self.spec.masks:
+            every = found.certificates.values()
+            data["arrays"] = {arrays_name(one.item, one.method, one.tau): one.claim.arrays() for one in every}
         return data
 
     def on(self, dataset: Dataset) -> Job:

@@ -58,6 +58,10 @@ class Classes:
         """See :class:`~certimed.targets.Target`."""
         return check_rows(scores, self.num_classes)
 
+    def check(self, shape: tuple[int, ...], budget: Budget, alpha: float, law: NoiseLaw) -> None:
+        """See :class:`~certimed.targets.Target`."""
+        self.start(np.ones(self.num_classes, dtype=np.int64), shape, budget, alpha, law)
+
     def select(self, shape: tuple[int, ...], device: torch.device, n0: int) -> ClassTally:
         """See :class:`~certimed.targets.Target`."""
         return ClassTally(self.num_classes, device)

@@ -72,6 +72,10 @@ class Pixels:
         checked, threshold = self._checked(scores), self.binary_threshold
         return checked if threshold is None else torch.cat([torch.full_like(checked, threshold), checked], dim=1)
 
+    def check(self, shape: tuple[int, ...], budget: Budget, alpha: float, law: NoiseLaw) -> None:
+        """See :class:`~certimed.targets.Target`."""
+        self._session(shape, budget, alpha, law)
+
     def select(self, shape: tuple[int, ...], device: torch.device, n0: int) -> ModeTally:
         """See :class:`~certimed.targets.Target`."""
         return ModeTally(self, shape[1:], device, n0)
@@ -84,8 +88,7 @@ class Pixels:
         self, selected: Tensor, shape: tuple[int, ...], budget: Budget, alpha: float, law: NoiseLaw
     ) -> Session[Agreement, Thresholds]:
         """See :class:`~certimed.targets.Target`."""
-        shares = [share.level for share in self._shares(alpha)]
-        return start_mask(budget, shape[1:], self.taus, shares, self.correction, law.variation(math.prod(shape)))
+        return self._session(shape, budget, alpha, law)
 
     def claims(
         self, selected: Tensor, counts: Agreement, outcome: Outcome[Thresholds], alpha: float, law: NoiseLaw
@@ -112,6 +115,12 @@ class Pixels:
         floats = math.prod(shape) + 2 * self.num_classes * math.prod(shape[1:])
         bytes_ = _CPU_BATCH_BYTES if device.type == "cpu" else _BATCH_BYTES
         return max(1, min(1024, bytes_ // (_FLOAT_BYTES * floats)))
+
+    def _session(
+        self, shape: tuple[int, ...], budget: Budget, alpha: float, law: NoiseLaw
+    ) -> Session[Agreement, Thresholds]:
+        shares = [share.level for share in self._shares(alpha)]
+        return start_mask(budget, shape[1:], self.taus, shares, self.correction, law.variation(math.prod(shape)))
 
     def _shares(self, alpha: float) -> list[Share]:
         count = len(self.taus)

@@ -43,6 +43,9 @@ class Target(Protocol[C]):
     def compared(self, scores: Tensor) -> Tensor:
         """Scores of which the highest one wins ``(B, K, ...)``, whatever the model returns."""
 
+    def check(self, shape: tuple[int, ...], budget: Budget, alpha: float, law: NoiseLaw) -> None:
+        """Before any sampling: InputError where budget and target do not fit, or could only abstain."""
+
     def select(self, shape: tuple[int, ...], device: torch.device, n0: int) -> Tally:
         """A tally of the selection samples of an input ``(C, *space)``."""
 
