@@ -124,7 +124,9 @@ def open_world(name: str, places: Places, images: int, seed: int) -> World:
         folder = places.models / f"clip_{name}"
         if not (folder / "split.json").is_file():
             raise InputError(f"{folder} has no split.json; train the model with: python -m training.study_clips {name}")
-        words, split = (json.loads((folder / file).read_text(encoding="utf-8")) for file in ("classes.json", "split.json"))
+        words, split = (
+            json.loads((folder / file).read_text(encoding="utf-8")) for file in ("classes.json", "split.json")
+        )
         entries = tuple(f"{slug}={text}" for slug, text in words["classes"].items())
         source = DataSpec(str(places.data / split.get("file", FILES[name])), entries)
         everything = source.open()
@@ -156,9 +158,7 @@ def tuned_prompts(world: World, setting: Setting, folder: Path) -> dict[str, Pat
         elif (before := Prompt.load(paths[name]).recipe.get("epochs")) != setting.epochs:
             raise InputError(f"{paths[name]} was learnt with {before} epochs, now {setting.epochs}; use another --out")
     if not paths["pool"].exists():
-        pooled, _ = load_images(
-            world.vlm, class_balanced(world.tuning, POOL_IMAGES, setting.seed), range(POOL_IMAGES)
-        )
+        pooled, _ = load_images(world.vlm, class_balanced(world.tuning, POOL_IMAGES, setting.seed), range(POOL_IMAGES))
         lr, sigmas = rate(world, setting), setting.sigmas
         made = pool(world.vlm, pooled, world.names, sigmas=sigmas, context=world.context, lr=lr, seed=setting.seed)
         made.save(paths["pool"])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.home import replace_section, table
+from benchmarks.home import replace_section
 from certimed.errors import InputError
 
 MARKER = "promptsmooth"
@@ -196,7 +196,9 @@ def mask_section(study: dict[str, Any]) -> str:
     setting = study["setting"]
     groups = "" if study["groups"] is None else f" of {study['groups']} sequences"
     precision = "bfloat16 autocast" if setting["bfloat16"] else "float32"
-    title = f"### {MASK_TITLES[study['set']]}" if setting["n"] == PUBLISHED_N else f"#### The same with n = {setting['n']}"
+    title = (
+        f"### {MASK_TITLES[study['set']]}" if setting["n"] == PUBLISHED_N else f"#### The same with n = {setting['n']}"
+    )
     head = (
         f"{title}\n\n{setting['images']} test images{groups}, n0 = {setting['n0']}, "
         f"n = {setting['n']}, {precision}, seed {setting['seed']}.\n"

@@ -12,17 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.models import ClipSize, clip_sized
 from benchmarks.home import Places
+from benchmarks.models import ClipSize, clip_sized
 from benchmarks.performance.replay import ALPHA, BETTING, GRID, PLANNED, budgets
 from benchmarks.performance.settings import Scale
 from benchmarks.reference.cohen_promptsmooth import PromptedModel, Result, certify
 from benchmarks.study_promptsmooth import World, open_world
 from benchmarks.timing import alternate, ratios, spread, stopwatch, timed
-from certimed.engine import Acceleration
 from certimed.budgets import PUBLISHED_RADII, Fixed
 from certimed.certificates import ClassCertificate
 from certimed.classification import SmoothedClassifier
+from certimed.engine import Acceleration
 from certimed.noise import NoiseKey, NoiseStream
 from certimed.studies import classification_preset
 from certimed.vlm import VisionLanguageModel, ZeroShotClassifier

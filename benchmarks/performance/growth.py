@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from benchmarks.home import Places
 from benchmarks.models import SMALL
 from benchmarks.performance.classification import (
     PUBLISHED,
@@ -17,14 +18,12 @@ from benchmarks.performance.classification import (
     temporary_clip,
     zero_shot,
 )
-from benchmarks.home import Places
 from benchmarks.performance.settings import Scale
 from benchmarks.reference.cohen_promptsmooth import PromptedModel
 from benchmarks.timing import alternate, seconds
 from certimed.budgets import Grid
 from certimed.classification import SmoothedClassifier
-from certimed.prompts import PromptComparison
-from certimed.prompts import FixedText
+from certimed.prompts import FixedText, PromptComparison
 from certimed.vlm import ZeroShotClassifier
 
 FIXED, DEFAULT = "certimed, fixed n", "certimed, default budget"
@@ -85,7 +84,9 @@ def _by_classes(classes: int, scale: Scale) -> dict[str, Any]:
 
         def ours() -> object:
             model = ZeroShotClassifier(vlm, names, f"{CONTEXT} {{}}.")
-            return SmoothedClassifier(model, classes, SIGMA, noise="float32").certify(image, n0=n // 2, n=n, item_id="a")
+            return SmoothedClassifier(model, classes, SIGMA, noise="float32").certify(
+                image, n0=n // 2, n=n, item_id="a"
+            )
 
         sides: Sides = {
             PUBLISHED: lambda: published_loop(published, classes, image, SIGMA, n0=n // 2, n=n),

@@ -88,8 +88,8 @@ def published_mask_work(task: dict[str, Any]) -> Work:
 
 def demo_classifier(task: dict[str, Any]) -> tuple[nn.Module, list[Tensor], int]:
     """The demo model with plain prompts, its first images, and its number of classes."""
-    from benchmarks.performance.classification import demo_world, inputs, zero_shot
     from benchmarks.home import Places
+    from benchmarks.performance.classification import demo_world, inputs, zero_shot
 
     world = demo_world(Places(), task["images"])
     return zero_shot(world), [image for _, image, _ in inputs(world)], len(world.names)
@@ -97,8 +97,8 @@ def demo_classifier(task: dict[str, Any]) -> tuple[nn.Module, list[Tensor], int]
 
 def certimed_work(task: dict[str, Any]) -> Work:
     """This package on the demo model: class, radius and samples of every image."""
-    from certimed.engine import Acceleration
     from certimed.classification import SmoothedClassifier
+    from certimed.engine import Acceleration
 
     model, images, classes = demo_classifier(task)
     speed = Acceleration(task.get("precision", "float32"))

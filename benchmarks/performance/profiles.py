@@ -39,7 +39,8 @@ def collect(studies: Path, results: Path) -> Path:
     for path in sorted(studies.glob("promptsmooth/*/sigma-*/run.json")):
         own = series([path.parent], METHODS)
         found.setdefault(path.parents[1].name, {})[f"{own[0].sigma:g}"] = {
-            one.label: [[record.label or 0, *c.counts] for record, c in zip(one.records, one.certificates)] for one in own
+            one.label: [[record.label or 0, *c.counts] for record, c in zip(one.records, one.certificates)]
+            for one in own
         }
     target = results / FILE
     if found:

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from benchmarks.home import Places
 from benchmarks.study_promptsmooth import World, open_world
-from certimed.errors import InputError
 from certimed.engine import noisy_batches
+from certimed.errors import InputError
 from certimed.noise import Float32Gaussian, NoiseKey
 from certimed.prompts import Prompt
 from certimed.vlm import PromptedClassifier, ZeroShotClassifier

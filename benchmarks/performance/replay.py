@@ -53,8 +53,8 @@ class Answer:
 def replay(budget: Budget, run: Run) -> Answer:
     """The budget over the run's samples in their order, exactly as the engine would have used them."""
     selection = _counts(run.selection, run.classes)
-    _, outcome = budget.start(selection, ALPHA, run.sigma).run(
-        lambda start, more: _counts(run.estimation[start : start + more], run.classes)
+    outcome = budget.start(selection, ALPHA, run.sigma).run(
+        lambda start, more: _counts(run.estimation[: start + more], run.classes), np.zeros_like(selection)
     )
     return Answer(outcome.n, outcome.bound.radius, int(selection.argmax()))
 

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.performance import classification, growth, processes, profiles, segmentation
 from benchmarks.home import Places, write_result
+from benchmarks.performance import classification, growth, processes, profiles, segmentation
 from benchmarks.performance.recordings import PUBLISHED_SIGMAS, record, recording_path, runs
 from benchmarks.performance.replay import compare
 from benchmarks.performance.settings import Scale

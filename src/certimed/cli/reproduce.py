@@ -45,7 +45,8 @@ def promptsmooth(
         str | None, typer.Option(help="kather, pannuke, sicapv2, skincancer, covid19 or rsna18.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="plip, quiltnet, medclip, biomedclip, or any model as in certimed certify classes.")
+        str | None,
+        typer.Option(help="plip, quiltnet, medclip, biomedclip, or any model as in certimed certify classes."),
     ] = None,
     allow_code: opt.AllowCode = False,
     data_root: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,

@@ -113,7 +113,8 @@ class Prompting:
             if one.kind in TUNED and one.prompt is None:
                 if not files:
                     raise InputError(
-                        f"method {one.kind} needs a tuned prompt: make one with certimed tune and name its file beside it"
+                        f"method {one.kind} needs a tuned prompt: make one with certimed tune and name its file beside "
+                        "it"
                     )
                 one = files[0]
             elif one.kind == "both":

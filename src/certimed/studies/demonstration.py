@@ -94,7 +94,10 @@ def _prompts(
     progress: Callable[[TuningProgress], None] | None,
 ) -> Study:
     words = demo_prompts()
-    names, entries = tuple(words["classes"].values()), tuple(f"{slug}={text}" for slug, text in words["classes"].items())
+    names, entries = (
+        tuple(words["classes"].values()),
+        tuple(f"{slug}={text}" for slug, text in words["classes"].items()),
+    )
     vlm = load("demo")
     # Tuning slices share no slab with test slices.
     slices = DataSpec(str(asset("demo_tuning_images")), entries).open()

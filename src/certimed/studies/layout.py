@@ -52,7 +52,9 @@ def open_parts(preset: ClassificationPreset, root: Path, options: ReadOptions = 
     }
     folder = found["test"]
     if folder is None:
-        raise InputError(f"the data folder {root} has no test images: {expected_layout(preset)}; found {_content(root)}")
+        raise InputError(
+            f"the data folder {root} has no test images: {expected_layout(preset)}; found {_content(root)}"
+        )
     source = DataSpec(str(folder), tuple(entries), reading=options)
     test = _complete(_open_folder(source, preset), preset, str(folder))
     train = found["train"]

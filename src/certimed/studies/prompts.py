@@ -190,8 +190,8 @@ def _caption(study: Study, preset: ClassificationPreset, spec: RunSpec) -> str:
         means = [one.accuracy(study.radii).mean_samples for one in study.series]
         samples = f"budget {spec.budget} (mean n = {sum(means) / len(means):.0f})"
     return (
-        f"Certified accuracy (%) on {preset.title}, {study.series[0].images} test images, model {spec.model}, {samples}, "
-        f"alpha = {spec.alpha:g}; 95 % intervals over images in small. *: prompt frozen at the test image, the "
+        f"Certified accuracy (%) on {preset.title}, {study.series[0].images} test images, model {spec.model}, "
+        f"{samples}, alpha = {spec.alpha:g}; 95 % intervals over images in small. *: prompt frozen at the test image, the "
         "certificate does not cover the tuning."
     )
 
@@ -233,10 +233,8 @@ class _Tuner:
             batch_size=protocol.batch_size,
         )
 
-    def _kept(
-        self, path: Path, plan: TuningPlan, method: str, wanted: dict[str, Any], recipe: dict[str, Any]
-    ) -> Path:
-        """The prompt's file, tuned anew or checked against what is asked for; absolute, as a request is read anywhere."""
+    def _kept(self, path: Path, plan: TuningPlan, method: str, wanted: dict[str, Any], recipe: dict[str, Any]) -> Path:
+        """The prompt's file, tuned anew or checked; absolute, as a request may be read anywhere."""
         names = self.preset.class_names
         if path.exists():
             prompt = Prompt.load(path)
@@ -246,9 +244,7 @@ class _Tuner:
             train = self._train()
             if method == "pool":
                 train = class_balanced(train, _POOL_IMAGES, plan.seed)
-            prompt = tune_prompt(
-                self.vlm, train, names, plan, method=method, test=self.test, progress=self.progress
-            )
+            prompt = tune_prompt(self.vlm, train, names, plan, method=method, test=self.test, progress=self.progress)
             path.parent.mkdir(parents=True, exist_ok=True)
             prompt.save(path)
         return path.resolve()
