@@ -257,7 +257,7 @@ class Engine:
                 return found
 
             dtype = method.encoder(self.streams).dtype
-            self.one_answer[method.name] = check_one_answer(scores, near, far, dtype=dtype)
+            self.one_answer[method.name] = check_one_answer(scores, near, far, dtype=dtype, largest=subject.batch_size)
 
     def _clean(self, subject: Subject, heads: Mapping[str, Any], target: Target[Any]) -> dict[str, Any]:
         views: dict[str, Tensor] = {}

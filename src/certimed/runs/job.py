@@ -99,6 +99,12 @@ class Job(ABC):
         )
         self._batch_size = spec.batch_size
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What nothing says about the model and a person should decide, and what its loader had to decide."""
+        parts = [part for part in (self.model, self.denoiser) if part is not None]
+        return tuple(one for part in parts for name in ("warnings", "notes") for one in getattr(part, name, ()))
+
     @abstractmethod
     def prepare(self, image: MedicalImage) -> Prepared:
         """The image in the certified space; ImageError where it does not fit."""
@@ -203,8 +209,8 @@ class Job(ABC):
         provenance = collect_provenance(
             str(self.engine.device),
             dtype=arithmetic(self.model, self.spec.speed),
-            model=getattr(self.model, "identity", None),
-            libraries=tuple(getattr(self.model, "libraries", ())),
+            model=self.model.identity,
+            libraries=self.engine.streams[PLAIN].libraries,
         )
         shape = getattr(self.model, "input_shape", None)
         return {
@@ -213,11 +219,12 @@ class Job(ABC):
             "request": self.spec.to_dict(),
             "model": {
                 "name": self.model.name,
-                "identity": getattr(self.model, "identity", None),
+                "identity": self.model.identity,
                 "input_shape": None if shape is None else list(shape),
+                "normalisation": getattr(self.model, "normalisation", None),
             },
             "methods": [asdict(entry) for entry in self.entries],
-            "denoiser": None if self.denoiser is None else getattr(self.denoiser, "identity", None),
+            "denoiser": None if self.denoiser is None else self.denoiser.identity,
             "classes": list(self.class_names),
             "data": dict(data),
             "provenance": provenance.to_dict(),
@@ -334,7 +341,7 @@ def _load_classes(spec: RunSpec, dataset: Dataset | None, allow_code: bool, mode
         model = model or load_classifier(spec.model, spec.device, size=spec.size)
         assert isinstance(model, VisionLanguageModel)
         methods = prompting.methods(model, names, templates, spec.sigma)
-    front = _denoiser(spec, model.device)
+    front = _denoiser(spec, model.device, allow_code)
     certified = NativeModel(model) if spec.space == NATIVE else model
     engine = _engine(spec, certified, front, methods, model.device, share_copies=True)
     target = Classes(len(names), spec.target.bound)  # type: ignore[union-attr]
@@ -353,8 +360,11 @@ def _load_masks(spec: RunSpec, dataset: Dataset | None, allow_code: bool, model:
     classes = spec.data.classes or data.class_names
     count = len(classes) if classes and is_user_code(named) else None
     if model is None:
-        model = load_segmenter(named, spec.device, num_classes=count, output=spec.output, allow_code=allow_code)
-    front = _denoiser(spec, model_device(model))
+        given = {} if spec.normalise is None else {"normalise": spec.normalise}
+        model = load_segmenter(
+            named, spec.device, num_classes=count, output=spec.output, allow_code=allow_code, **given
+        )
+    front = _denoiser(spec, model_device(model), allow_code)
     names = tuple(classes or (f"class {index}" for index in range(model.num_classes)))
     if len(names) != model.num_classes:
         raise InputError(
@@ -381,10 +391,11 @@ def _engine(
     return Engine(streams, methods, law, space=spec.space, device=device, share_copies=share_copies)
 
 
-def _denoiser(spec: RunSpec, device: torch.device) -> Any:
+def _denoiser(spec: RunSpec, device: torch.device, allow_code: bool) -> Any:
     if spec.denoiser is None:
         return None
-    return load_denoiser(str(asset("demo_denoiser")) if spec.denoiser == "demo" else spec.denoiser, device)
+    named = str(asset("demo_denoiser")) if spec.denoiser == "demo" else spec.denoiser
+    return load_denoiser(named, device, allow_code=allow_code)
 
 
 def _limited(dataset: Dataset, spec: RunSpec) -> Dataset:
