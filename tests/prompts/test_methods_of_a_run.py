@@ -9,7 +9,7 @@ from toys import CLASS_NAMES, TinyVLM, class_images
 
 from certimed.certificates import END_TO_END, FROZEN_AT_X
 from certimed.errors import InputError
-from certimed.prompts import few_shot
+from certimed.prompts import Prompt, few_shot
 from certimed.runs import Prompting, Tuning
 
 WORDS = "an image of {}."
@@ -28,7 +28,7 @@ def files(tmp_path: Path) -> dict[int, str]:
 
 def test_several_files_of_one_kind_have_names_of_their_own(files: dict[int, str]) -> None:
     vlm = TinyVLM()
-    entries = ["plain", f"shots 2={files[2]}", f"shots 4={files[4]}", "more=zero-shot:steps=3,copies=7", "zero-shot"]
+    entries = ["plain", f"shots 2={files[2]}", f"shots 4={files[4]}", "more=zero-shot:steps=3:copies=7", "zero-shot"]
     prompting = Prompting.read(entries, Tuning(copies=5))
     assert prompting.kinds == {
         "plain": "plain",
@@ -44,7 +44,8 @@ def test_several_files_of_one_kind_have_names_of_their_own(files: dict[int, str]
     }
     assert methods["more"].settings[-3:-1] == [7, 3] and methods["zero-shot"].settings[-3] == 5
     assert methods["shots 2"].settings != methods["shots 4"].settings
-    assert len(prompting.tuned_on) == len(CLASS_NAMES) * 4
+    learnt = [Prompt.load(path).tuned_on for path in files.values()]
+    assert prompting.tuned_on == {item for items in learnt for item in items}
 
 
 def test_a_kind_stands_for_its_one_file(files: dict[int, str]) -> None:

@@ -24,7 +24,7 @@ def labelled(tmp_path: Path) -> Path:
     for name in NAMES:
         (tmp_path / "data" / name).mkdir(parents=True)
         for index in range(3):
-            pixels = generator.integers(0, 256, (12, 12, 3), np.uint8)
+            pixels = generator.integers(0, 256, (4, 4), np.uint8)
             Image.fromarray(pixels).save(tmp_path / "data" / name / f"{index}.png")
     return tmp_path / "data"
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from toys import TinyVLM
 
 from certimed.assets import asset
@@ -56,8 +58,11 @@ def test_the_demo_certifies_tunes_and_draws(tmp_path: Path) -> None:
 def test_a_tiny_model_is_shared_by_the_runs(tmp_path: Path) -> None:
     """A model that is loaded already serves every run; its own name stays in the request."""
     vlm, used = TinyVLM(), []
-    images = str(asset("demo_images"))
-    spec = RunSpec("tiny", DataSpec(images, limit=1), budget=20, n0=10, templates=("an image of {}",))
+    for name in ("mucus", "tumour"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        Image.fromarray(np.full((4, 4), 90 + 40 * len(name), np.uint8)).save(tmp_path / "images" / name / "a.png")
+    data = DataSpec(str(tmp_path / "images"), ("mucus", "tumour"))
+    spec = RunSpec("tiny", data, budget=20, n0=10, templates=("an image of {}.",))
 
     def load(one: RunSpec):
         job = one.load(model=vlm)
@@ -65,5 +70,5 @@ def test_a_tiny_model_is_shared_by_the_runs(tmp_path: Path) -> None:
         return job
 
     specs = {f"sigma-{sigma}": spec.changed(sigma=sigma) for sigma in (0.25, 0.5)}
-    study = run_study(specs, tmp_path, load=load)
+    study = run_study(specs, tmp_path / "study", load=load)
     assert used == [vlm, vlm] and {one.sigma for one in study.series} == {0.25, 0.5}

@@ -34,7 +34,7 @@ class MethodEntry:
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """One entry of :attr:`RunSpec.methods`, read: ``KIND``, ``FILE``, ``NAME=FILE`` or ``NAME=KIND:steps=4,copies=50``.
+    """One entry of :attr:`RunSpec.methods`, read: ``KIND``, ``FILE``, ``NAME=FILE`` or ``NAME=KIND:steps=4:copies=50``.
 
     Attributes:
         name: unique in the run; where none is given, the kind.
@@ -73,14 +73,14 @@ class MethodSpec:
 def _changed(tuning: Tuning, options: str, entry: str) -> Tuning:
     kinds: dict[str, type[int] | type[float]] = {"copies": int, "steps": int, "lr": float}
     given: dict[str, int | float] = {}
-    for option in options.split(",") if options else ():
+    for option in options.split(":") if options else ():
         name, _, value = option.partition("=")
         try:
             given[name] = kinds[name](value)
         except (KeyError, ValueError) as error:
             raise InputError(
                 f"option {option!r:.40} of method {entry!r:.80} is not understood; write e.g. "
-                "NAME=zero-shot:steps=4,copies=50,lr=0.005"
+                "NAME=zero-shot:steps=4:copies=50:lr=0.005"
             ) from error
     return replace(tuning, **given)  # type: ignore[arg-type]
 
