@@ -37,10 +37,10 @@ def bands(x: torch.Tensor) -> torch.Tensor:
 
 
 def recorded(image: torch.Tensor, item: str) -> Run:
-    won = [
-        torch.cat([bands(b).argmax(1) for b in noisy_batches(image, Float32Gaussian(SIGMA), NoiseKey(0, item, phase), count, batch_size=64)])
-        for phase, count in (("selection", N0), ("estimation", N))
-    ]
+    law, won = Float32Gaussian(SIGMA), []
+    for phase, count in (("selection", N0), ("estimation", N)):
+        batches = noisy_batches(image, law, NoiseKey(0, item, phase), count, batch_size=64)
+        won.append(torch.cat([bands(batch).argmax(1) for batch in batches]))
     return Run(0, 1, "plain", SIGMA, 3, *(part.to(torch.uint8).numpy() for part in won))
 
 

@@ -40,7 +40,8 @@ def test_shots_are_drawn_and_the_rest_is_held_out(labelled: Path) -> None:
 
 def test_a_pool_needs_no_labels_but_noise(labelled: Path) -> None:
     vlm, dataset = TinyVLM(), open_dataset(labelled / NAMES[0])
-    prompt = tune_prompt(vlm, dataset, NAMES, TuningPlan(sigmas=(0.0, 0.25), context="a slide of", copies=3), method="pool")
+    plan = TuningPlan(sigmas=(0.0, 0.25), context="a slide of", copies=3)
+    prompt = tune_prompt(vlm, dataset, NAMES, plan, method="pool")
     assert prompt.method == "pool" and prompt.sigmas == (0.25,) and len(prompt.tuned_on) == 3
     with pytest.raises(InputError, match="no level above 0"):
         tune_prompt(vlm, dataset, NAMES, TuningPlan(sigmas=(0.0,)), method="pool")

@@ -1,4 +1,4 @@
-"""PromptSmooth's protocol on a tiny model and a tiny data set in Kather's layout, from Python and as a person runs it."""
+"""PromptSmooth's protocol on a tiny model and data set in Kather's layout, from Python and as a person runs it."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_what_cannot_be_run_is_refused_before_anything_is_opened(tmp_path: Path,
 
 def test_few_shot_without_a_training_part_says_what_to_do(data: Path, model: str, tmp_path: Path) -> None:
     root = only_test(data, tmp_path / "only-test")
-    with pytest.raises(InputError, match="has no training images.*methods plain,zero-shot"):
+    with pytest.raises(InputError, match=r"has no training images.*methods plain,zero-shot"):
         reproduce(root, model, tmp_path / "out")
 
 

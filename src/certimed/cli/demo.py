@@ -41,8 +41,8 @@ def demo(
             )
         place, prompts = harmless(str(out)), found.prompts
         say(
-            f"{prompts.series[0].images} held-out slices of the MNI152 brain template, {len(prompts.folders)} noise levels, a small CLIP "
-            f"trained without noise; {n:,} noisy copies an image, alpha 0.001."
+            f"{prompts.series[0].images} held-out slices of the MNI152 brain template, {len(prompts.folders)} noise "
+            f"levels, a small CLIP trained without noise; {n:,} noisy copies an image, alpha 0.001."
         )
         print_table(prompts.table(most=MOST_RADII))
         say(f"The largest radius, in words. {harmless(found.largest().statement(), 1000)}")

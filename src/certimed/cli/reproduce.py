@@ -113,7 +113,7 @@ def promptsmooth(
         from certimed.studies import promptsmooth as study
 
         changes = {"n": n, "shots": shots, "epochs": epochs, "recipe": recipe, "seed": seed, "batch_size": batch_size}
-        given = {name: value for name, value in changes.items() if value is not None}
+        given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
         if n is not None and budget is not None:
             raise InputError(f"--n {n} and --budget {budget} both say how many samples; give one of them")
         if sigma is not None:

@@ -116,7 +116,8 @@ class _Bar(_Quiet):
 @contextmanager
 def tuning_line() -> Iterator[Callable[[TuningProgress], None]]:
     """A line that shows how tuning gets on: the stage, the loss and the noisy accuracy; gone afterwards."""
-    with Progress(TextColumn("{task.description}", markup=False), TimeElapsedColumn(), console=err, transient=True) as bar:
+    columns = (TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task("", visible=False)
 
         def show(state: TuningProgress) -> None:

@@ -82,8 +82,8 @@ def tune_prompt(
     drawn = few_shot_indices(dataset, plan.shots, plan.seed) if method == "few-shot" else list(range(len(dataset)))
     if test is not None and (shared := overlap(dataset.subset(drawn), test)):
         raise InputError(
-            f"{len(shared)} images are both tuned on and certified (the first is {shared[0][0]} of {dataset.source} and "
-            f"{shared[0][1]} of {test.source}); take them out of one of the two"
+            f"{len(shared)} images are both tuned on and certified (the first is {shared[0][0]} of {dataset.source} "
+            f"and {shared[0][1]} of {test.source}); take them out of one of the two"
         )
     images, labels = load_images(vlm, dataset, drawn)
     if method == "pool":

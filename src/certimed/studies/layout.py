@@ -56,9 +56,10 @@ def open_parts(preset: ClassificationPreset, root: Path, options: ReadOptions = 
             f"the data folder {root} has no test images: {expected_layout(preset)}; found {_content(root)}"
         )
     source = DataSpec(str(folder), tuple(entries), reading=options)
-    test = _complete(_open_folder(source, preset), preset, str(folder))
-    train = found["train"]
-    return Parts(test, None if train is None else _open_folder(replace(source, path=str(train)), preset), source)
+    tested = _complete(_open_folder(source, preset), preset, str(folder))
+    trained = found["train"]
+    rest = None if trained is None else _open_folder(replace(source, path=str(trained)), preset)
+    return Parts(tested, rest, source)
 
 
 def class_entries(preset: ClassificationPreset) -> list[str]:

@@ -191,8 +191,8 @@ def _caption(study: Study, preset: ClassificationPreset, spec: RunSpec) -> str:
         samples = f"budget {spec.budget} (mean n = {sum(means) / len(means):.0f})"
     return (
         f"Certified accuracy (%) on {preset.title}, {study.series[0].images} test images, model {spec.model}, "
-        f"{samples}, alpha = {spec.alpha:g}; 95 % intervals over images in small. *: prompt frozen at the test image, the "
-        "certificate does not cover the tuning."
+        f"{samples}, alpha = {spec.alpha:g}; 95 % intervals over images in small. *: prompt frozen at the test image, "
+        "the certificate does not cover the tuning."
     )
 
 
