@@ -305,20 +305,22 @@ def _mask(scores: Tensor) -> NDArray[Any]:
     return found
 
 
-def load_job(spec: RunSpec, *, allow_code: bool = False, dataset: Dataset | None = None) -> Job:
+def load_job(
+    spec: RunSpec, *, allow_code: bool = False, dataset: Dataset | None = None, model: Any = None
+) -> Job:
     """See :meth:`RunSpec.load`."""
     methods = spec.methods
     if (spec.denoiser is None) == (DENOISED in methods):
         raise InputError("a denoiser and the method denoised go together; give both, or neither")
     load = _load_masks if spec.masks else _load_classes
-    return load(spec, dataset, allow_code)
+    return load(spec, dataset, allow_code, model)
 
 
-def _load_classes(spec: RunSpec, dataset: Dataset | None, allow_code: bool) -> Job:
+def _load_classes(spec: RunSpec, dataset: Dataset | None, allow_code: bool, model: Any) -> Job:
     if spec.output is not None or spec.normalise is not None:
         raise InputError("output and normalise describe a segmentation network, and this run certifies classes")
-    code = is_user_code(spec.model)
-    model: Any = load_classifier(spec.model, spec.device, allow_code=allow_code, size=spec.size) if code else None
+    if model is None and is_user_code(spec.model):
+        model = load_classifier(spec.model, spec.device, allow_code=allow_code, size=spec.size)
     prompting = Prompting.read(spec.methods, spec.tuning)
     if isinstance(model, ClassificationModel):
         if spec.templates:
@@ -344,10 +346,12 @@ def _load_classes(spec: RunSpec, dataset: Dataset | None, allow_code: bool) -> J
     engine = _engine(spec, certified, front, methods, model.device, share_copies=True)
     target = Classes(len(names), spec.target.bound)  # type: ignore[union-attr]
     limited = _limited(data, spec)
-    return ClassJob(spec, limited, names, engine, target, model, front, tuned_on=prompting.tuned_on)
+    return ClassJob(
+        spec, limited, names, engine, target, model, front, prompting.kinds, tuned_on=prompting.tuned_on
+    )
 
 
-def _load_masks(spec: RunSpec, dataset: Dataset | None, allow_code: bool) -> Job:
+def _load_masks(spec: RunSpec, dataset: Dataset | None, allow_code: bool, model: Any) -> Job:
     if spec.templates or spec.tuning != type(spec.tuning)():
         raise InputError("templates and per-image tuning are for prompts, and this run certifies masks")
     assert isinstance(spec.target, MaskTarget)
@@ -355,8 +359,11 @@ def _load_masks(spec: RunSpec, dataset: Dataset | None, allow_code: bool) -> Job
     named = str(asset("demo_unet")) if spec.model == "demo" else spec.model
     classes = spec.data.classes or data.class_names
     count = len(classes) if classes and is_user_code(named) else None
-    given = {} if spec.normalise is None else {"normalise": spec.normalise}
-    model = load_segmenter(named, spec.device, num_classes=count, output=spec.output, allow_code=allow_code, **given)
+    if model is None:
+        given = {} if spec.normalise is None else {"normalise": spec.normalise}
+        model = load_segmenter(
+            named, spec.device, num_classes=count, output=spec.output, allow_code=allow_code, **given
+        )
     front = _denoiser(spec, model_device(model), allow_code)
     names = tuple(classes or (f"class {index}" for index in range(model.num_classes)))
     if len(names) != model.num_classes:

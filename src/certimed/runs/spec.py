@@ -36,6 +36,8 @@ class DataSpec:
         patches: ``grid:SIZE`` or a CSV of patches, for whole-slide images.
         limit: the first so many images only, class-balanced where they are labelled.
         reading: how files are read.
+        items: ids of the images that are taken, in this order; None: all.
+        groups: patient or sequence of each of ``items``, where the files do not say.
     """
 
     path: str
@@ -48,10 +50,16 @@ class DataSpec:
     patches: str | None = None
     limit: int | None = None
     reading: ReadOptions = DEFAULT_READ
+    items: tuple[str, ...] | None = None
+    groups: tuple[str, ...] | None = None
 
     def open(self) -> Dataset:
-        """The data set; pixels are not read yet."""
-        return open_dataset(
+        """The data set; pixels are not read yet.
+
+        Raises:
+            InputError: see :func:`certimed.data.open_dataset`; an item that is not there, or groups that do not fit.
+        """
+        whole = open_dataset(
             self.path,
             classes=self.classes,
             labels=None if self.labels is None else Path(self.labels),
@@ -62,6 +70,18 @@ class DataSpec:
             label_column=self.label_column,
             patches=self.patches,
         )
+        if self.groups is not None and len(self.groups) != len(self.items or ()):
+            raise InputError(f"{len(self.groups)} groups do not fit {len(self.items or ())} items; give one for each")
+        if self.items is None:
+            return whole
+        places = {item: index for index, item in enumerate(whole.ids)}
+        missing = [item for item in self.items if item not in places]
+        if missing:
+            raise InputError(f"{self.path} has no image {missing[0]!r:.80}, which items names; use the ids it has")
+        part = whole.subset(places[item] for item in self.items)
+        if self.groups is None:
+            return part
+        return replace(part, items=tuple(replace(one, group=g) for one, g in zip(part.items, self.groups, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -133,7 +153,8 @@ class RunSpec:
             :func:`certimed.segmenters.load_segmenter`.
         data: the images.
         target: what is certified.
-        methods: names of methods, and prompt files; all are certified on the same noise.
+        methods: names of methods, and prompt files, see :class:`certimed.runs.MethodSpec`; all are certified on the
+            same noise.
         sigma: noise standard deviation in [0, 1] units.
         noise: name of the noise law.
         budget: spelling of a budget, a number of samples, or None: ``grid`` for labels, ``fixed:100`` for masks.
@@ -231,16 +252,17 @@ class RunSpec:
         """This spec with other values for some fields."""
         return replace(self, **values)
 
-    def load(self, *, allow_code: bool = False, dataset: Dataset | None = None) -> Job:
+    def load(self, *, allow_code: bool = False, dataset: Dataset | None = None, model: Any = None) -> Job:
         """Open data and models; refuses what does not fit together.
 
         Args:
             allow_code: consent to run the code of ``python:`` models.
             dataset: instead of opening ``data``.
+            model: instead of loading ``model``: the same one, loaded already, for several runs.
         """
         from certimed.runs.job import load_job
 
-        return load_job(self, allow_code=allow_code, dataset=dataset)
+        return load_job(self, allow_code=allow_code, dataset=dataset, model=model)
 
 
 def _built(kind: Any, data: object, what: str) -> Any:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from certimed.errors import InputError
-from certimed.presets.segmentation import CVC_FIRST_FRAMES, SplitRule
+from certimed.studies.mask_presets import CVC_FIRST_FRAMES, SplitRule
 
 _CVC_FRAMES = 612
 
@@ -34,7 +34,7 @@ def split_images(ids: Sequence[str], rule: SplitRule, groups: Sequence[Hashable]
 
     Args:
         ids: unique names.
-        rule: see :class:`~certimed.presets.SplitRule`.
+        rule: see :class:`~certimed.studies.SplitRule`.
         groups: patient or sequence of every image; needed where ``rule.by`` is not ``"image"``.
 
     Raises:

@@ -40,7 +40,7 @@ class SegmentationPreset:
     """One data set of the paper.
 
     Attributes:
-        name: how ``--dataset`` names it.
+        name: its short name.
         title: for people.
         class_names: index is the mask value; 0 is the background.
         size: height and width the images are resized to.
@@ -175,5 +175,5 @@ DATASETS = {preset.name: preset for preset in (JSRT, MONTGOMERY, SHENZHEN, ISIC2
 def segmentation_preset(name: str) -> SegmentationPreset:
     """The preset of a data set; raises InputError with the names there are."""
     if name not in DATASETS:
-        raise InputError(f"--dataset {name} is unknown; use one of {', '.join(DATASETS)}")
+        raise InputError(f"data set {name} is unknown; use one of {', '.join(DATASETS)}")
     return DATASETS[name]

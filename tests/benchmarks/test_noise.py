@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.noise import RADIUS_BAR, REAL, RECORDED, mean_radii
 
-RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
 @pytest.mark.parametrize("name", RECORDED)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from certimed.data import DEFAULT_READ, Dataset, ReadOptions, open_dataset
+from certimed.data import DEFAULT_READ, Dataset, ReadOptions
 from certimed.data.classes import same_name
 from certimed.errors import InputError
-from certimed.presets.promptsmooth import ClassificationPreset
+from certimed.runs import DataSpec
+from certimed.studies.prompt_presets import ClassificationPreset
 
 _TABLE = "labels.csv"
 _SHOWN = 12
@@ -22,10 +22,12 @@ class Parts:
     Attributes:
         test: what is certified.
         train: what may be tuned on; None where there is none.
+        source: the test part as a run names it.
     """
 
     test: Dataset
     train: Dataset | None
+    source: DataSpec
 
 
 def open_parts(preset: ClassificationPreset, root: Path, options: ReadOptions = DEFAULT_READ) -> Parts:
@@ -37,23 +39,27 @@ def open_parts(preset: ClassificationPreset, root: Path, options: ReadOptions = 
         InputError: no layout fits, or a part lacks a class; the sentence says what was expected and what was found.
     """
     if not root.is_dir():
-        raise InputError(f"--data-root {root} is no folder; {expected_layout(preset)}")
+        raise InputError(f"the data folder {root} is no folder; {expected_layout(preset)}")
     entries = class_entries(preset)
     for table, splits in _tables(preset, root):
         train, test = (
-            open_dataset(root, classes=entries, labels=table, split=split, options=options) for split in splits
+            DataSpec(str(root), tuple(entries), str(table), split=split, reading=options) for split in splits
         )
-        return Parts(_complete(test, preset, f"the rows {splits[1]} of {table}"), train)
+        return Parts(_complete(test.open(), preset, f"the rows {splits[1]} of {table}"), train.open(), test)
     found = {
         part: next((root / name for name in names if (root / name).is_dir()), None)
         for part, names in (("train", preset.parts.train), ("test", preset.parts.test))
     }
     folder = found["test"]
     if folder is None:
-        raise InputError(f"--data-root {root} has no test images: {expected_layout(preset)}; found {_content(root)}")
-    test = _complete(_open_folder(folder, entries, options, preset), preset, str(folder))
-    train_folder = found["train"]
-    return Parts(test, None if train_folder is None else _open_folder(train_folder, entries, options, preset))
+        raise InputError(
+            f"the data folder {root} has no test images: {expected_layout(preset)}; found {_content(root)}"
+        )
+    source = DataSpec(str(folder), tuple(entries), reading=options)
+    tested = _complete(_open_folder(source, preset), preset, str(folder))
+    trained = found["train"]
+    rest = None if trained is None else _open_folder(replace(source, path=str(trained)), preset)
+    return Parts(tested, rest, source)
 
 
 def class_entries(preset: ClassificationPreset) -> list[str]:
@@ -84,15 +90,15 @@ def _tables(preset: ClassificationPreset, root: Path) -> list[tuple[Path, tuple[
     return [(table, splits) for table, splits in [*own, (root / _TABLE, ("train", "test"))] if table.is_file()]
 
 
-def _open_folder(folder: Path, entries: Sequence[str], options: ReadOptions, preset: ClassificationPreset) -> Dataset:
+def _open_folder(source: DataSpec, preset: ClassificationPreset) -> Dataset:
     try:
-        dataset = open_dataset(folder, classes=entries, options=options)
+        dataset = source.open()
     except InputError as error:
         raise InputError(
-            f"{folder} does not hold {preset.name} as expected ({error}); {expected_layout(preset)}"
-        ) from (error)
+            f"{source.path} does not hold {preset.name} as expected ({error}); {expected_layout(preset)}"
+        ) from error
     if not dataset.is_labelled:
-        raise InputError(f"{folder} holds images without class subfolders; {expected_layout(preset)}")
+        raise InputError(f"{source.path} holds images without class subfolders; {expected_layout(preset)}")
     return dataset
 
 

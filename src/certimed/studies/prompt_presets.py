@@ -15,7 +15,7 @@ class ModelPreset:
     """A vision-language model of the paper.
 
     Attributes:
-        name: how ``--model`` names it.
+        name: its short name.
         spec: what :func:`certimed.vlm.load` takes, or None where the weights cannot be fetched by name.
         space: the certified space, in words.
         remedy: what to give instead where ``spec`` is None.
@@ -63,7 +63,7 @@ class ClassificationPreset:
     """One data set of the paper.
 
     Attributes:
-        name: how ``--dataset`` names it.
+        name: its short name.
         title: data set, for people.
         classes: in the published order.
         template: of the baseline, with ``{}`` for the class name; learnt methods start from ``initial_context``,
@@ -151,7 +151,7 @@ MODELS = {
         None,
         "ONE channel in [0, 1], padded to a square and resized to 224; the model repeats it to three, so noise and "
         "radius are those of the grey image and cannot be compared with radii measured over three channels",
-        "its weights come as a zip archive, not from a hub: unpack it and give --model medclip:FOLDER",
+        "its weights come as a zip archive, not from a hub: unpack it and name it medclip:FOLDER",
     ),
 }
 
@@ -287,12 +287,12 @@ DATASETS = {preset.name: preset for preset in (KATHER, PANNUKE, SICAPV2, SKINCAN
 def classification_preset(name: str) -> ClassificationPreset:
     """The preset of a data set; raises InputError with the names there are."""
     if name not in DATASETS:
-        raise InputError(f"--dataset {name} is unknown; use one of {', '.join(DATASETS)}")
+        raise InputError(f"data set {name} is unknown; use one of {', '.join(DATASETS)}")
     return DATASETS[name]
 
 
 def model_spec(name: str, preset: ClassificationPreset) -> str:
-    """What to load for ``--model``: a name of :data:`MODELS` allowed for the data set, or any spec, as it is.
+    """What to load for a model: a name of :data:`MODELS` allowed for the data set, or any spec, as it is.
 
     Raises:
         InputError: a named model that the data set is not used with, or whose weights have no name to fetch them by.
@@ -301,10 +301,10 @@ def model_spec(name: str, preset: ClassificationPreset) -> str:
         return name
     if name not in preset.models:
         raise InputError(
-            f"--model {name} is not used with {preset.name} (its models: {', '.join(preset.models)}); "
+            f"model {name} is not used with {preset.name} (its models: {', '.join(preset.models)}); "
             "give a spec such as hf:ORG/NAME to run it anyway"
         )
     model = MODELS[name]
     if model.spec is None:
-        raise InputError(f"--model {name} cannot be fetched by name: {model.remedy}")
+        raise InputError(f"model {name} cannot be fetched by name: {model.remedy}")
     return model.spec

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import segmentation_report
-from benchmarks.study_report import MARKER, readings, recovery, study_section, write_section
+from benchmarks.study_report import MARKER, mask_reading, readings, recovery, study_section, write_section
 from certimed.errors import InputError
 
 BEGIN, END = f"<!-- {MARKER}: begin -->", f"<!-- {MARKER}: end -->"
@@ -34,11 +33,11 @@ def at_sigma(clean: float, plain: float, few: float, shared: float, probe: float
         return {"mean": value, "low": value, "high": value}
 
     return {
-        "methods": {"none": method(clean, plain), "few-shot": method(clean, few), "both": method(0.9, 0.9, "frozen")},
+        "methods": {"plain": method(clean, plain), "few-shot": method(clean, few), "both": method(0.9, 0.9, "frozen")},
         "differences": {
-            "few-shot - none": by(few - plain),
-            "few-shot, shared - none": by(shared - plain),
-            "linear probe - none": by(probe - plain),
+            "few-shot - plain": by(few - plain),
+            "few-shot, shared - plain": by(shared - plain),
+            "linear probe - plain": by(probe - plain),
             "few-shot, one sigma - few-shot": by(single - few),
         },
     }
@@ -139,7 +138,7 @@ def masks(
     ids=["raised enough", "near the clean Dice", "neither"],
 )
 def test_the_aim_of_the_denoiser_is_judged(figures: tuple[float, float, float], met: bool) -> None:
-    assert segmentation_report.reading(masks(*figures)).endswith(" is met." if met else " is NOT met.")
+    assert mask_reading(masks(*figures)).endswith(" is met." if met else " is NOT met.")
 
 
 def test_the_segmentation_section_stands_beside_the_other(tmp_path: Path) -> None:
@@ -147,7 +146,7 @@ def test_the_segmentation_section_stands_beside_the_other(tmp_path: Path) -> Non
     write_section(path, [study(**{"0.5": at_sigma(0.9, 0.4, 0.7, 0.7, 0.8, 0.7)})])
     before = path.read_text()
     several = masks(0.9, 0.1, 0.8, ("background", "right lung", "heart"))
-    segmentation_report.write_section(path, [masks(0.9, 0.1, 0.8), several])
+    write_section(path, [masks(0.9, 0.1, 0.8), several])
     text = path.read_text()
     assert text.startswith(before.rstrip()) and "| sigma | right lung | heart |" in text
     assert "| 0.5 | 0.337 | denoised | 0.900 |" in text and "12.5 %" in text
@@ -155,4 +154,4 @@ def test_the_segmentation_section_stands_beside_the_other(tmp_path: Path) -> Non
         rows = [line for line in block.splitlines() if line.startswith("|")]
         assert len({row.count("|") for row in rows}) <= 1
     with pytest.raises(InputError, match="no results to report"):
-        segmentation_report.write_section(path, [])
+        write_section(path, [])

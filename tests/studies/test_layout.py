@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from certimed.errors import InputError
-from certimed.presets import CLASSIFICATION_DATASETS, class_entries, classification_preset, expected_layout, open_parts
-from certimed.presets.promptsmooth import ClassificationPreset
+from certimed.studies import CLASSIFICATION_DATASETS, class_entries, classification_preset, expected_layout, open_parts
+from certimed.studies.prompt_presets import ClassificationPreset
 
 
 def picture(path: Path, value: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from certimed.errors import InputError
 from certimed.metrics import PUBLISHED_RADII
-from certimed.presets import (
+from certimed.studies import (
     CLASSIFICATION_DATASETS,
     MODELS,
     PROTOCOL,
@@ -66,7 +66,7 @@ def test_models_resolve_to_specs_and_medclip_to_a_remedy() -> None:
         model_spec("medclip", rsna)
     with pytest.raises(InputError, match=r"medclip is not used with kather \(its models: plip, quiltnet"):
         model_spec("medclip", kather)
-    with pytest.raises(InputError, match="--dataset kathar is unknown; use one of kather"):
+    with pytest.raises(InputError, match="data set kathar is unknown; use one of kather"):
         classification_preset("kathar")
 
 

@@ -23,10 +23,10 @@ from benchmarks.performance.settings import FULL, QUICK
 from benchmarks.reference import cohen_promptsmooth, segcertify
 from certimed.budgets import Fixed
 from certimed.classification import SmoothedClassifier
-from certimed.noise import NoiseKey, NoiseStream
-from certimed.sampling import noisy_batches
+from certimed.engine import noisy_batches
+from certimed.noise import Float32Gaussian, NoiseKey, NoiseStream
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SIGMA, N0, N = 0.25, 50, 1_000
 
 
@@ -37,18 +37,18 @@ def bands(x: torch.Tensor) -> torch.Tensor:
 
 
 def recorded(image: torch.Tensor, item: str) -> Run:
-    won = [
-        torch.cat([bands(b).argmax(1) for b in noisy_batches(image, SIGMA, NoiseKey(0, item, phase), count)])
-        for phase, count in (("selection", N0), ("estimation", N))
-    ]
-    return Run(0, 1, "none", SIGMA, 3, *(part.to(torch.uint8).numpy() for part in won))
+    law, won = Float32Gaussian(SIGMA), []
+    for phase, count in (("selection", N0), ("estimation", N)):
+        batches = noisy_batches(image, law, NoiseKey(0, item, phase), count, batch_size=64)
+        won.append(torch.cat([bands(batch).argmax(1) for batch in batches]))
+    return Run(0, 1, "plain", SIGMA, 3, *(part.to(torch.uint8).numpy() for part in won))
 
 
 @pytest.mark.parametrize("level", [0.5, 0.62, 0.68, 0.95])
 def test_a_replay_is_what_the_engine_does(level: float) -> None:
     image = torch.full((1, 6, 6), level)
     run = recorded(image, "a")
-    smoothed = SmoothedClassifier(bands, 3, SIGMA)
+    smoothed = SmoothedClassifier(bands, 3, SIGMA, noise="float32")
     for title, budget in {**budgets(SIGMA, N), "fixed": Fixed(N)}.items():
         made = smoothed.certify(image, n0=N0, budget=budget, item_id="a", alpha=ALPHA)
         answer = replay(budget, run)
@@ -78,9 +78,9 @@ def test_comparison_counts_decisions_and_accuracy() -> None:
     unsure = (np.arange(N) % 2).astype(np.uint8)
     first = np.zeros(N0, dtype=np.uint8)
     runs = [
-        ("set", Run(0, 0, "none", SIGMA, 2, first, sure)),
-        ("set", Run(1, 1, "none", SIGMA, 2, first, sure)),
-        ("set", Run(2, 0, "none", SIGMA, 2, first, unsure)),
+        ("set", Run(0, 0, "plain", SIGMA, 2, first, sure)),
+        ("set", Run(1, 1, "plain", SIGMA, 2, first, sure)),
+        ("set", Run(2, 0, "plain", SIGMA, 2, first, unsure)),
     ]
     found = compare(runs, 1)
     assert found["runs"] == 3 and found["images"] == {"set": 3}
@@ -93,7 +93,7 @@ def test_comparison_counts_decisions_and_accuracy() -> None:
 
 
 def test_likely_runs_follow_the_counts(tmp_path: Path) -> None:
-    content = {"set": {"0.5": {"none": [[1, 0, 900, 100], [0, 1000, 0, 0]]}}}
+    content = {"set": {"0.5": {"plain": [[1, 0, 900, 100], [0, 1000, 0, 0]]}}}
     path = tmp_path / profiles.FILE
     path.write_text(json.dumps(content))
     runs = [run for _, run in profiles.likely_runs(path, 100, 20_000)]
@@ -142,7 +142,7 @@ def some_results(speed: float) -> dict[str, dict[str, object]]:
         "equal counts": True,
         "forward share": {side: spread(0.96) for side in sides[1:]},
     }
-    runs = [("set", Run(0, 0, "none", 0.25, 2, np.zeros(100, np.uint8), np.zeros(10_000, np.uint8)))]
+    runs = [("set", Run(0, 0, "plain", 0.25, 2, np.zeros(100, np.uint8), np.zeros(10_000, np.uint8)))]
     about = {
         "bfloat16": ["amx_bf16"],
         "load": 0.1,
@@ -182,7 +182,7 @@ def test_the_report_says_what_was_not_measured(tmp_path: Path) -> None:
 
 
 def test_a_section_is_measured_once_for_its_settings(tmp_path: Path) -> None:
-    from benchmarks.performance.recordings import Places
+    from benchmarks.home import Places
 
     places = Places(tmp_path, tmp_path, tmp_path)
     path = section_path(tmp_path, "art")
@@ -201,7 +201,7 @@ def test_a_section_is_measured_once_for_its_settings(tmp_path: Path) -> None:
 def test_the_quick_run_measures_every_section(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     command = [sys.executable, "-m", "benchmarks.performance", "--quick", "--out", str(tmp_path)]
-    subprocess.run([*command, "--models", str(tmp_path / "none")], cwd=ROOT, check=True, env={**os.environ})
+    subprocess.run([*command, "--models", str(tmp_path / "plain")], cwd=ROOT, check=True, env={**os.environ})
     text = (tmp_path / "performance.md").read_text()
     assert set(load_results(tmp_path / "results")) == set(SECTIONS)
     assert "quick run" in text and (tmp_path / "figures" / "performance-growth.png").is_file()
