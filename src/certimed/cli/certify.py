@@ -92,15 +92,17 @@ MORE: dict[str, Any] = {
         ],
         None,
     ),
-    "pictures": (
-        Annotated[int, typer.Option(min=0, help="Panels to draw of the first N images.", rich_help_panel=_RUN)],
-        0,
-    ),
     "progress": (Annotated[str, typer.Option(help="bar, plain, none or auto.", rich_help_panel=_RUN)], "auto"),
     "quiet": (Annotated[bool, typer.Option("--quiet", help="Only errors.", rich_help_panel=_RUN)], False),
     "as_json": (
         Annotated[bool, typer.Option("--json", help="The summary as JSON on standard output.", rich_help_panel=_RUN)],
         False,
+    ),
+}
+PICTURES: dict[str, Any] = {
+    "pictures": (
+        Annotated[int, typer.Option(min=0, help="Panels to draw of the first N images.", rich_help_panel=_RUN)],
+        0,
     ),
 }
 EXECUTORS = ("local", "ray")
@@ -158,19 +160,19 @@ def certify(
     allow_code: bool,
     n: int | None,
     protocol: str | None,
-    pictures: int,
     progress: str,
     quiet: bool,
     as_json: bool,
+    pictures: int = 0,
 ) -> None:
     """Run the request; see the verbs' help."""
     with one_sentence_errors():
         from certimed.cli import inputs
-        from certimed.cli.results import conclude
+        from certimed.cli.results import conclude, draw
         from certimed.cli.watching import watcher
         from certimed.errors import InputError
         from certimed.executors import LocalExecutor, RayExecutor
-        from certimed.runs import RunFolder, RunSpec, execute
+        from certimed.runs import MaskJob, RunFolder, RunSpec, execute
 
         typed = shorthands(verb, typed, n, protocol)
         if resume is not None and (out_ is not None or config is not None):
@@ -195,6 +197,7 @@ def certify(
             raise InputError("--retry-failed is for a run that has failed images; add --resume RUN")
         crew = RayExecutor(workers, address=address) if executor == "ray" else None
         crew = crew or (LocalExecutor(workers) if workers > 1 else None)
+        job = spec.load(allow_code=allow_code)
         with watcher(progress, quiet=quiet) as watch:
             folder = execute(
                 spec,
@@ -204,9 +207,12 @@ def certify(
                 shard=shard,
                 executor=crew,
                 allow_code=allow_code,
+                job=job,
                 watcher=watch,
             )
-        failed = conclude(folder, pictures=pictures, quiet=quiet, as_json=as_json, allow_code=allow_code)
+        if isinstance(job, MaskJob):
+            draw(job, folder, pictures)
+        failed = conclude(folder, quiet=quiet, as_json=as_json)
     inputs.exit_for_failures(failed)
 
 
@@ -233,4 +239,4 @@ def shorthands(verb: str, typed: Typed, n: int | None, protocol: str | None) -> 
 
 app = typer.Typer(cls=_Verbs, help="Certify a model on your own images.", no_args_is_help=True, rich_markup_mode="rich")
 app.command("classes", help=CLASSES_HELP)(verb_command("classes", certify, MORE))
-app.command("masks", help=MASKS_HELP)(verb_command("masks", certify, MORE))
+app.command("masks", help=MASKS_HELP)(verb_command("masks", certify, MORE | PICTURES))

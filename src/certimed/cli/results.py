@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
-from certimed.cli.console import harmless, say
-from certimed.runs import FAILED, RunFolder
+import json
+from itertools import islice
+
+from certimed.cli.console import EXIT_SOME_FAILED, harmless, say
+from certimed.exports.summary import write_summary
+from certimed.runs import FAILED, MaskJob, MaskTarget, RunFolder
 
 
-def conclude(folder: RunFolder, *, pictures: int, quiet: bool, as_json: bool, allow_code: bool) -> int:
-    """Print the results of a run; returns the number of failed images."""
-    records = list(folder.records())
-    failed = sum(record.status == FAILED for record in records)
-    if not quiet:
-        say(f"{len(records) - failed} certified, {failed} failed; written to {harmless(str(folder.path))}")
-        say(f"digest {folder.digest()}", style="dim")
+def conclude(folder: RunFolder, *, quiet: bool, as_json: bool) -> int:
+    """Write ``summary.json`` and print the results; returns the number of failed images.
+
+    Args:
+        folder: the run.
+        quiet: print nothing.
+        as_json: print the summary as JSON, and nothing else.
+    """
+    failed = sum(status == FAILED for _, status in folder.status().values())
+    found = write_summary(folder, EXIT_SOME_FAILED if failed else 0)
+    if as_json:
+        print(json.dumps(found, allow_nan=False))
+    elif not quiet:
+        # The table of results stands here.
+        say(f"{found['certified']} certified, {failed} failed; written to {harmless(str(folder.path))}")
+        say(f"digest {found['digest']}", style="dim")
     return failed
+
+
+def draw(job: MaskJob, folder: RunFolder, count: int) -> None:
+    """Draw the first ``count`` certified images into ``pictures/``: one panel an image and tau, every method in it."""
+    if count == 0:
+        return
+    from certimed.report.panels import mask_panel
+
+    assert isinstance(job.spec.target, MaskTarget)
+    place = folder.path / "pictures"
+    place.mkdir(exist_ok=True)
+    positions = {item: index for index, item in enumerate(job.dataset.ids)}
+    front = None if job.denoiser is None else job.denoiser.at(job.spec.sigma)
+    certified = (record for record in folder.records() if record.certificates)
+    for number, record in enumerate(islice(certified, count)):
+        prepared = job.prepare(job.dataset.load(positions[record.item]))
+        for tau in job.spec.target.taus:
+            found = {one.method: one for one in record.certificates.values() if one.tau == tau}
+            ending = "" if len(job.spec.target.taus) == 1 else f"-tau-{tau!r}"
+            path = place / f"{number:03d}-sigma-{job.spec.sigma:g}{ending}.png"
+            mask_panel(path, prepared.pixels, prepared.truth, found, job.class_names, denoiser=front)

@@ -156,7 +156,8 @@ class Job(ABC):
         try:
             found = self.certify(self.dataset.load(index), progress)
         except (ImageError, ModelError) as error:
-            return Record.failed(item.id, str(error), group=item.group, seconds=time.perf_counter() - begin)
+            spent, by_model = time.perf_counter() - begin, isinstance(error, ModelError)
+            return Record.failed(item.id, str(error), group=item.group, seconds=spent, by_model=by_model)
         return replace(found, seconds=time.perf_counter() - begin)
 
     def redraw(self, item: str) -> dict[str, Any]:
