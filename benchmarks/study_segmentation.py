@@ -24,7 +24,7 @@ from torch import nn
 from benchmarks.lines import check_settings, whole_lines
 from benchmarks.segmentation_report import write_section
 from certimed.acceleration import Accelerated, Acceleration
-from certimed.data import MedicalImage
+from certimed.data import MedicalImage, Step
 from certimed.denoising import Compose, load_denoiser
 from certimed.errors import InputError
 from certimed.metrics import MaskScores, MaskSummary, summarise_masks
@@ -99,7 +99,7 @@ def held_out_images(setting: Setting, study_set: StudySet, data: Path) -> list[M
             id=f"{setting.name} {index}",
             pixels=study_set.images[index].astype(np.float32) / 255,
             label=None,
-            intensity="8-bit",
+            steps=(Step("divided", {"what": "8-bit values", "top": 255}),),
             source=setting.name,
             mask=study_set.masks[index],
             group=groups.get(int(index)),

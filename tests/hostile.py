@@ -60,7 +60,7 @@ def _pillow_files(folder: Path) -> dict[str, Outcome]:
         "deep.png": (_encode(noise[..., 0].astype(np.uint16) * 257, "PNG"), (1, 40, 30)),
         "alpha.png": (_encode(np.dstack([noise, noise[..., 0]]), "PNG"), (3, 40, 30)),
         "not_finite.tif": (_encode(np.array([[0.5, np.nan]], np.float32), "TIFF"), "not finite"),
-        "signed_32_bit.tif": (_encode(np.array([[-5, 70_000]], np.int32), "TIFF"), "give window"),
+        "signed_32_bit.tif": (_encode(np.array([[-5, 70_000]], np.int32), "TIFF"), "give a window"),
     }
     for name, (data, _) in files.items():
         (folder / name).write_bytes(data)
@@ -132,7 +132,7 @@ def _nifti_files(folder: Path) -> dict[str, Outcome]:
         "good.nii.gz": (1, 7, 6),
         "truncated.nii.gz": "cannot be read",
         "truncated.nii": "cannot be read",
-        "bomb_header.nii": "max_pixels",
+        "bomb_header.nii": "voxels that are read at once",
         "zero_size.nii": "cannot be read",
         "not_finite.nii.gz": "not finite",
         "constant.nii.gz": "percentiles",

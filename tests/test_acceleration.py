@@ -131,7 +131,7 @@ def test_noise_is_drawn_and_added_in_float32_before_any_cast() -> None:
     key = NoiseKey(0, "a", "estimation")
     expected = torch.cat(list(noisy_batches(image, 0.5, key, 7)))
     assert all(batch.dtype == torch.float32 for batch in seen)
-    assert torch.equal(torch.cat(seen[1:]), expected)
+    assert torch.equal(torch.cat(seen[-2:]), expected)  # before: selection, and one answer asked for in several ways
 
 
 def test_ties_go_to_the_lowest_class_after_the_cast() -> None:

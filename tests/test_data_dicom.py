@@ -218,10 +218,138 @@ def test_refusals(tmp_path: Path) -> None:
         read_image(write(tmp_path / "a.dcm", values, RescaleSlope=0))
     with pytest.raises(ImageError, match="unknown window function"):
         read_image(write(tmp_path / "a.dcm", values, WindowCenter=1, WindowWidth=9, VOILUTFunction="MAGIC"))
-    with pytest.raises(ImageError, match="more than max_pixels=3"):
+    with pytest.raises(ImageError, match="more than the 3 that are read at once"):
         read_image(write(tmp_path / "a.dcm", values), ReadOptions(max_pixels=3))
     with pytest.raises(ImageError, match=r"^a\.dcm cannot be read: "):
         read_image(write(tmp_path / "a.dcm", values, Rows=4000, Columns=4000))
+
+
+def test_padding_is_background_whatever_the_window(tmp_path: Path) -> None:
+    values = np.array([[0, 100, 200, 255]], np.uint8)
+    dark = read_image(write(tmp_path / "a.dcm", values, PixelPaddingValue=255))
+    np.testing.assert_array_equal(dark.pixels[0, 0], np.array([0, 100, 200, 0], np.float32) / np.float32(255))
+    assert "1 padding pixels set to background" in dark.intensity
+    inverted = {"PhotometricInterpretation": "MONOCHROME1"}
+    light = read_image(write(tmp_path / "b.dcm", values, PixelPaddingValue=0, **inverted))
+    np.testing.assert_allclose(light.pixels[0, 0], [0, 155 / 255, 55 / 255, 0], atol=1e-6)
+    ranged = read_image(
+        write(tmp_path / "c.dcm", values, PixelPaddingValue=255, PixelPaddingRangeLimit=150, **inverted)
+    )
+    np.testing.assert_allclose(ranged.pixels[0, 0], [1, 155 / 255, 0, 0], atol=1e-6)
+    window = ReadOptions(window=(-100, 100))
+    assert read_image(tmp_path / "c.dcm", window).pixels[0, 0].tolist() == [0, 0, 0, 0]
+    with pytest.raises(ImageError, match="every pixel of it is padding"):
+        read_image(write(tmp_path / "d.dcm", values, PixelPaddingValue=0, PixelPaddingRangeLimit=255))
+
+
+@pytest.mark.parametrize(("value", "kind"), [(-2000, "SS"), (63536, "US")])
+def test_padding_value_with_the_wrong_sign_or_outside_the_stored_bits(tmp_path: Path, value: int, kind: str) -> None:
+    for dtype, bits in ((np.int16, 16), (np.uint16, 12)):
+        values = np.array([[63536, 7, 9]], np.uint16).view(dtype)
+        path = write(
+            tmp_path / "a.dcm", values, bits=bits, WindowCenter=5, WindowWidth=10, VOILUTFunction="LINEAR_EXACT"
+        )
+        dataset = pydicom.dcmread(path)
+        dataset.add_new(0x00280120, kind, value)
+        dataset.save_as(path)
+        image = read_image(path)
+        np.testing.assert_allclose(image.pixels[0, 0], [0, 0.7, 0.9], atol=1e-6)
+        assert image.intensity.endswith("1 padding pixels set to background (0)")
+
+
+def test_float_padding_and_nan(tmp_path: Path) -> None:
+    values = np.array([[np.nan, 1, 3, -9]], np.float32)
+
+    def save(name: str, **attributes: Any) -> Path:
+        path = write(
+            tmp_path / name, np.zeros((1, 4), np.uint16), WindowCenter=2, WindowWidth=4, VOILUTFunction="LINEAR_EXACT"
+        )
+        dataset = pydicom.dcmread(path)
+        del dataset.PixelData, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation
+        dataset.BitsAllocated, dataset.FloatPixelData = 32, values.tobytes()
+        for key, value in attributes.items():
+            setattr(dataset, key, value)
+        dataset.save_as(path)
+        return path
+
+    with pytest.raises(ImageError, match="1 values that are no number"):
+        read_image(save("a.dcm", FloatPixelPaddingValue=-9.0))
+    read = read_image(save("a.dcm", FloatPixelPaddingValue=-9.0), ReadOptions(nan="min"))
+    np.testing.assert_allclose(read.pixels[0, 0], [0.25, 0.25, 0.75, 0])
+    read = read_image(save("b.dcm", FloatPixelPaddingValue=float("nan")))
+    np.testing.assert_allclose(read.pixels[0, 0], [0, 0.25, 0.75, 0])
+
+
+def test_tables_without_data_count_as_none(tmp_path: Path) -> None:
+    from pydicom.dataset import Dataset
+
+    values = np.array([[0, 100]], np.uint8)
+    for keyword in ("VOILUTSequence", "ModalityLUTSequence"):
+        for items in ([Dataset()], []):
+            image = read_image(write(tmp_path / "a.dcm", values, **{keyword: items}))
+            np.testing.assert_array_equal(image.pixels[0, 0], np.array([0, 100], np.float32) / np.float32(255))
+
+
+@pytest.mark.parametrize("photometric", ["HSV", "ARGB", "CMYK", "YBR_PARTIAL_422", "YBR_PARTIAL_420"])
+def test_other_photometrics_are_refused_by_name(tmp_path: Path, photometric: str) -> None:
+    path = write(
+        tmp_path / "a.dcm", np.zeros((2, 2, 3), np.uint8), SamplesPerPixel=3, PhotometricInterpretation=photometric
+    )
+    with pytest.raises(ImageError, match=f"photometric interpretation {photometric} is not supported"):
+        read_image(path)
+
+
+def test_one_decoder_a_transfer_syntax_recorded_and_named_when_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openjpeg")
+    from importlib.metadata import PackageNotFoundError, version
+
+    from pydicom.uid import JPEG2000Lossless, RLELossless
+
+    from certimed.data import dicom
+    from certimed.errors import MissingExtraError
+
+    values = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
+    plain = pydicom.dcmread(write(tmp_path / "a.dcm", values))
+    assert read_image(tmp_path / "a.dcm").decoders == {"pydicom": pydicom.__version__}
+    asked = []
+    real = pydicom.pixels.pixel_array
+
+    def spy(*args: Any, **options: Any) -> Any:
+        asked.append(options["decoding_plugin"])
+        return real(*args, **options)
+
+    monkeypatch.setattr(pydicom.pixels, "pixel_array", spy)
+    plain.compress(RLELossless)
+    plain.save_as(tmp_path / "rle.dcm")
+    assert set(read_image(tmp_path / "rle.dcm").decoders) == {"pydicom"}
+    plain = pydicom.dcmread(tmp_path / "a.dcm")
+    plain.compress(JPEG2000Lossless)  # Pillow could decode it too
+    plain.save_as(tmp_path / "j2k.dcm")
+    image = read_image(tmp_path / "j2k.dcm")
+    assert image.decoders == {name: version(name) for name in ("pydicom", "pylibjpeg", "pylibjpeg-openjpeg")}
+    assert asked == ["pydicom", "pylibjpeg"]
+    np.testing.assert_array_equal(np.rint(image.pixels[0] * 255), values)
+
+    def missing(package: str) -> str:
+        if package == "pylibjpeg-openjpeg":
+            raise PackageNotFoundError
+        return version(package)
+
+    monkeypatch.setattr(dicom, "version", missing)
+    with pytest.raises(MissingExtraError, match=r"JPEG 2000 .* pip install pylibjpeg pylibjpeg-openjpeg"):
+        read_image(tmp_path / "j2k.dcm")
+
+
+def test_transfer_syntax_without_a_decoder_is_refused_by_name(tmp_path: Path) -> None:
+    dataset = pydicom.dcmread(write(tmp_path / "a.dcm", np.zeros((2, 2), np.uint8)))
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.MPEG2MPML
+    dataset.PixelData = pydicom.encaps.encapsulate([b"1234"])
+    dataset["PixelData"].VR = "OB"
+    dataset.save_as(tmp_path / "b.dcm")
+    with pytest.raises(ImageError, match=r"transfer syntax MPEG2 .* is not supported"):
+        read_image(tmp_path / "b.dcm")
 
 
 @settings(max_examples=40, deadline=None)

@@ -17,7 +17,6 @@ from certimed.data import (
     MedicalImage,
     ReadOptions,
     class_balanced,
-    content_hash,
     few_shot_indices,
     identity,
     open_dataset,
@@ -68,8 +67,8 @@ class TestClassFolders:
     def test_mapping_to_prompt_words_and_merging(self, classes_folder: Path) -> None:
         dataset = open_dataset(classes_folder, classes=["normal=a healthy chest", "viral-pneumonia=pneumonia"])
         assert dataset.class_names == ("a healthy chest", "pneumonia")
-        merged = open_dataset(classes_folder, classes=["normal=lung", "viral pneumonia=lung"])
-        assert (merged.class_names, set(merged.labels)) == (("lung",), {0})
+        merged = open_dataset(classes_folder, classes=["normal=lung", "viral pneumonia=lung", "other"])
+        assert (merged.class_names, set(merged.labels)) == (("lung", "other"), {0})
 
     @pytest.mark.parametrize(
         ("classes", "words"),
@@ -87,11 +86,12 @@ class TestClassFolders:
 
     def test_split_folders(self, tmp_path: Path) -> None:
         for split in ("train", "test"):
-            picture(tmp_path / split / "a" / "1.png")
+            for name in "ab":
+                picture(tmp_path / split / name / "1.png")
         with pytest.raises(InputError, match="choose one with split="):
             open_dataset(tmp_path)
         dataset = open_dataset(tmp_path, split="test")
-        assert (dataset.ids, dataset.class_names) == (("test/a/1.png",), ("a",))
+        assert (dataset.ids, dataset.class_names) == (("test/a/1.png", "test/b/1.png"), ("a", "b"))
         with pytest.raises(InputError, match="has test, train"):
             open_dataset(tmp_path, split="val")
 
@@ -147,6 +147,49 @@ class TestFlat:
         for name in open_dataset(tmp_path).ids:
             name.encode()
 
+    def test_one_class_stops_once(self, tmp_path: Path) -> None:
+        picture(tmp_path / "set" / "normal" / "a.png")
+        with pytest.raises(InputError, match=r"images of one class only \(normal\).*name all its classes"):
+            open_dataset(tmp_path / "set")
+        assert open_dataset(tmp_path / "set", classes=["normal", "sick"]).labels == (0,)
+        assert open_dataset(tmp_path / "set" / "normal").labels == (None,)
+
+    def test_dicom_objects_without_an_image_are_skipped_and_counted(self, tmp_path: Path) -> None:
+        pytest.importorskip("pydicom")
+        from test_data_dicom import write
+
+        for name in ("a/1.dcm", "b/2.dcm"):
+            (tmp_path / "set" / name).parent.mkdir(parents=True)
+            write(tmp_path / "set" / name, np.zeros((2, 2), np.uint8))
+        directory, report, structures = (
+            "1.2.840.10008.1.3.10",
+            "1.2.840.10008.5.1.4.1.1.88.11",
+            "1.2.840.10008.5.1.4.1.1.481.3",
+        )
+        for name, uid in {"DICOMDIR": directory, "00000001": directory, "b/sr.dcm": report, "b/rt": structures}.items():
+            head = b"\x02\x00\x02\x00UI" + len(uid).to_bytes(2, "little") + uid.encode()
+            (tmp_path / "set" / name).write_bytes(bytes(128) + b"DICM" + head)
+        (tmp_path / "set" / "dicomdir").write_bytes(b"an old one without a preamble")
+        dataset = open_dataset(tmp_path / "set")
+        assert (dataset.ids, dataset.ignored) == (("a/1.dcm", "b/2.dcm"), 5)
+        segmentation = "1.2.840.10008.5.1.4.1.1.66.4"  # an image, beside raw data (66), which is none
+        path = write(tmp_path / "set" / "b" / "seg.dcm", np.zeros((2, 2), np.uint8), SOPClassUID=segmentation)
+        assert path.name in {Path(name).name for name in open_dataset(tmp_path / "set").ids}
+
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "Git LFS pointer.*git lfs pull"),
+            (b"../.git/annex/objects/aa/bb/MD5E-s1--0.png", "git-annex pointer.*git annex get"),
+            (b"<!DOCTYPE html><html><body>404</body></html>", "web page"),
+            (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "JPEG 2000 file, which is read inside TIFF and DICOM only"),
+        ],
+    )
+    def test_what_stands_where_an_image_should_is_named(self, tmp_path: Path, content: bytes, words: str) -> None:
+        (tmp_path / "a.png").write_bytes(content)
+        with pytest.raises(ImageError, match=rf"^a\.png cannot be read: .*{words}"):
+            open_dataset(tmp_path).load(0)
+
 
 class TestTables:
     def write(self, folder: Path, text: str, encoding: str = "utf-8") -> Path:
@@ -177,14 +220,32 @@ class TestTables:
             open_dataset(tmp_path, labels=table, classes=["x"])
 
     def test_labels_csv_is_found(self, tmp_path: Path) -> None:
-        self.write(tmp_path, "image,class,split\na.png,x,train\nb.png,y,test\n").rename(tmp_path / "labels.csv")
+        self.write(tmp_path, "image,class,split\na.png,x,train\nb.png,y,test\nc.png,x,test\n").rename(
+            tmp_path / "labels.csv"
+        )
         assert open_dataset(tmp_path).class_names == ("x", "y")
-        assert open_dataset(tmp_path, split="test").ids == ("b.png",)
+        assert open_dataset(tmp_path, split="test").ids == ("b.png", "c.png")
         with pytest.raises(InputError, match="it has test, train"):
             open_dataset(tmp_path, split="val")
 
+    def test_columns_by_name(self, tmp_path: Path) -> None:
+        table = self.write(tmp_path, "ID,Diagnosis,label\na,sick,1\nb,well,2\n")
+        dataset = open_dataset(tmp_path, labels=table, image_column="id", label_column="diagnosis")
+        assert (dataset.ids, dataset.labels, dataset.class_names) == (("a.png", "b.png"), (0, 1), ("sick", "well"))
+        with pytest.raises(InputError, match=r"has no column dx: its header is ID, Diagnosis, label"):
+            open_dataset(tmp_path, labels=table, image_column="id", label_column="dx")
+        with pytest.raises(
+            InputError, match=r"no image column.*if it is ID, say so with image_column='ID' \(--image-column ID\)"
+        ):
+            open_dataset(tmp_path, labels=table)
+        table = self.write(tmp_path, "file,Finding Labels\na,sick\n")
+        with pytest.raises(InputError, match="if it is Finding Labels, say so with label_column='Finding Labels'"):
+            open_dataset(tmp_path, labels=table)
+        with pytest.raises(InputError, match="image_column='x' is of no use for the single image"):
+            open_dataset(tmp_path / "a.png", image_column="x")
+
     def test_a_missing_file_fails_alone(self, tmp_path: Path) -> None:
-        dataset = open_dataset(tmp_path, labels=self.write(tmp_path, "image,class\na.png,x\ngone.png,x\n"))
+        dataset = open_dataset(tmp_path, labels=self.write(tmp_path, "image,class\na.png,x\ngone.png,y\n"))
         dataset.load(0)
         with pytest.raises(ImageError, match=r"gone\.png cannot be read: there is no such file"):
             dataset.load(1)
@@ -548,7 +609,7 @@ class TestIdentity:
         (tmp_path / "two" / "broken.png").write_bytes(b"x")
         one, two = open_dataset(tmp_path / "one"), open_dataset(tmp_path / "two")
         assert overlap(one, two) == [("b.png", "copy.bmp")]
-        assert content_hash(one.load(1)) == content_hash(two.load(1)) != content_hash(one.load(0))
+        assert one.load(1).pixels_sha256 == two.load(1).pixels_sha256 != one.load(0).pixels_sha256
 
     def test_repeated_ids_are_refused(self) -> None:
         with pytest.raises(InputError, match="two images named a"):
@@ -567,7 +628,7 @@ class TestIdentity:
 )
 def test_medical_image_checks_itself(pixels: np.ndarray) -> None:
     with pytest.raises(ImageError, match=r"^a cannot be used"):
-        MedicalImage("a", pixels, None, "", "")
+        MedicalImage("a", pixels, None, (), "")
 
 
 DATA = Path(os.environ.get("CERTIMED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))

@@ -22,7 +22,7 @@ pytest.importorskip("nibabel")
 # One process reads the whole folder under an address-space limit of 1 GiB above what its imports took.
 READ_ALL = """
 import resource, sys
-import numpy, PIL.Image, pydicom, nibabel
+import numpy, PIL.Image, pydicom, nibabel, tifffile, imagecodecs
 import pydicom.pixels
 from certimed.data import open_dataset
 from certimed.errors import ImageError

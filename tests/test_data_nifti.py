@@ -114,5 +114,65 @@ def test_refusals(tmp_path: Path) -> None:
         read_image(save(tmp_path / "a.nii", np.where(RAS == 7, np.nan, RAS).astype(np.float32)))
     with pytest.raises(ImageError, match="more than four dimensions"):
         read_image(save(tmp_path / "a.nii", np.zeros((3, 3, 3, 1, 2), np.int16)))
-    with pytest.raises(ImageError, match="max_pixels"):
+    with pytest.raises(ImageError, match="more than the 110 voxels"):
         read_image(save(tmp_path / "a.nii", RAS), ReadOptions(max_pixels=11))
+
+
+def test_nan_has_the_meaning_that_is_asked_for(tmp_path: Path) -> None:
+    data = RAS.astype(np.float32) - 10
+    data[0], data[3, 4, 3] = np.nan, np.nan  # a border, and one in the middle slice
+    path = save(tmp_path / "a.nii.gz", data)
+    numbers = data[~np.isnan(data)]
+    with pytest.raises(ImageError, match=r"values that are no number .*--nan zero or --nan min"):
+        read_image(path)
+    for nan, value in (("zero", 0.0), ("min", float(numbers.min()))):
+        for window in (None, (40, 100)):
+            image = read_image(path, ReadOptions(nan=nan, window=window))
+            low, high = np.percentile(numbers, (0.5, 99.5)) if window is None else (-10, 90)
+            plane = np.rot90(np.nan_to_num(data[:, :, 3], nan=value))
+            np.testing.assert_allclose(image.pixels[0], np.clip((plane - low) / (high - low), 0, 1), atol=1e-6)
+            assert f"6 values that are no number (NaN) read as {value:g} ({nan})" in image.intensity
+    data[1, 1, 1] = np.inf
+    with pytest.raises(ImageError, match="infinity"):
+        read_image(save(path, data), ReadOptions(nan="zero"))
+    with pytest.raises(ImageError, match="nothing but NaN"):
+        read_image(save(path, np.full((3, 3, 3), np.nan, np.float32)), ReadOptions(nan="min"))
+
+
+def test_gzip_is_read_to_its_checksum(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.nii.gz", np.random.default_rng(0).integers(0, 9, (20, 20, 20), dtype=np.int16))
+    whole = path.read_bytes()
+    for options in (ReadOptions(), ReadOptions(window=(4, 8), slice=0)):
+        path.write_bytes(whole)
+        read_image(path, options)
+        path.write_bytes(whole[:-8] + bytes([whole[-8] ^ 1]) + whole[-7:])
+        with pytest.raises(ImageError, match="CRC"):
+            read_image(path, options)
+
+
+def test_pairs(tmp_path: Path) -> None:
+    from certimed.data import identity, open_dataset
+
+    for kind in ("Nifti1Pair", "Nifti2Pair"):
+        folder = tmp_path / kind
+        folder.mkdir()
+        save(folder / "a.img", RAS, kind=kind)
+        dataset = open_dataset(folder)
+        assert (dataset.ids, dataset.ignored) == (("a.hdr",), 0)
+        np.testing.assert_array_equal(dataset.load(0).pixels, read_image(folder / "a.img").pixels)
+        np.testing.assert_allclose(
+            read_image(folder / "a.hdr", ReadOptions(**FULL)).pixels[0], views(RAS)["axial"] / 119
+        )
+        before = identity(dataset)
+        data = (folder / "a.img").read_bytes()
+        (folder / "a.img").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        assert identity(dataset) != before
+        (folder / "a.img").unlink()
+        with pytest.raises(ImageError, match=r"header of a pair, and a\.img with the voxels is not beside it"):
+            read_image(folder / "a.hdr")
+
+
+def test_analyze_is_refused_by_name(tmp_path: Path) -> None:
+    nibabel.save(nibabel.AnalyzeImage(RAS, np.eye(4)), tmp_path / "a.img")
+    with pytest.raises(ImageError, match=r"Analyze 7\.5 header, which does not say where left is"):
+        read_image(tmp_path / "a.hdr")

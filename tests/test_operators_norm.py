@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from scipy import sparse
+from torch import Tensor
 
-from certimed.errors import InputError
+from certimed.errors import ImageError, InputError
 from certimed.operators import (
     LUMA,
     MEAN,
@@ -26,6 +27,7 @@ from certimed.operators import (
     norm_bound,
     unchanged,
 )
+from certimed.verification.native import _norm
 from certimed.vlm import Preprocess
 
 
@@ -111,6 +113,97 @@ def test_the_attack_along_the_first_singular_vector_reaches_the_native_radius() 
     radius = 0.7
     within = native_radius(radius, norm_bound(geometry))
     assert radius * 0.999 < np.linalg.norm(matrix @ (within * worst)) < radius
+
+
+def degenerate(count: int, seed: int = 0) -> list[Geometry]:
+    """Maps with axes of one or two pixels before or after the resize, in all channel mixes and both kernels."""
+    rng = random.Random(seed)
+    sizes = (1, 1, 1, 2, 2, 3, 5, 9, 16)
+    found = []
+    for _ in range(count):
+        axes = []
+        for _ in range(2):
+            native, before = rng.choice(sizes), (rng.choice((0, 0, 1)), rng.choice((0, 0, 2)))
+            resized = rng.choice((native + sum(before), *sizes))
+            cut = (rng.randint(0, 1), rng.randint(0, 2)) if resized > 4 else (0, -1)
+            axes.append(Axis(native, before, resized, (-cut[0], -cut[1])))
+        channels = rng.choice((SAME, REPEAT, LUMA, MEAN))
+        depth = {REPEAT: 1, LUMA: 3}.get(channels, rng.randint(1, 4))
+        found.append(Geometry(channels, depth, tuple(axes), rng.choice(("bilinear", "bicubic"))))
+    for kernel in ("bilinear", "bicubic"):
+        for sizes_ in (
+            ((9, 5), (7, 1)),
+            ((9, 3), (1, 1)),
+            ((2, 4), (1, 1)),
+            ((1, 8), (1, 3)),
+            ((1, 1), (1, 1)),
+            ((16, 4), (16, 1)),
+        ):
+            found.append(Geometry(SAME, 2, tuple(Axis(n, (0, 0), m, (0, 0)) for n, m in sizes_), kernel))
+    return found
+
+
+def norm_by_iteration(geometry: Geometry, steps: int = 60) -> tuple[float, Tensor]:
+    """The norm of the map that runs, from below: power iteration on the real call and its own derivative, float64."""
+    v = torch.randn(geometry.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for _ in range(steps):
+        answer, back = torch.func.vjp(lambda x: apply(geometry, x), v / v.norm())
+        (v,) = back(answer)
+        if float(v.norm()) == 0:
+            return 0.0, v
+    return float(answer.norm()), v / v.norm()
+
+
+@pytest.mark.parametrize("geometry", degenerate(150), ids=lambda geometry: geometry.describe())
+def test_no_vector_is_stretched_by_more_than_the_bound_through_the_call_that_runs(geometry: Geometry) -> None:
+    bound = norm_bound(geometry)
+    reached, worst = norm_by_iteration(geometry)
+    assert reached <= bound * (1 + 1e-12)
+    for vector in (*torch.randn(5, *geometry.shape, generator=torch.Generator().manual_seed(2)), worst.float()):
+        for laid_out in (vector, vector.transpose(-1, -2).contiguous().transpose(-1, -2)):
+            assert float(apply(geometry, laid_out).norm()) <= bound * float(vector.norm()) * (1 + 1e-6)
+    true = np.linalg.norm(dense(lambda x: apply(geometry, x), geometry.shape), 2)
+    assert true * (1 - 1e-6) <= bound <= true * 1.001
+    # And the verifier, which knows the kernels' formulas only, agrees.
+    assert bound * (1 - 1e-4) <= _norm(geometry.to_dict()) <= bound * (1 + 1e-9)
+
+
+def test_one_column_gets_the_rows_it_should() -> None:
+    """PyTorch gives every row of a column the weights of the first: [.43, .43, .14] three times for 6 to 3."""
+    column = Geometry(SAME, 1, (Axis(6, (0, 0), 3, (0, 0)), unchanged(1)))
+    row = Geometry(SAME, 1, (unchanged(1), Axis(6, (0, 0), 3, (0, 0))))
+    x = torch.rand(1, 6, 1, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(apply(column, x).flatten(), apply(row, x.transpose(1, 2)).flatten())
+    assert len(apply(column, x).unique()) == 3
+
+
+def test_sizes_of_more_than_a_column_are_resized_bit_for_bit_as_by_one_call() -> None:
+    for shape, size in (((3, 37, 51), (20, 24)), ((1, 1, 9), (4, 5)), ((2, 9, 1), (4, 2)), ((2, 9, 7), (1, 3))):
+        geometry = Geometry(SAME, shape[0], tuple(Axis(n, (0, 0), m, (0, 0)) for n, m in zip(shape[1:], size)))
+        x = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        wanted = torch.nn.functional.interpolate(x[None], size=size, mode="bilinear", antialias=True)[0]
+        assert torch.equal(apply(geometry, x), wanted)
+
+
+def test_a_resize_that_is_no_product_is_an_error_and_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probe catches PyTorch's one-column resize as it is, and a resize with a little of its transpose."""
+
+    def as_it_is(x: Tensor, size: tuple[int, ...], kernel: str) -> Tensor:
+        flat = x.reshape(-1, 1, *x.shape[-2:])
+        return torch.nn.functional.interpolate(flat, size=size, mode=kernel, antialias=True).reshape(
+            *x.shape[:-2], *size
+        )
+
+    def skew(x: Tensor, size: tuple[int, ...], kernel: str) -> Tensor:
+        made = as_it_is(x, size, kernel)
+        return made + 1e-4 * made.transpose(-1, -2) if made.shape[-1] == made.shape[-2] else made
+
+    for wrong, size in ((as_it_is, (3, 1)), (skew, (4, 4))):
+        monkeypatch.setattr("certimed.operators.linear._interpolated", wrong)
+        norm_bound.cache_clear()
+        with pytest.raises(ImageError, match="no radius can be carried over"):
+            norm_bound(Geometry(SAME, 2, (Axis(9, (0, 0), size[0], (0, 0)), Axis(6, (0, 0), size[1], (0, 0)))))
+    norm_bound.cache_clear()
 
 
 @pytest.mark.parametrize(("channels", "depth", "norm"), [(SAME, 3, 1.0), (REPEAT, 1, 3**0.5), (MEAN, 4, 0.5)])

@@ -109,14 +109,16 @@ def test_methods_on_one_stream_cost_one_embedding_pass_and_a_cache_saves_the_nex
     vlm, _, _, images = world
     names = ("none", "few-shot", "zero-shot", "both", "pool")
     comparison = PromptComparison(vlm, build(world, names), SIGMA)
+    comparison.certify(images[1], n0=1, n=1)  # the model has shown that it gives one answer
     vlm.image_calls = 0
     comparison.certify(images[0], **BUDGET)
     assert vlm.image_calls == 1 + 1 + 1 + 5  # tuning copies, the clean image, selection, estimation
     cache = EmbeddingCache()
     kept = PromptComparison(vlm, build(world, ("none",)), SIGMA, cache=cache)
     first = kept.certify(images[0], item_id="a", **BUDGET)
-    vlm.image_calls = 0
     other = PromptComparison(vlm, build(world, ("few-shot",)), SIGMA, cache=cache)
+    other.certify(images[1], n0=1, n=1)
+    vlm.image_calls = 0
     other.certify(images[0], item_id="a", **BUDGET)
     assert vlm.image_calls == 1  # the clean image
     assert kept.certify(images[0], item_id="a", **BUDGET)["none"].counts == first["none"].counts

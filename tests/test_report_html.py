@@ -259,7 +259,8 @@ def test_runs_without_labels_and_truth_say_so(place, tmp_path):
 
 
 def test_a_run_of_failures_alone_is_refused(tmp_path):
-    class_images(tmp_path / "images", 1, broken=0)
+    for path in class_images(tmp_path / "images", 2).rglob("*.png"):
+        path.write_bytes(b"not an image")
     class_run(tmp_path / "images", tmp_path / "run")
     with pytest.raises(InputError, match="nothing to report"):
         write_report([tmp_path / "run"], tmp_path / "x.html", verify=False)

@@ -33,7 +33,7 @@ class Bright(nn.Module):
 def picture(shape: tuple[int, ...] = (3, 12, 10), seed: int = 0) -> MedicalImage:
     pixels = np.random.default_rng(seed).random(shape).astype(np.float32)
     mask = (pixels.mean(axis=0) > 0.5).astype(np.int64)
-    return MedicalImage("a", pixels, label=None, intensity="none", source="none", mask=mask)
+    return MedicalImage("a", pixels, label=None, steps=(), source="none", mask=mask)
 
 
 @pytest.mark.parametrize("size", [(6, 5), (24, 30), (12, 10), None])

@@ -21,6 +21,7 @@ _HOMES = {
     "certimed.errors": ("CertimedError", "ImageError", "InputError", "MissingExtraError", "ModelError"),
     "certimed.runs": ("ClassTarget", "DataSpec", "MaskTarget", "RunSpec"),
     "certimed.segmentation": ("SmoothedSegmenter",),
+    "certimed.threads": ("use_threads",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -15,6 +15,7 @@ from certimed import InputError
 from certimed.executors import LocalExecutor, Lost
 from certimed.executors.driver import DIED, DONE, READY, Event, drive
 from certimed.runs import FAILED, ClassificationWork, RunFolder, certify_with
+from certimed.threads import Machine
 from certimed.verification import verify
 
 
@@ -199,7 +200,7 @@ if __name__ == "__main__":
     ],
 )
 def test_workers_share_the_cores_unless_told_otherwise(monkeypatch, workers, threads, variable, expected):
-    monkeypatch.setattr("certimed.executors.local.available_cores", lambda: 8)
+    monkeypatch.setattr("certimed.executors.local.machine", lambda: Machine(8, None, 0.0, 8))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if variable is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", variable)

@@ -9,6 +9,7 @@ import typer
 from certimed import __version__
 from certimed.cli import certify, demo, export, figure, merge, plan, report, reproduce, train, tune, verify
 from certimed.cli.stopping import orderly_stop
+from certimed.threads import use_threads
 
 app = typer.Typer(
     name="certimed",
@@ -50,5 +51,6 @@ def _root(
 
 def main() -> None:
     """Entry point of the ``certimed`` script."""
+    use_threads()  # before any verb imports PyTorch
     with orderly_stop():
         app()

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from certimed.cli.certify import MORE, shorthands
-from certimed.cli.console import harmless, one_sentence_errors, out, say
+from certimed.cli.console import harmless, one_sentence_errors, out, say, tell
 from certimed.cli.request import MODEL_AND_DATA, Typed, request, verb_command
 
 if TYPE_CHECKING:
@@ -70,20 +71,35 @@ def _unnamed(verb: str, typed: Typed) -> dict[str, Any]:
 
 
 def rehearse(spec: RunSpec, *, allow_code: bool) -> None:
-    """Open model and data, read every image's header, certify a few images, and say what the run would be."""
+    """Open model and data, read every image, certify a few, and say what the run would be."""
+    from certimed.cli.results import say_intensities
+    from certimed.data import IntensityReport
+    from certimed.errors import ImageError
     from certimed.runs.forecast import forecast
+    from certimed.threads import check
 
+    for sentence in check():
+        tell(sentence, style="dim")
     job = spec.load(allow_code=allow_code)
     say(
         f"{len(job.dataset)} images of {harmless(job.dataset.source)}, {len(job.class_names)} classes "
         f"({harmless(', '.join(job.class_names))}); model {harmless(spec.model)}; methods "
         f"{', '.join(entry.name for entry in job.entries)}"
     )
+    report = IntensityReport()
+    for index in range(len(job.dataset)):
+        try:
+            image = job.dataset.load(index)
+        except ImageError as error:
+            tell(Text("unreadable", "red"), f" {harmless(job.dataset.items[index].id)}: {harmless(str(error), 1000)}")
+        else:
+            report.add(image.id, image.intensity_record)
+    say_intensities(report)
     found = forecast(job)
     say(
         f"{1 / found.copy_seconds:,.0f} noisy copies/s here, {found.copies:,.0f} of them an image (budget "
-        f"{spec.budget}, as {found.piloted} of the images went), {found.overhead:.2f} s an image besides; {found.images} images take "
-        f"about {_clock(found.seconds)} in one process"
+        f"{spec.budget}, as {found.piloted} of the images went), {found.overhead:.2f} s an image besides; "
+        f"{found.images} images take about {_clock(found.seconds)} in one process"
     )
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from itertools import islice
 
-from certimed.cli.console import EXIT_SOME_FAILED, harmless, say
+from rich.text import Text
+
+from certimed.cli.console import EXIT_SOME_FAILED, harmless, say, tell
+from certimed.data import IntensityReport
+from certimed.data.records import Intensity
 from certimed.exports.summary import write_summary
 from certimed.runs import FAILED, MaskJob, MaskTarget, RunFolder
 
@@ -24,9 +28,26 @@ def conclude(folder: RunFolder, *, quiet: bool, as_json: bool) -> int:
         print(json.dumps(found, allow_nan=False))
     elif not quiet:
         # The table of results stands here.
+        say_intensities(intensities(folder))
         say(f"{found['certified']} certified, {failed} failed; written to {harmless(str(folder.path))}")
         say(f"digest {found['digest']}", style="dim")
     return failed
+
+
+def intensities(folder: RunFolder) -> IntensityReport:
+    """How the images of a run were placed in [0, 1]."""
+    report = IntensityReport()
+    for record in folder.records():
+        if record.intensity is not None:
+            report.add(record.item, Intensity.from_json(record.intensity))
+    return report
+
+
+def say_intensities(report: IntensityReport) -> None:
+    """One line on intensities, and warnings where a person should look before trusting a result."""
+    say(f"intensities: {harmless(report.line, 500)}", style="dim")
+    for warning in report.warnings:
+        tell(Text("warning:", "yellow"), f" {harmless(warning, 500)}")
 
 
 def draw(job: MaskJob, folder: RunFolder, count: int) -> None:

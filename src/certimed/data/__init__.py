@@ -1,21 +1,24 @@
 """The data room: medical image files and folders in, :class:`MedicalImage` objects out."""
 
 from certimed.data.dataset import Dataset, Item
-from certimed.data.hashing import content_hash, identity, overlap
+from certimed.data.hashing import identity, overlap
 from certimed.data.images import DEFAULT_READ, MedicalImage, ReadOptions
 from certimed.data.opening import open_dataset
 from certimed.data.reading import IMAGE_SUFFIXES, read_image
+from certimed.data.records import Intensity, IntensityReport, Step
 from certimed.data.selection import class_balanced, few_shot_indices
 
 __all__ = [
     "DEFAULT_READ",
     "IMAGE_SUFFIXES",
     "Dataset",
+    "Intensity",
+    "IntensityReport",
     "Item",
     "MedicalImage",
     "ReadOptions",
+    "Step",
     "class_balanced",
-    "content_hash",
     "few_shot_indices",
     "identity",
     "open_dataset",

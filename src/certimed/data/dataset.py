@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
 from certimed.data.images import MedicalImage, ReadOptions
 from certimed.data.masks import read_mask
-from certimed.data.reading import printable, read_pixels
+from certimed.data.reading import printable, read_patch_pixels, read_pixels, stored_files
+from certimed.data.slides import Region
 from certimed.errors import ImageError, InputError
 
 
@@ -23,6 +26,7 @@ class Item:
         group: patient, sequence or None.
         image: the image's file, or its row in an npz.
         mask: the mask's file; None when there is none or when the npz holds it.
+        region: the rectangle of a slide that is the image; None for the whole file.
     """
 
     id: str
@@ -30,6 +34,7 @@ class Item:
     label: int | None = None
     group: str | None = None
     mask: Path | None = None
+    region: Region | None = None
 
 
 class Store(Protocol):
@@ -57,25 +62,31 @@ class FileStore:
     def load(self, item: Item, options: ReadOptions) -> MedicalImage:
         """Read one image file and its mask; raises ImageError."""
         path = _file(item)
-        pixels, intensity = read_pixels(path, options, item.id)
-        if not self.has_masks:
-            return MedicalImage(item.id, pixels, item.label, intensity, printable(path), group=item.group)
-        if item.mask is None:
-            raise ImageError(f"{item.id} cannot be used: no mask of the same name was found")
-        mask, reading = read_mask(item.mask, options, name=item.id, num_classes=self.mask_classes)
-        return MedicalImage(item.id, pixels, item.label, intensity, printable(path), mask, item.group, reading)
+        if item.region is not None:
+            read = read_patch_pixels(path, item.region, options, item.id)
+        else:
+            read = read_pixels(path, options, item.id)
+        mask, how = None, None
+        if self.has_masks:
+            if item.mask is None:
+                raise ImageError(f"{item.id} cannot be used: no mask of the same name was found")
+            mask, how = read_mask(item.mask, options, name=item.id, num_classes=self.mask_classes)
+        source = printable(path)
+        return MedicalImage(
+            item.id, read.pixels, item.label, read.steps, source, mask, item.group, how, decoders=read.decoders
+        )
 
     def contents(self, item: Item) -> Iterable[bytes]:
-        """The bytes of the image file, then of the mask file, a megabyte at a time."""
-        for path in (_file(item), item.mask):
-            if path is None:
-                continue
+        """The bytes of the image file, then of the mask file, a megabyte at a time; of a slide its digest."""
+        if item.region is not None:
+            stamp = _file(item).stat()
+            yield f"{item.region}{_file_digest(_file(item), stamp.st_mtime_ns, stamp.st_size)}".encode()
+            return
+        for path in (*stored_files(_file(item)), *([item.mask] if item.mask else [])):
             if path.exists() and not path.is_file():
                 raise ImageError(f"{item.id} cannot be read: it is not a regular file")
             yield str(path.stat().st_size).encode()
-            with path.open("rb") as stream:
-                while piece := stream.read(1 << 20):
-                    yield piece
+            yield from _pieces(path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +98,8 @@ class Dataset:
         class_names: names by class index, or None where no names are known. With masks and no labels these are the
             mask classes.
         source: the path that was opened.
-        ignored: files in the folder that are no items (other endings, masks without image); hidden files are not
-            counted.
+        ignored: files in the folder that are no items (other endings, DICOM directories and reports, masks without
+            image); hidden files are not counted.
         options: how files are read.
         store: where pixels come from.
         has_masks: whether images come with masks.
@@ -152,6 +163,21 @@ class Dataset:
         names = "no class names" if self.class_names is None else f"classes {', '.join(self.class_names)}"
         extra = ", with masks" if self.has_masks else ""
         return f"Dataset({self.source!r}, {len(self)} images, {names}{extra}, {self.ignored} files ignored)"
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            yield piece
+
+
+@lru_cache(maxsize=1024)
+def _file_digest(path: Path, _changed: int, _size: int) -> str:
+    """Kept, because a slide of gigabytes has thousands of patches."""
+    digest = hashlib.sha256()
+    for piece in _pieces(path):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def _file(item: Item) -> Path:

@@ -1,7 +1,9 @@
-"""DICOM through pydicom: rescale, window, MONOCHROME1, colour, multi-frame."""
+"""DICOM through pydicom: rescale, window, padding, MONOCHROME1, colour, multi-frame; one decoder a transfer syntax."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -9,99 +11,182 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certimed.data.images import ReadOptions
-from certimed.data.intensity import UnreadableError, apply_window, check_finite, check_size, to_unit
-from certimed.errors import require
+from certimed.data.intensity import UnreadableError, apply_window, check_size, replace_nan, to_unit
+from certimed.data.records import Reading, Step, step
+from certimed.errors import MissingExtraError, require
 
 _PIXEL_ELEMENTS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_GREY = ("MONOCHROME1", "MONOCHROME2")
+_COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
+_NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2")
+# pydicom would take whichever plug-in is installed, and lossy JPEG decodes differently in each.
+_JPEG = ("pylibjpeg", ("pylibjpeg", "pylibjpeg-libjpeg"))
+_JPEG_2000 = ("pylibjpeg", ("pylibjpeg", "pylibjpeg-openjpeg"))
+_DECODERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    **dict.fromkeys(_NATIVE, ("", ())),
+    "1.2.840.10008.1.2.5": ("pydicom", ()),
+    **{f"1.2.840.10008.1.2.4.{number}": _JPEG for number in (50, 51, 57, 70, 80, 81)},
+    **{f"1.2.840.10008.1.2.4.{number}": _JPEG_2000 for number in (90, 91, 201, 202, 203)},
+}
 
 
-def read_dicom(path: Path, options: ReadOptions) -> tuple[NDArray[np.float32], str]:
+def read_dicom(path: Path, options: ReadOptions) -> Reading:
     """Read one frame of a DICOM file.
 
     Grey: stored values -> modality rescale (slope and intercept, or its table) -> the first that exists of
     ``options.window``, the header's first window (its function LINEAR, LINEAR_EXACT or SIGMOID, DICOM PS3.3
-    C.11.2.1), the header's VOI table, the full range of the stored bits -> [0, 1], inverted for MONOCHROME1.
-    Colour (RGB, YBR, palette) is divided by the largest storable value and never windowed.
-
-    Returns:
-        float32 ``(C, H, W)`` in [0, 1] with C 1 or 3, and the sentence on intensities.
+    C.11.2.1), the header's VOI table, the full range of the stored bits -> [0, 1], inverted for MONOCHROME1. Padding
+    (Pixel Padding Value and Range Limit, PS3.3 C.7.5.1.1.2) becomes 0, the background, whatever the window.
+    Colour (RGB, YBR, palette) is divided by the largest storable value and never windowed. A table without data
+    counts as none. Every compressed transfer syntax has one decoder, whatever else is installed.
 
     Raises:
-        UnreadableError: no pixel data, too large, no such frame, floating-point pixels without a window.
-        MissingExtraError: pydicom is not installed.
+        UnreadableError: no pixel data, too large, no such frame, floating-point pixels without a window, a
+            photometric interpretation or transfer syntax that is not supported.
+        MissingExtraError: pydicom, or the decoder of the file's transfer syntax, is not installed.
     """
     pydicom = require("pydicom", "medical")
     header = pydicom.dcmread(path, force=True)
     if not any(element in header for element in _PIXEL_ELEMENTS):
-        raise UnreadableError("it is a DICOM file without pixel data, or cut off before it")
+        kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
+        named = f" ({kind.name})" if kind else ""
+        raise UnreadableError(f"it is a DICOM file without pixel data{named}, or cut off before it")
     for element in ("Rows", "Columns", "PhotometricInterpretation"):
         if header.get(element) is None:
             raise UnreadableError(f"its header has no {element}")
+    photometric = str(header.PhotometricInterpretation)
+    if photometric not in _GREY + _COLOURS:
+        raise UnreadableError(
+            f"its photometric interpretation {photometric} is not supported; convert it to RGB or MONOCHROME2"
+        )
     check_size(int(header.Rows), int(header.Columns), options)
     frames = int(header.get("NumberOfFrames") or 1)
     if options.frame >= frames:
         raise UnreadableError(f"frame {options.frame} was asked for and it has {frames} (counted from 0)")
     if header.file_meta.get("TransferSyntaxUID") is None:
-        header.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
-    stored = pydicom.pixels.pixel_array(header, index=options.frame)
-    if str(header.PhotometricInterpretation).startswith("MONOCHROME"):
-        pixels, notes = _grey(header, stored, options)
+        implicit, little = header.original_encoding
+        header.file_meta.TransferSyntaxUID = _NATIVE[0 if implicit else 1 if little else 3]
+    plugin, versions = _decoder(header.file_meta.TransferSyntaxUID)
+    try:
+        # Of grey values all bits are kept for now: padding may lie outside the stored ones.
+        colour = photometric not in _GREY
+        stored = pydicom.pixels.pixel_array(
+            header, index=options.frame, decoding_plugin=plugin, correct_unused_bits=colour
+        )
+    except RuntimeError as error:  # pydicom speaks of all plug-ins, and only this one was asked
+        reason = " ".join(str(error).rpartition(f"{plugin}: ")[2].split())
+        raise UnreadableError(f"{' '.join(versions) or 'pydicom'} cannot decode its pixels ({reason})") from error
+    if photometric in _GREY:
+        pixels, steps = _grey(header, stored, options)
     else:
-        pixels, notes = _colour(header, stored)
+        pixels, steps = _colour(header, stored)
     if frames > 1:
-        notes.append(f"frame {options.frame} of {frames}")
-    return np.ascontiguousarray(pixels), "; ".join(notes)
+        steps.append(step("frame", index=options.frame, count=frames))
+    return Reading(np.ascontiguousarray(pixels), tuple(steps), {"pydicom": pydicom.__version__, **versions})
 
 
-def _colour(header: Any, stored: NDArray[Any]) -> tuple[NDArray[np.float32], list[str]]:
+def _decoder(syntax: Any) -> tuple[str, Mapping[str, str]]:
+    """The plug-in of pydicom that decodes this transfer syntax, and the versions of its libraries."""
+    if syntax not in _DECODERS:
+        raise UnreadableError(
+            f"its transfer syntax {syntax.name} is not supported; decompress it to Explicit VR Little Endian"
+        )
+    plugin, packages = _DECODERS[syntax]
+    try:
+        return plugin, {package: version(package) for package in packages}
+    except PackageNotFoundError:
+        raise MissingExtraError(
+            f"pixels of the transfer syntax {syntax.name} are decoded by {' and '.join(packages)}, not all of which "
+            f"are installed; install them with: pip install {' '.join(packages)}"
+        ) from None
+
+
+def _colour(header: Any, stored: NDArray[Any]) -> tuple[NDArray[np.float32], list[Step]]:
     photometric = str(header.PhotometricInterpretation)
+    steps = []
     if photometric == "PALETTE COLOR":
         stored = require("pydicom.pixels", "medical").apply_color_lut(stored, header)
         top = int(np.iinfo(stored.dtype).max)
-        notes = [f"palette colours looked up and divided by {top}"]
+        steps = [step("palette")]
     else:
         top = 2 ** int(header.get("BitsStored", 8)) - 1
-        notes = [f"{photometric} colour divided by {top}"]
     if stored.ndim != 3 or stored.shape[-1] < 3:
         raise UnreadableError(f"its {photometric} pixels have shape {stored.shape}, which is no colour image")
+    steps.append(step("divided", what=f"{photometric} colour", top=top))
     if stored.shape[-1] > 3:
-        notes.append("alpha dropped (colours kept as stored, not blended)")
-    return to_unit(stored[..., :3].transpose(2, 0, 1), 0, top), notes
+        steps.append(step("alpha_dropped", kind="colours"))
+    return to_unit(stored[..., :3].transpose(2, 0, 1), 0, top), steps
 
 
-def _grey(header: Any, stored: NDArray[Any], options: ReadOptions) -> tuple[NDArray[np.float32], list[str]]:
+def _grey(header: Any, stored: NDArray[Any], options: ReadOptions) -> tuple[NDArray[np.float32], list[Step]]:
     if stored.ndim != 2:
         raise UnreadableError(f"its grey pixels have shape {stored.shape}")
-    values, limits, notes = _modality(header, stored, options.frame)
-    check_finite(values)
+    padding = _padding(header, stored)
+    values, limits, steps = _modality(header, stored, options.frame)
+    if padding.all():
+        raise UnreadableError("every pixel of it is padding")
+    kept, notes = replace_nan(values[~padding], options)
+    steps += notes
+    values = np.full(values.shape, kept[0])  # what stands in the padding is never seen
+    values[~padding] = kept
     if options.window is not None:
-        pixels, note = apply_window(values, options.window)
+        pixels, placed = apply_window(values, options.window)
     else:
-        pixels, note = _header_window(header, values, limits, options.frame)
-    notes.append(note)
+        pixels, placed = _header_window(header, values, limits, options.frame)
+    steps.append(placed)
     if header.PhotometricInterpretation == "MONOCHROME1":
         pixels = np.float32(1) - pixels
-        notes.append("MONOCHROME1 inverted")
-    return pixels[None], notes
+        steps.append(step("inverted", why="MONOCHROME1"))
+    if padding.any():
+        pixels[padding] = 0
+        steps.append(step("padding", pixels=int(padding.sum())))
+    return pixels[None], steps
+
+
+def _padding(header: Any, stored: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where the stored values are padding, by the header's padding value, or the range from it to its limit."""
+    kind = {"f4": "Float", "f8": "DoubleFloat"}.get(stored.dtype.str[1:], "")
+    first = _number(header.get(f"{kind}PixelPaddingValue"), None)
+    if first is None:
+        return np.zeros(stored.shape, bool)
+    last = _number(header.get(f"{kind}PixelPaddingRangeLimit"), first)
+    found: NDArray[np.bool_]
+    if kind:
+        found = np.isnan(stored) if np.isnan(first) else (stored >= min(first, last)) & (stored <= max(first, last))
+        return found
+    # Writers mix up the signed and the unsigned form of the value; the bits are the same.
+    bits = stored.dtype.itemsize * 8
+    bottom = -(2 ** (bits - 1)) if stored.dtype.kind == "i" else 0
+    first, last = ((int(value) - bottom) % 2**bits + bottom for value in (first, last))
+    low, high = min(first, last), max(first, last)
+    found = np.zeros(stored.shape, bool)
+    for values in (stored, _stored_bits(header, stored)):  # the value may lie outside the stored bits
+        found |= (values >= low) & (values <= high)
+    return found
+
+
+def _stored_bits(header: Any, stored: NDArray[Any]) -> NDArray[Any]:
+    """Old files keep overlays in the bits above the stored ones; shifting drops them and keeps the sign."""
+    bits = int(header.BitsStored)
+    if not 1 <= bits <= stored.dtype.itemsize * 8:
+        raise UnreadableError(f"its header says {bits} stored bits in {stored.dtype} values")
+    spare = stored.dtype.itemsize * 8 - bits
+    shifted: NDArray[Any] = np.right_shift(np.left_shift(stored, spare), spare)
+    return shifted
 
 
 def _modality(
     header: Any, stored: NDArray[Any], frame: int
-) -> tuple[NDArray[Any], tuple[float, float] | None, list[str]]:
-    """Stored values in the modality's units, the range the stored bits span in them, and notes."""
+) -> tuple[NDArray[Any], tuple[float, float] | None, list[Step]]:
+    """Stored values in the modality's units, the range the stored bits span in them, and steps."""
     limits: tuple[float, float] | None = None
     if stored.dtype.kind in "iu":
+        stored = _stored_bits(header, stored)
         bits = int(header.BitsStored)
-        if not 1 <= bits <= stored.dtype.itemsize * 8:
-            raise UnreadableError(f"its header says {bits} stored bits in {stored.dtype} values")
-        # Old files keep overlays in the bits above the stored ones; shifting drops them and keeps the sign.
-        spare = stored.dtype.itemsize * 8 - bits
-        stored = np.right_shift(np.left_shift(stored, spare), spare)
         limits = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if stored.dtype.kind == "i" else (0.0, 2.0**bits - 1)
-    if header.get("ModalityLUTSequence"):
+    if table := _table(header, "ModalityLUTSequence"):
         looked_up = require("pydicom.pixels", "medical").apply_modality_lut(stored, header)
-        top = 2.0 ** int(header.ModalityLUTSequence[0].LUTDescriptor[2]) - 1
-        return looked_up, (0.0, top), ["modality table applied"]
+        return looked_up, (0.0, 2.0 ** int(table.LUTDescriptor[2]) - 1), [step("modality_table")]
     slope = _number(_find(header, frame, "PixelValueTransformationSequence", "RescaleSlope"), 1.0)
     intercept = _number(_find(header, frame, "PixelValueTransformationSequence", "RescaleIntercept"), 0.0)
     if slope == 0 or not np.isfinite([slope, intercept]).all():
@@ -111,28 +196,36 @@ def _modality(
     if limits is not None:
         ends = sorted((slope * limits[0] + intercept, slope * limits[1] + intercept))
         limits = (ends[0], ends[1])
-    return stored.astype(np.float64) * slope + intercept, limits, [f"rescaled by {slope:g} and {intercept:g}"]
+    return stored.astype(np.float64) * slope + intercept, limits, [step("rescaled", slope=slope, intercept=intercept)]
 
 
 def _header_window(
     header: Any, values: NDArray[Any], limits: tuple[float, float] | None, frame: int
-) -> tuple[NDArray[np.float32], str]:
+) -> tuple[NDArray[np.float32], Step]:
     centre = _number(_find(header, frame, "FrameVOILUTSequence", "WindowCenter"), None)
     width = _number(_find(header, frame, "FrameVOILUTSequence", "WindowWidth"), None)
     if centre is not None and width is not None and width > 0 and np.isfinite([centre, width]).all():
         function = str(_find(header, frame, "FrameVOILUTSequence", "VOILUTFunction") or "LINEAR").upper()
         pixels = window_function(values, centre, width, function)
-        return pixels, f"window centre {centre:g}, width {width:g} from the header ({function}), clipped"
-    if header.get("VOILUTSequence") and (values == np.rint(values)).all():
-        top = 2.0 ** int(header.VOILUTSequence[0].LUTDescriptor[2]) - 1
+        return pixels, step("header_window", centre=centre, width=width, function=function)
+    if (table := _table(header, "VOILUTSequence")) and (values == np.rint(values)).all():
+        top = 2.0 ** int(table.LUTDescriptor[2]) - 1
         looked_up = require("pydicom.pixels", "medical").apply_voi(np.rint(values).astype(np.int64), header)
-        return to_unit(looked_up, 0, top), "VOI table of the header applied"
+        return to_unit(looked_up, 0, top), step("voi_table")
     if limits is None:
         raise UnreadableError(
-            "it holds floating-point pixels without a window in its header; give window=(centre, width) to place them"
+            "it holds floating-point pixels without a window in its header; give a window (centre, width) to place them"
         )
     low, high = limits
-    return to_unit(values, low, high), f"no window in the header: full range of the stored bits, {low:g} to {high:g}"
+    return to_unit(values, low, high), step("full_range", low=low, high=high)
+
+
+def _table(header: Any, keyword: str) -> Any:
+    """The first item of a sequence of tables; None where it is missing or has no data, as some writers leave it."""
+    for item in (header.get(keyword) or [])[:1]:
+        if item.get("LUTDescriptor") and item.get("LUTData"):
+            return item
+    return None
 
 
 def window_function(values: NDArray[Any], centre: float, width: float, function: str) -> NDArray[np.float32]:

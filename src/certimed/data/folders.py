@@ -11,8 +11,8 @@ from pathlib import Path
 from certimed.data.classes import ClassList, names_in_data, same_name
 from certimed.data.dataset import Dataset, FileStore, Item
 from certimed.data.images import ReadOptions
-from certimed.data.reading import IMAGE_SUFFIXES, has_image_suffix, printable, stem
-from certimed.data.tables import read_table
+from certimed.data.reading import IMAGE_SUFFIXES, is_image_file, printable, stem
+from certimed.data.tables import Columns, read_table
 from certimed.errors import InputError
 
 TABLE = "labels.csv"
@@ -36,19 +36,20 @@ def list_images(root: Path, *, skip: Path | None = None) -> Listing:
     """All image files below ``root`` (but not below ``skip``), in an order that does not depend on the file system.
 
     Hidden files and folders are skipped; links to files are followed, links to folders are not (they can loop).
-    A file with no ending or a numeric one is an image when it starts as DICOM files do.
+    What an image is, :func:`certimed.data.reading.is_image_file` says.
     """
     images: dict[str, Path] = {}
     others = 0
     for folder, subfolders, files in os.walk(root):
         subfolders[:] = sorted(name for name in subfolders if not _hidden(name) and Path(folder, name) != skip)
+        beside = {name.lower() for name in files}
         for name in files:
             if _hidden(name):
                 continue
             path = Path(folder, name)
-            if has_image_suffix(name) or _is_bare_dicom(path):
+            if is_image_file(path, beside):
                 images[_id(path, root)] = path
-            else:
+            elif not (name.lower().endswith(".img") and f"{name[:-4].lower()}.hdr" in beside):  # part of its header
                 others += 1
     return Listing(root, dict(sorted(images.items())), others)
 
@@ -61,6 +62,7 @@ def open_folder(
     split: str | None,
     options: ReadOptions,
     masks: Path | None,
+    columns: Columns,
 ) -> Dataset:
     """Open a folder; see :func:`certimed.data.open_dataset` for the layouts."""
     chosen = ClassList.parse(classes) if classes is not None else None
@@ -73,7 +75,7 @@ def open_folder(
     if not listing.images:
         raise InputError(f"{base} holds no image ({', '.join(IMAGE_SUFFIXES)}); {listing.others} other files in it")
     if labels is not None:
-        found = _from_table(listing, labels, chosen, split, options)
+        found = _from_table(listing, labels, chosen, split, options, columns)
         return found if masks is None else _with_masks(found, masks, base, chosen)
     if masks is not None:
         plain = _dataset(listing, base, [Item(name, path) for name, path in listing.images.items()], None, options)
@@ -112,10 +114,15 @@ def _from_subfolders(listing: Listing, chosen: ClassList | None, options: ReadOp
 
 
 def _from_table(
-    listing: Listing, table: Path, chosen: ClassList | None, split: str | None, options: ReadOptions
+    listing: Listing,
+    table: Path,
+    chosen: ClassList | None,
+    split: str | None,
+    options: ReadOptions,
+    columns: Columns,
 ) -> Dataset:
     root = listing.root
-    rows = read_table(table, split=split)
+    rows = read_table(table, split=split, columns=columns)
     stems: dict[str, list[str]] = {}
     for name in listing.images:
         stems.setdefault(stem(name), []).append(name)
@@ -188,19 +195,6 @@ def _dataset(
 
 def _hidden(name: str) -> bool:
     return name.startswith(".") or name.casefold() in _HIDDEN
-
-
-def _is_bare_dicom(path: Path) -> bool:
-    """DICOM files often carry a UID or nothing for an ending."""
-    if path.suffix and not path.suffix[1:].isdecimal():
-        return False
-    try:
-        if not path.is_file():
-            return False
-        with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
 
 
 def _id(path: Path, root: Path) -> str:

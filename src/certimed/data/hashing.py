@@ -4,18 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
-import numpy as np
-
 from certimed.data.dataset import Dataset
-from certimed.data.images import MedicalImage
 from certimed.errors import ImageError
-
-
-def content_hash(image: MedicalImage) -> str:
-    """Hex SHA-256 of shape and pixels: equal for the same picture in two files or formats, whatever the ids."""
-    digest = hashlib.sha256(str(image.pixels.shape).encode())
-    digest.update(np.ascontiguousarray(image.pixels, dtype="<f4").tobytes())
-    return digest.hexdigest()
 
 
 def overlap(a: Dataset, b: Dataset) -> list[tuple[str, str]]:
@@ -50,7 +40,7 @@ def _hashes(dataset: Dataset) -> list[tuple[str, str]]:
     pairs = []
     for index, name in enumerate(dataset.ids):
         try:
-            pairs.append((name, content_hash(dataset.load(index))))
+            pairs.append((name, dataset.load(index).pixels_sha256))
         except ImageError:
             continue
     return pairs

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from certimed.data.records import Intensity, Step
 from certimed.errors import ImageError, InputError
 
 AXES = ("sagittal", "coronal", "axial")
 """Names of the anatomical axes 0, 1, 2 of a volume in RAS orientation."""
+
+NAN_POLICIES = ("refuse", "zero", "min")
+"""What can become of values that are no number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,11 +31,12 @@ class MedicalImage:
         pixels: float32 ``(C, H, W)`` in [0, 1] at native resolution; C is 1 (grey) or 3 (red, green, blue) from
             every reader of this package.
         label: index of the class, or None.
-        intensity: how stored values became [0, 1], in words; certificates record it.
+        steps: how stored values became [0, 1], as data.
         source: where it came from: a path, or ``"file.npz[row]"``.
         mask: int64 ``(H, W)`` of class ids, or None.
         group: patient, sequence or other unit that must not be split between training and test, or None.
         mask_reading: how stored mask values became class ids, in words; None without a mask.
+        decoders: versions of the libraries that turned the file into numbers, by name.
 
     Raises:
         ImageError: pixels are not finite float32 ``(C, H, W)`` in [0, 1], or the mask has another size.
@@ -38,11 +45,12 @@ class MedicalImage:
     id: str
     pixels: NDArray[np.float32]
     label: int | None
-    intensity: str
+    steps: tuple[Step, ...]
     source: str
     mask: NDArray[np.int64] | None = None
     group: str | None = None
     mask_reading: str | None = None
+    decoders: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         pixels = self.pixels
@@ -63,6 +71,26 @@ class MedicalImage:
                 f"{_size(pixels.shape[1:])}; resample the mask to the image"
             )
 
+    @property
+    def intensity(self) -> str:
+        """How stored values became [0, 1], in words; certificates record it."""
+        return "; ".join(map(str, self.steps))
+
+    @cached_property
+    def intensity_record(self) -> Intensity:
+        """How stored values became [0, 1] and what of it they use, as data."""
+        return Intensity.of(self.pixels, self.steps)
+
+    @cached_property
+    def pixels_sha256(self) -> str:
+        """Hex SHA-256 of shape and float32 values: equal for the same picture in two files or formats, whatever the id.
+
+        A redraw whose digest differs from the recorded one has decoded the file differently.
+        """
+        digest = hashlib.sha256(str(self.pixels.shape).encode())
+        digest.update(np.ascontiguousarray(self.pixels, dtype="<f4").tobytes())
+        return digest.hexdigest()
+
     def __repr__(self) -> str:
         channels, height, width = self.pixels.shape
         return f"MedicalImage({self.id!r}, {channels}x{height}x{width}, label={self.label}, {self.intensity!r})"
@@ -82,6 +110,10 @@ class ReadOptions:
         slice: index along that axis in RAS orientation (from left, posterior, inferior); None is the middle,
             ``size // 2``.
         percentiles: the two percentiles of the whole NIfTI volume that become 0 and 1.
+        nan: what becomes of values that are no number, as registration and resampling write outside the field of view:
+            "refuse" the image, or read them as 0 ("zero") or as the smallest number of the image or volume ("min"),
+            both in the image's own units. Infinity is always refused.
+        level: which level of a whole-slide image or pyramid, from 0, the largest.
         max_pixels: an image of more pixels (height x width) is refused before it is decoded; a volume may hold
             ten times as many voxels. Pillow itself refuses more than 178 956 970.
 
@@ -94,6 +126,8 @@ class ReadOptions:
     axis: int | str = "axial"
     slice: int | None = None
     percentiles: tuple[float, float] = (0.5, 99.5)
+    nan: str = "refuse"
+    level: int = 0
     max_pixels: int = 100_000_000
 
     def __post_init__(self) -> None:
@@ -110,6 +144,10 @@ class ReadOptions:
         low, high = _pair("percentiles", self.percentiles)
         if not 0 <= low < high <= 100:
             raise InputError(f"percentiles={self.percentiles} is not usable: give two rising numbers from 0 to 100")
+        if self.nan not in NAN_POLICIES:
+            raise InputError(f"nan={self.nan!r} is not usable: give one of {', '.join(NAN_POLICIES)}")
+        if self.level < 0:
+            raise InputError(f"level={self.level} is not usable: levels count from 0")
         if self.max_pixels < 1:
             raise InputError(f"max_pixels={self.max_pixels} is not usable: give at least 1")
 

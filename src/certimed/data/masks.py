@@ -38,13 +38,14 @@ def read_mask(
         ImageError: unreadable, a colour mask, values that are no class ids, an id of no class.
     """
     with reading(f"the mask {printable(Path(path.name))} of {name}"):
-        if file_kind(path) == "nifti":
+        kind = file_kind(path)
+        if kind == "nifti":
             from certimed.data.nifti import read_nifti_values
 
             return class_ids(read_nifti_values(path, options), num_classes)
-        if file_kind(path) == "dicom":
+        if kind == "dicom":
             raise UnreadableError("DICOM masks are not supported; save it as PNG or NIfTI")
-        values, lossy = _stored_values(path, options)
+        values, lossy = _tiff_values(path, options) if kind == "tiff" else _stored_values(path, options)
         if lossy:
             return _cut_jpeg(values)
         return class_ids(values, num_classes)
@@ -56,7 +57,7 @@ def class_ids(values: NDArray[np.generic], num_classes: int | None) -> tuple[NDA
     Raises:
         UnreadableError: fractions, negative or non-finite values, 255 among other ids, an id of no class.
     """
-    if not np.isfinite(values).all():
+    if not np.isfinite(values).all():  # no meaning of NaN is asked for here: it is no class
         raise UnreadableError("it holds values that are not finite (NaN or infinity)")
     ids = values.astype(np.int64)
     if (ids != values).any() or ids.min() < 0:
@@ -76,15 +77,26 @@ def _stored_values(path: Path, options: ReadOptions) -> tuple[NDArray[np.generic
     image, _ = open_frame(path, options, still_is_every_frame=True)
     with path.open("rb") as stream:
         lossy = stream.read(3) == b"\xff\xd8\xff"
-    if image.mode in {"1", "L", "P", "I", "F"} or image.mode.startswith("I;16"):
-        return np.asarray(image), lossy
-    if image.mode in {"LA", "PA"}:
-        return np.asarray(image)[..., 0], lossy
-    if image.mode in {"RGB", "RGBA"}:
-        colours = np.asarray(image)[..., :3]
-        if (colours == colours[..., :1]).all():
-            return colours[..., 0], lossy
-    raise UnreadableError("it is a colour mask; save class ids as one grey channel")
+    if image.mode not in {"1", "L", "P", "I", "LA", "PA", "RGB", "RGBA"} and not image.mode.startswith("I;16"):
+        raise UnreadableError("it is a colour mask; save class ids as one grey channel")
+    return _one_channel(np.asarray(image)), lossy
+
+
+def _tiff_values(path: Path, options: ReadOptions) -> tuple[NDArray[np.generic], bool]:
+    from certimed.data.tiff import read_tiff_values
+
+    values, lossy = read_tiff_values(path, options)
+    return _one_channel(values), lossy
+
+
+def _one_channel(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Grey, grey and alpha, or colours that are all grey."""
+    if values.ndim == 2:
+        return values
+    colours = values[..., :3] if values.shape[-1] > 2 else values[..., :1]
+    if not (colours == colours[..., :1]).all():
+        raise UnreadableError("it is a colour mask; save class ids as one grey channel")
+    return colours[..., 0]
 
 
 def _cut_jpeg(values: NDArray[np.generic]) -> tuple[NDArray[np.int64], str]:

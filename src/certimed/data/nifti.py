@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certimed.data.images import AXES, ReadOptions
-from certimed.data.intensity import UnreadableError, apply_window, check_expansion, check_finite, check_size, to_unit
+from certimed.data.intensity import UnreadableError, apply_window, check_expansion, check_size, replace_nan, to_unit
+from certimed.data.records import Reading, Step, step
 from certimed.errors import require
 
 _FROM = ("left", "posterior", "inferior")
 _SAMPLE = 1 << 24
 _VOXELS_PER_PIXEL = 10
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -44,39 +46,40 @@ class _Volume:
         return np.asarray(self.data[index]).reshape(self.shape[:2])
 
 
-def read_nifti(path: Path, options: ReadOptions) -> tuple[NDArray[np.float32], str]:
-    """Read one slice of a NIfTI-1 or NIfTI-2 file (``.nii`` or gzipped).
+def read_nifti(path: Path, options: ReadOptions) -> Reading:
+    """Read one slice of a NIfTI-1 or NIfTI-2 file (``.nii``, gzipped, or the ``.hdr`` of a pair).
 
     The slice lies across ``options.axis`` in RAS orientation (whatever the storage order) at ``options.slice``, the
     middle by default. It is shown with patient left at the left; anterior (axial) or superior (coronal, sagittal)
     at the top; a sagittal slice has posterior at the left. A file that is one slice thick is that slice. The
     percentiles ``options.percentiles`` of the whole volume become 0 and 1; of a volume of more than 2^24 voxels
-    every n-th voxel counts for them. ``options.window`` replaces the percentiles. Of a 4-D file ``options.frame`` is
-    used.
-
-    Returns:
-        float32 ``(1, H, W)`` in [0, 1], and the sentence on intensities, slice and orientation.
+    every n-th voxel counts for them, and voxels that are no number never do. ``options.window`` replaces the
+    percentiles. Of a 4-D file ``options.frame`` is used. A gzipped file is read to its end, where its checksum is.
 
     Raises:
-        UnreadableError: too large, no such slice or frame, colour or complex voxels, values that are not finite,
-            percentiles that coincide.
+        UnreadableError: too large, no such slice or frame, colour or complex voxels, values that are not finite
+            (NaN unless ``options.nan`` says what it means), percentiles that coincide, a wrong checksum.
         MissingExtraError: nibabel is not installed.
     """
     with _open(path, options) as volume:
-        plane, where, sample = _slice(volume, options, sample=options.window is None)
+        plane, steps, sample, lowest = _slice(volume, options, whole=options.window is None or options.nan == "min")
+    plane, notes = replace_nan(plane, options, lowest)
     if options.window is not None:
-        pixels, note = apply_window(plane, options.window)
+        pixels, placed = apply_window(plane, options.window)
     else:
+        if not sample.size:
+            raise UnreadableError("it holds nothing but NaN")
         low, high = (float(value) for value in np.percentile(sample, options.percentiles))
         first, last = options.percentiles
         if not low < high:
             raise UnreadableError(
-                f"its percentiles {first:g} and {last:g} are both {low:g}; give wider percentiles or "
-                "window=(centre, width)"
+                f"its percentiles {first:g} and {last:g} are both {low:g}: nearly all of the volume is one value; give "
+                "a window (centre, width)"
             )
         pixels = to_unit(plane, low, high)
-        note = f"percentiles {first:g} and {last:g} of the volume ({low:g} to {high:g}) became 0 and 1, clipped"
-    return np.ascontiguousarray(pixels[None]), f"{where}; {note}"
+        placed = step("percentiles", first=first, last=last, low=low, high=high)
+    versions = {"nibabel": require("nibabel", "medical").__version__}
+    return Reading(np.ascontiguousarray(pixels[None]), (*steps, *notes, placed), versions)
 
 
 def read_nifti_values(path: Path, options: ReadOptions) -> NDArray[Any]:
@@ -85,7 +88,7 @@ def read_nifti_values(path: Path, options: ReadOptions) -> NDArray[Any]:
     Raises as :func:`read_nifti`.
     """
     with _open(path, options, still_is_every_frame=True) as volume:
-        return _slice(volume, options, sample=False)[0]
+        return _slice(volume, options, whole=False)[0]
 
 
 @contextmanager
@@ -94,18 +97,38 @@ def _open(path: Path, options: ReadOptions, *, still_is_every_frame: bool = Fals
     with path.open("rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
     with gzip.open(path) if zipped else path.open("rb") as stream:
-        kind = nibabel.Nifti2Image if stream.read(8)[4:8] == b"n+2\x00" else nibabel.Nifti1Image
+        head = stream.read(348)
+        version = 2 if head[4:8] in {b"n+2\x00", b"ni2\x00"} else 1
         stream.seek(0)
-        image = kind.from_file_map({"image": nibabel.FileHolder(fileobj=stream)}, mmap=False)
-        if image.get_data_dtype().kind not in "iuf":
-            raise UnreadableError("it holds colour or complex voxels; only plain numbers are supported")
+        if head[344:347] == b"ni1" or head[4:7] == b"ni2":
+            partner = path.with_suffix(".img")
+            if not partner.is_file():
+                raise UnreadableError(
+                    f"it is the header of a pair, and {partner.name} with the voxels is not beside it"
+                )
+            with partner.open("rb") as voxels:
+                files = {"header": nibabel.FileHolder(fileobj=stream), "image": nibabel.FileHolder(fileobj=voxels)}
+                image = getattr(nibabel, f"Nifti{version}Pair").from_file_map(files, mmap=False)
+                yield _describe(nibabel, image, options, still_is_every_frame)
+            return
+        image = getattr(nibabel, f"Nifti{version}Image").from_file_map(
+            {"image": nibabel.FileHolder(fileobj=stream)}, mmap=False
+        )
+        size = math.prod(int(side) for side in image.shape) * image.get_data_dtype().itemsize
         if zipped:
-            unpacked = math.prod(int(side) for side in image.shape) * image.get_data_dtype().itemsize
-            check_expansion(path.stat().st_size, unpacked)
+            check_expansion(path.stat().st_size, size)
         yield _describe(nibabel, image, options, still_is_every_frame)
+        if zipped:  # the checksum is at the end of the stream, and only reading up to it checks it
+            beyond = 0
+            while piece := stream.read(_PIECE):
+                beyond += len(piece)
+                if beyond > size + _PIECE:
+                    raise UnreadableError("its gzip stream holds more than twice the data its header says")
 
 
 def _describe(nibabel: Any, image: Any, options: ReadOptions, still_is_every_frame: bool) -> _Volume:
+    if image.get_data_dtype().kind not in "iuf":
+        raise UnreadableError("it holds colour or complex voxels; only plain numbers are supported")
     shape = tuple(int(side) for side in image.shape)
     if len(shape) < 2 or min(shape) < 1:
         raise UnreadableError(f"its header says a volume of shape {shape}")
@@ -117,8 +140,8 @@ def _describe(nibabel: Any, image: Any, options: ReadOptions, still_is_every_fra
     sides = (*shape[:3], 1)[:3]
     if sides[0] * sides[1] * sides[2] > _VOXELS_PER_PIXEL * options.max_pixels:
         raise UnreadableError(
-            f"its header says a volume of shape {shape}, more than {_VOXELS_PER_PIXEL} x max_pixels="
-            f"{options.max_pixels} voxels"
+            f"its header says a volume of shape {shape}, more than the {_VOXELS_PER_PIXEL * options.max_pixels} voxels "
+            "that are read at once; store it smaller"
         )
     turns = nibabel.io_orientation(image.affine)
     if not np.isfinite(turns).all():
@@ -128,8 +151,10 @@ def _describe(nibabel: Any, image: Any, options: ReadOptions, still_is_every_fra
     return _Volume(image.dataobj, sides, axes, flips, options.frame if frames > 1 else None, frames)  # type: ignore[arg-type]
 
 
-def _slice(volume: _Volume, options: ReadOptions, *, sample: bool) -> tuple[NDArray[Any], str, NDArray[np.float32]]:
-    """The oriented plane, where it lies in words, and the volume's values for percentiles (empty unless asked)."""
+def _slice(
+    volume: _Volume, options: ReadOptions, *, whole: bool
+) -> tuple[NDArray[Any], list[Step], NDArray[np.float32], float | None]:
+    """The oriented plane, where it lies, and of the ``whole`` volume its values for percentiles and the smallest."""
     thin = [stored for stored, side in enumerate(volume.shape) if side == 1]
     across = thin[0] if len(thin) == 1 else volume.axes.index(options.axis_index)
     axis, size = volume.axes[across], volume.shape[across]
@@ -139,14 +164,19 @@ def _slice(volume: _Volume, options: ReadOptions, *, sample: bool) -> tuple[NDAr
     kept = [stored for stored in range(3) if stored != across]
     check_size(volume.shape[kept[0]], volume.shape[kept[1]], options)
     at = size - 1 - index if volume.flips[across] else index
-    step = -(-(volume.shape[0] * volume.shape[1] * volume.shape[2]) // _SAMPLE)
+    every = -(-(volume.shape[0] * volume.shape[1] * volume.shape[2]) // _SAMPLE)
     parts: list[NDArray[Any]] = []
     values: list[NDArray[np.float32]] = []
-    for k in range(volume.shape[2]) if sample or across != 2 else (at,):
+    lowest: float | None = None
+    for k in range(volume.shape[2]) if whole or across != 2 else (at,):
         slab = volume.slab(k)
-        if sample:
-            check_finite(slab)
-            values.append(slab.reshape(-1)[::step].astype(np.float32))
+        if whole:
+            replace_nan(slab, options, 0.0)  # refuses infinity, and NaN unless it has a meaning
+            numbers = slab[~np.isnan(slab)]
+            if numbers.size:
+                lowest = float(numbers.min()) if lowest is None else min(lowest, float(numbers.min()))
+            sampled = slab.reshape(-1)[::every]
+            values.append(sampled[~np.isnan(sampled)].astype(np.float32))
         if across != 2:
             parts.append(slab[at] if across == 0 else slab[:, at])
         elif k == at:
@@ -157,8 +187,8 @@ def _slice(volume: _Volume, options: ReadOptions, *, sample: bool) -> tuple[NDAr
             plane = np.flip(plane, position)
     if volume.axes[kept[0]] > volume.axes[kept[1]]:
         plane = plane.T
-    where = f"{AXES[axis]} slice {index} of {size} (RAS, counted from {_FROM[axis]}; "
-    where += "posterior at the left)" if axis == 0 else "patient left at the left)"
+    side = "posterior" if axis == 0 else "patient left"
+    steps = [step("slice", axis=AXES[axis], index=index, count=size, start=_FROM[axis], side=side)]
     if volume.frames > 1:
-        where += f"; frame {volume.frame} of {volume.frames}"
-    return np.rot90(plane), where, np.concatenate(values) if values else np.empty(0, np.float32)
+        steps.append(step("frame", index=volume.frame, count=volume.frames))
+    return np.rot90(plane), steps, np.concatenate(values) if values else np.empty(0, np.float32), lowest

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from certimed.data.classes import ClassList, names_in_data
 from certimed.data.dataset import Dataset, Item
 from certimed.data.images import MedicalImage, ReadOptions
-from certimed.data.intensity import UnreadableError, apply_window, check_expansion, check_size
+from certimed.data.intensity import UnreadableError, check_expansion, check_size, to_float
 from certimed.data.masks import class_ids
 from certimed.data.reading import reading
+from certimed.data.records import Step
 from certimed.errors import InputError
 from certimed.integrity import BROKEN_ARCHIVE
 
@@ -56,11 +57,10 @@ class NpzStore:
         row = int(item.image)  # type: ignore[arg-type]
         source = f"{self.path.as_posix()}[{row}]"
         with reading(item.id):
-            pixels, intensity = _to_pixels(self._pixels[row], options)
-            if self.masks is None:
-                return MedicalImage(item.id, pixels, item.label, intensity, source, group=item.group)
-            mask, how = class_ids(self._masks[row], self.mask_classes)
-            return MedicalImage(item.id, pixels, item.label, intensity, source, mask, item.group, how)
+            pixels, steps = _to_pixels(self._pixels[row], options)
+            mask, how = (None, None) if self.masks is None else class_ids(self._masks[row], self.mask_classes)
+            versions = {"numpy": np.__version__}
+            return MedicalImage(item.id, pixels, item.label, tuple(steps), source, mask, item.group, how, versions)
 
     def contents(self, item: Item) -> Iterable[bytes]:
         """Type, shape and bytes of the row, image then mask."""
@@ -177,29 +177,16 @@ def read_array(path: Path, name: str) -> NDArray[Any]:
         raise InputError(f"the array {name} of {path} is broken: {' '.join(str(error).split())}") from None
 
 
-def _to_pixels(values: NDArray[Any], options: ReadOptions) -> tuple[NDArray[np.float32], str]:
+def _to_pixels(values: NDArray[Any], options: ReadOptions) -> tuple[NDArray[np.float32], list[Step]]:
     if values.ndim == 2:
         values = values[None]
     elif values.shape[-1] in (1, 3):
         values = values.transpose(2, 0, 1)
     check_size(values.shape[1], values.shape[2], options)
-    kind = values.dtype
-    if kind == np.uint8:
-        return np.ascontiguousarray(values, dtype=np.float32) / np.float32(255), "8-bit values divided by 255"
-    if kind == np.bool_:
-        return np.ascontiguousarray(values, dtype=np.float32), "1-bit values 0 and 1"
-    if options.window is not None:
-        pixels, note = apply_window(values, options.window)
-        return np.ascontiguousarray(pixels), note
-    if kind == np.uint16:
-        return np.ascontiguousarray(values, dtype=np.float32) / np.float32(65535), "16-bit values divided by 65535"
-    low, high = float(values.min()), float(values.max())
-    if kind.kind != "f" or not (low >= 0 and high <= 1):
-        raise UnreadableError(
-            f"it holds {kind} values from {low:g} to {high:g} without a stated range; scale them to [0, 1] or give "
-            "window=(centre, width)"
-        )
-    return np.ascontiguousarray(values, dtype=np.float32), "floating-point values in [0, 1] taken as they are"
+    # Arrays carry no header, so the window is all that can place floats in colour too.
+    colour = len(values) > 1 and values.dtype.kind == "u"
+    pixels, steps = to_float(values, options, colour=colour)
+    return np.ascontiguousarray(pixels), steps
 
 
 def _check_images(path: Path, name: str, header: Header) -> int:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from certimed.data.classes import ClassList
 from certimed.data.dataset import Dataset, FileStore, Item
 from certimed.data.folders import open_folder
 from certimed.data.images import DEFAULT_READ, ReadOptions
+from certimed.data.reading import reading, stem
+from certimed.data.slides import parse_patches, places_of
+from certimed.data.tables import Columns
 from certimed.errors import InputError
 
 
@@ -20,6 +24,9 @@ def open_dataset(
     split: str | None = None,
     options: ReadOptions = DEFAULT_READ,
     masks: str | Path | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    patches: str | None = None,
 ) -> Dataset:
     """Open images for classification or segmentation without reading their pixels.
 
@@ -34,9 +41,10 @@ def open_dataset(
     * a folder of class subfolders: labels are the subfolders' names; classes in alphabetical order.
     * a folder of images: no labels.
 
-    In folders, files with the ending of an image are items; others are counted in ``Dataset.ignored``; hidden files
-    and ``Thumbs.db`` are neither. Ids are paths relative to the opened folder (to its ``images`` folder for
-    segmentation), in Unicode NFC, sorted, so they do not depend on the machine.
+    In folders, files with the ending of an image are items; others, and DICOM objects without an image (directories,
+    reports, structures), are counted in ``Dataset.ignored``; hidden files and ``Thumbs.db`` are neither. Ids are paths
+    relative to the opened folder (to its ``images`` folder for segmentation), in Unicode NFC, sorted, so they do not
+    depend on the machine.
 
     Args:
         path: file or folder.
@@ -47,25 +55,42 @@ def open_dataset(
         split: subfolder of that name, rows of a table's ``split`` column, or of an npz's ``split`` array.
         options: how files become pixels.
         masks: folder of masks, or, for an npz, the name of its array of masks.
+        image_column, label_column: names of these columns of the table, where they are none of the known ones.
+        patches: cut every file, a whole-slide image, into patches at ``options.level``: ``"grid:SIZE"`` for the whole
+            squares of SIZE pixels that fit, row by row, or a CSV with columns ``x``, ``y`` (upper left corner in
+            pixels of level 0), ``size`` or ``width`` and ``height`` (pixels of the level read) and ``slide``. The id
+            of a patch is its slide's, its level and its place; its group is its slide.
 
     Raises:
         InputError: the path, layout, table or class names cannot be used. Broken images are not errors here: they
             raise ImageError when loaded.
-        MissingExtraError: at load, DICOM or NIfTI without the ``medical`` extra.
+        MissingExtraError: at load (with patches at once), TIFF, DICOM or NIfTI without the ``medical`` extra.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(f"there is no file or folder {path}")
+    columns = Columns(image_column, label_column)
     if path.is_dir():
-        return open_folder(
+        opened = open_folder(
             path,
             classes=classes,
             labels=None if labels is None else Path(labels),
             split=split,
             options=options,
             masks=None if masks is None else Path(masks),
+            columns=columns,
         )
+        if opened.is_labelled and not opened.has_masks and opened.class_names and len(opened.class_names) < 2:
+            raise InputError(
+                f"{path} has images of one class only ({opened.class_names[0]}), and a classifier chooses between two "
+                "or more; name all its classes with classes= (--classes a,b), or open the folder of the images itself "
+                "where its name is no class"
+            )
+        return opened if patches is None else _cut(opened, patches)
     if path.suffix.lower() == ".npz":
+        for name, value in {"image_column": image_column, "label_column": label_column, "patches": patches}.items():
+            if value is not None:
+                raise InputError(f"{name}={value!r} is of no use for the npz {path}")
         from certimed.data.npz import open_npz
 
         return open_npz(
@@ -76,8 +101,39 @@ def open_dataset(
             options=options,
             masks=None if masks is None else str(masks),
         )
-    for name, value in (("labels", labels), ("split", split), ("masks", masks)):
-        if value is not None:
-            raise InputError(f"{name}={str(value)!r} is of no use for the single image {path}; open its folder")
+    unused: dict[str, str | Path | None] = {
+        "labels": labels,
+        "split": split,
+        "masks": masks,
+        "image_column": image_column,
+        "label_column": label_column,
+    }
+    for name, given in unused.items():
+        if given is not None:
+            raise InputError(f"{name}={str(given)!r} is of no use for the single image {path}; open its folder")
     names = None if classes is None else ClassList.parse(classes).names
-    return Dataset((Item(path.name, path),), names, path.as_posix(), 0, options, FileStore())
+    opened = Dataset((Item(path.name, path),), names, path.as_posix(), 0, options, FileStore())
+    return opened if patches is None else _cut(opened, patches)
+
+
+def _cut(slides: Dataset, patches: str) -> Dataset:
+    """Every item's patches instead of the item; a slide that cannot be cut stops, as it would lose many items."""
+    if slides.has_masks:
+        raise InputError(f"patches={patches!r} cannot be cut from images with masks; cut both beforehand")
+    places = parse_patches(patches)
+    items, used = [], set()
+    for item in slides.items:
+        assert isinstance(item.image, Path)
+        names = {item.id, stem(item.id), item.image.name, stem(item.image.name)}
+        used |= names
+        with reading(item.id):
+            regions = places_of(names, item.image, places, slides.options.level)
+        items += [
+            replace(item, id=f"{item.id}#l{slides.options.level}{region}", group=item.group or item.id, region=region)
+            for region in regions
+        ]
+    unknown = [] if isinstance(places, int) else [place for place in places if place.slide and place.slide not in used]
+    if unknown or not items:
+        found = f"line {unknown[0].line} names {unknown[0].slide}" if unknown else "no row is of a slide"
+        raise InputError(f"the table of patches {patches} fits no slide of {slides.source}: {found}")
+    return replace(slides, items=tuple(items))

@@ -8,32 +8,52 @@ import os
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from certimed.data.images import DEFAULT_READ, MedicalImage, ReadOptions
 from certimed.data.intensity import UnreadableError
 from certimed.data.pillow import read_pillow
+from certimed.data.records import Reading
+from certimed.data.slides import Region
 from certimed.errors import ImageError, InputError, MissingExtraError
 
-PILLOW_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".gif", ".webp")
+PILLOW_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp")
+TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".svs", ".ndpi", ".scn", ".bif")
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
-IMAGE_SUFFIXES = PILLOW_SUFFIXES + DICOM_SUFFIXES + NIFTI_SUFFIXES
+NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr")
+IMAGE_SUFFIXES = PILLOW_SUFFIXES + TIFF_SUFFIXES + DICOM_SUFFIXES + NIFTI_SUFFIXES
 """Files with these endings are images; everything else in a folder is ignored and counted."""
 
 _HEAD = 1024
-_PILLOW_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+", b"BM", b"GIF8")
+_PILLOW_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"GIF8")
+_TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_NIFTI_1 = (b"n+1\x00", b"ni1\x00")
+_NIFTI_2 = (b"n+2\x00", b"ni2\x00")
+# What stands where an image should, and what to do about it.
+_STANDINS = (
+    (b"version https://git-lfs", "it is a Git LFS pointer, not the image itself; fetch it with: git lfs pull"),
+    (b"/annex/objects/", "it is a git-annex pointer, not the image itself; fetch it with: git annex get"),
+    (b"<!doctype html", "it is a web page, not an image; download the image itself"),
+    (b"<html", "it is a web page, not an image; download the image itself"),
+)
+_JPEG_2000 = (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")
+# SOP classes (or, with a dot at the end, families of them) that hold no image: directories, reports, documents,
+# presentation states, waveforms, raw data, registrations, RT structures, plans and records.
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+_NO_IMAGES = (
+    "1.2.840.10008.1.3.10",
+    *(_STORAGE + end for end in ("9.", "11.", "66", "66.1", "66.2", "66.3", "66.5", "66.6", "67", "88.", "104.")),
+    *(f"{_STORAGE}481.{number}" for number in (3, 4, 5, 6, 7, 8, 9)),
+)
 _QUIET = threading.RLock()
 
 
 def read_image(path: str | Path, options: ReadOptions = DEFAULT_READ, *, name: str | None = None) -> MedicalImage:
-    """Read one PNG, JPEG, TIFF, BMP, GIF, WebP, DICOM or NIfTI file; the content decides, not the ending.
+    """Read one PNG, JPEG, BMP, GIF, WebP, TIFF, DICOM or NIfTI file; the content decides, not the ending.
 
     Args:
         path: the file.
@@ -42,27 +62,39 @@ def read_image(path: str | Path, options: ReadOptions = DEFAULT_READ, *, name: s
 
     Raises:
         ImageError: the file cannot be used; one sentence with the name and the reason.
-        MissingExtraError: DICOM or NIfTI without the ``medical`` extra.
+        MissingExtraError: TIFF, DICOM or NIfTI without the ``medical`` extra.
     """
     path = Path(path)
     name = name or printable(Path(path.name))
-    pixels, intensity = read_pixels(path, options, name)
-    return MedicalImage(name, pixels, None, intensity, printable(path))
+    read = read_pixels(path, options, name)
+    return MedicalImage(name, read.pixels, None, read.steps, printable(path), decoders=read.decoders)
 
 
-def read_pixels(path: Path, options: ReadOptions, name: str) -> tuple[NDArray[np.float32], str]:
-    """Float32 ``(C, H, W)`` in [0, 1] and the sentence on intensities; raises as :func:`read_image`."""
+def read_pixels(path: Path, options: ReadOptions, name: str) -> Reading:
+    """Pixels, steps and decoders of one file; raises as :func:`read_image`."""
     with reading(name):
+        if path.suffix.lower() == ".img" and (header := path.with_suffix(".hdr")).is_file():
+            path = header
         kind = file_kind(path)
+        if options.level and kind != "tiff":
+            raise UnreadableError(f"level {options.level} was asked for and it is no pyramid")
         if kind == "dicom":
-            from certimed.data.dicom import read_dicom
+            from certimed.data.dicom import read_dicom as read
+        elif kind == "nifti":
+            from certimed.data.nifti import read_nifti as read
+        elif kind == "tiff":
+            from certimed.data.tiff import read_tiff as read
+        else:
+            read = read_pillow
+        return read(path, options)
 
-            return read_dicom(path, options)
-        if kind == "nifti":
-            from certimed.data.nifti import read_nifti
 
-            return read_nifti(path, options)
-        return read_pillow(path, options)
+def read_patch_pixels(path: Path, region: Region, options: ReadOptions, name: str) -> Reading:
+    """Pixels, steps and decoders of one patch of a slide; raises as :func:`read_image`."""
+    from certimed.data.slides import read_patch
+
+    with reading(name):
+        return read_patch(path, region, options)
 
 
 @contextmanager
@@ -88,19 +120,23 @@ def reading(name: str) -> Iterator[None]:
             limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
             raise ImageError(f"{name} cannot be read: its header says more pixels than {limit}") from None
         except UnidentifiedImageError:
-            raise ImageError(f"{name} cannot be read: its image header is broken or cut off") from None
+            raise ImageError(
+                f"{name} cannot be read: its image header is broken or cut off, or of a variant that is not supported"
+            ) from None
         except MemoryError:
             raise ImageError(f"{name} cannot be read: it asks for more memory than there is") from None
         except FileNotFoundError:
             raise ImageError(f"{name} cannot be read: there is no such file") from None
         except Exception as error:
-            raise ImageError(f"{name} cannot be read: {_reason(error)}") from error
+            raise ImageError(
+                f"{name} cannot be read: it is broken or of a kind not supported ({_reason(error)})"
+            ) from error
         finally:
             logging.disable(level)
 
 
 def file_kind(path: Path) -> str:
-    """``"pillow"``, ``"dicom"`` or ``"nifti"``, by the first bytes.
+    """``"pillow"``, ``"tiff"``, ``"dicom"`` or ``"nifti"``, by the first bytes.
 
     Raises:
         UnreadableError: not a regular file, empty, or none of the known formats.
@@ -119,25 +155,70 @@ def file_kind(path: Path) -> str:
         return "nifti"
     if head[128:132] == b"DICM":
         return "dicom"
+    if head.startswith(_TIFF_MAGIC):
+        return "tiff"
     if head.startswith(_PILLOW_MAGIC) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
         return "pillow"
     # Old DICOM writers left out the preamble; the first element is then of group 0002 or 0008, little endian.
     if path.suffix.lower() in DICOM_SUFFIXES and head[:4] in _BARE_DICOM:
         return "dicom"
-    raise UnreadableError("its content is none of PNG, JPEG, TIFF, BMP, GIF, WebP, DICOM or NIfTI")
+    for mark, words in _STANDINS:
+        if mark in head[:200].lower():
+            raise UnreadableError(words)
+    if head.startswith(_JPEG_2000):
+        raise UnreadableError(
+            "it is a JPEG 2000 file, which is read inside TIFF and DICOM only; save it as TIFF or PNG"
+        )
+    if path.suffix.lower() == ".hdr" and head[:4] in {b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c"}:
+        raise UnreadableError("it is an Analyze 7.5 header, which does not say where left is; save it as NIfTI")
+    raise UnreadableError("its content is none of PNG, JPEG, BMP, GIF, WebP, TIFF, DICOM or NIfTI")
 
 
 _BARE_DICOM = (b"\x02\x00\x00\x00", b"\x02\x00\x01\x00", b"\x08\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00")
 
 
 def is_nifti(head: bytes) -> bool:
-    """Whether the first bytes (348 or more) are a single-file NIfTI-1 or NIfTI-2 header."""
-    return head[344:348] == b"n+1\x00" or head[4:8] == b"n+2\x00"
+    """Whether the first bytes (348 or more) are a NIfTI-1 or NIfTI-2 header, of a single file or of a pair."""
+    return head[344:348] in _NIFTI_1 or head[4:8] in _NIFTI_2
 
 
-def has_image_suffix(name: str) -> bool:
-    """Whether a file of this name is taken for an image in a folder."""
-    return name.lower().endswith(IMAGE_SUFFIXES)
+def is_image_file(path: Path, beside: Collection[str]) -> bool:
+    """Whether a file in a folder is taken for an image, among the names ``beside`` it in lower case.
+
+    By its ending; without one, or with a numeric one, by its first bytes, as DICOM files often carry a UID for a name.
+    A DICOM directory, report or other object without an image is none; a ``.hdr`` is one beside its ``.img``.
+    """
+    name = path.name.lower()
+    if name.endswith(".hdr"):
+        return f"{name[:-4]}.img" in beside
+    bare = not path.suffix or path.suffix[1:].isdecimal()
+    if name == "dicomdir" or not (bare or name.endswith(IMAGE_SUFFIXES)):
+        return False
+    if not (bare or name.endswith(DICOM_SUFFIXES)):
+        return True
+    try:
+        head = b""
+        if path.is_file():
+            with path.open("rb") as stream:
+                head = stream.read(_HEAD)
+    except OSError:
+        return not bare
+    return (head[128:132] == b"DICM" or not bare) and not _holds_no_image(head)
+
+
+def _holds_no_image(head: bytes) -> bool:
+    """Whether the SOP class in a DICOM file's first bytes is one without an image."""
+    at = head.find(b"\x02\x00\x02\x00UI", 132)
+    if head[128:132] != b"DICM" or at < 0:
+        return False
+    uid = head[at + 8 : at + 8 + int.from_bytes(head[at + 6 : at + 8], "little")].rstrip(b"\0 ").decode("latin-1")
+    return any(uid == known or (known.endswith(".") and uid.startswith(known)) for known in _NO_IMAGES)
+
+
+def stored_files(path: Path) -> tuple[Path, ...]:
+    """The files an image is stored in: itself, and the voxels of a NIfTI header."""
+    partner = path.with_suffix(".img")
+    return (path, partner) if path.suffix.lower() == ".hdr" and partner.is_file() else (path,)
 
 
 def printable(path: Path) -> str:

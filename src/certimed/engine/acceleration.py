@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from certimed.engine.contract import check_evaluation_mode
+from certimed.engine.contract import refuse_what_is_no_function
 from certimed.engine.copies import Model
 from certimed.errors import InputError
 
@@ -94,11 +94,11 @@ class Acceleration:
 
         Raises:
             InputError: the model's device does not compute in this precision.
-            ModelError: a module in training mode.
+            ModelError: a module that is no fixed function, e.g. in training mode.
         """
         if self == FLOAT32:
             return model
-        check_evaluation_mode(model)
+        refuse_what_is_no_function(model)
         if isinstance(model, nn.Module):
             for parameter in model.parameters():
                 self.check_device(parameter.device)
@@ -176,6 +176,17 @@ def arithmetic(model: Model, acceleration: Acceleration | None = None) -> str:
     words = [how._of(f"{' and '.join(low)} weights" if low else "float32")]
     inner = {(type(part).__name__, part.arithmetic) for part in model.modules() if hasattr(part, "arithmetic")}
     return ", ".join([*words, *(f"{name} in {how}" for name, how in sorted(inner) if how)])
+
+
+def coarsest_dtype(model: Model) -> torch.dtype:
+    """The coarsest floating point type that a model's forward pass uses, as far as its parts say; else float32."""
+    kinds = {torch.float32}
+    if isinstance(model, nn.Module):
+        kinds |= {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+        for part in model.modules():
+            own = part.acceleration.dtype if isinstance(part, Accelerated) else None
+            kinds |= {kind for kind in (own, getattr(getattr(part, "options", None), "autocast", None)) if kind}
+    return max(kinds, key=lambda kind: torch.finfo(kind).eps)
 
 
 def _with_weights(model: nn.Module, acceleration: Acceleration) -> Callable[[Tensor], Tensor]:

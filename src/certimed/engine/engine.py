@@ -255,7 +255,7 @@ class Engine:
                 found: Tensor = target.compared(heads[method.name](method.view(subject, x)))
                 return found
 
-            dtype = lowest_precision(method.encoder(self.streams).arithmetic)
+            dtype = method.encoder(self.streams).dtype
             self.one_answer[method.name] = check_one_answer(scores, near, far, dtype=dtype)
 
     def _clean(self, subject: Subject, heads: Mapping[str, Any], target: Target[Any]) -> dict[str, Any]:
@@ -350,11 +350,3 @@ def _samples(n0: int, budget: Budget, outcome: Outcome[Any]) -> Samples:
 
 def _native(radius: float, origin: Origin | None) -> NativeRadius | None:
     return None if origin is None or origin.geometry is None else NativeRadius.of(radius, origin.geometry)
-
-
-def lowest_precision(arithmetic: str) -> torch.dtype:
-    """The coarsest floating point type that a description of arithmetic names."""
-    for name in ("bfloat16", "float16"):
-        if name in arithmetic:
-            return getattr(torch, name)  # type: ignore[no-any-return]
-    return torch.float32

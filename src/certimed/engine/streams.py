@@ -7,9 +7,10 @@ import json
 from itertools import count
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
-from certimed.engine.acceleration import FLOAT32, Acceleration, arithmetic
+from certimed.engine.acceleration import FLOAT32, Acceleration, arithmetic, coarsest_dtype
 from certimed.engine.contract import refuse_what_is_no_function
 from certimed.engine.copies import Model
 
@@ -24,13 +25,15 @@ class Stream(Protocol):
 
     Attributes:
         identity: of what it computes, or None where the caller gave none.
-        arithmetic: in which precision it runs.
+        arithmetic: in which precision it runs, for the record.
+        dtype: the coarsest floating point type of it.
         libraries: distributions that built it.
         cache_key: equal only for streams that compute the same.
     """
 
     identity: str | None
     arithmetic: str
+    dtype: torch.dtype
     libraries: tuple[str, ...]
     cache_key: str
 
@@ -77,7 +80,7 @@ class ModelStream(nn.Module):
         self.libraries = tuple(dict.fromkeys([*libraries, *_libraries(model), *_libraries(denoiser)]))
         run = model if denoiser is None and not hasattr(model, "encode_image") else _Body(model, denoiser)
         self._run = acceleration.wrap(run)
-        self.arithmetic = arithmetic(self._run)
+        self.arithmetic, self.dtype = arithmetic(self._run), coarsest_dtype(self._run)
         complete = all(part is None or getattr(part, "identity_complete", False) for part in (model, denoiser))
         # An identity may not see all that a model does: only a complete one stands for the object.
         self.cache_key = f"{self.identity} {self.arithmetic}" if complete and self.identity else f"#{next(_objects)}"

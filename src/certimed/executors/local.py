@@ -15,20 +15,20 @@ from typing import Any, TypeVar
 
 from certimed.errors import InputError
 from certimed.executors.driver import DIED, Event, Lost, Served, Work, drive
+from certimed.threads import machine, use_threads, wished_threads
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class LocalExecutor:
     """Fresh processes (spawned, never forked), each with the model loaded once.
 
     Args:
-        workers: processes; default one for each processor core and thread.
-        threads: threads of each worker's arithmetic; default OMP_NUM_THREADS where it is set, else an equal share of
-            the cores. Results may differ in rounding between thread counts, not between worker counts.
+        workers: processes; default as many as have ``threads`` cores each.
+        threads: threads of each worker's arithmetic; default OMP_NUM_THREADS where the user has set it, else an equal
+            share of the cores that this process may use (see :mod:`certimed.threads`), one at least. Results may differ
+            in rounding between thread counts, not between worker counts.
         gpus: ids of GPUs, dealt to the workers in turn; each worker sees its own only, as ``cuda``.
         retries: how often an image is tried again after its worker ended (out of memory, kill -9).
 
@@ -39,9 +39,9 @@ class LocalExecutor:
     def __init__(
         self, workers: int | None = None, *, threads: int | None = None, gpus: Sequence[str] = (), retries: int = 2
     ) -> None:
-        cores = available_cores()
-        self.workers = workers if workers is not None else max(1, cores // max(1, threads or _wanted_threads() or 1))
-        self.threads = threads if threads is not None else _wanted_threads() or max(1, cores // max(1, self.workers))
+        cores, wish = machine().usable, wished_threads()
+        self.workers = workers if workers is not None else max(1, cores // max(1, threads or wish or 1))
+        self.threads = threads if threads is not None else wish or max(1, cores // max(1, self.workers))
         if self.workers < 1 or self.threads < 1 or retries < 0:
             raise InputError(f"workers={workers}, threads={threads}, retries={retries}: use 1, 1 and 0 or more")
         self.gpus = tuple(gpus)
@@ -53,18 +53,6 @@ class LocalExecutor:
     def run(self, work: Work[T, R], tasks: Iterable[T]) -> Iterator[tuple[T, R | Lost]]:
         """See :class:`certimed.executors.Executor`."""
         return drive(_Processes(work, self.threads, self.gpus), tasks, self.workers, self.retries)
-
-
-def available_cores() -> int:
-    """Cores this process may use, which on a shared machine are fewer than it has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _wanted_threads() -> int | None:
-    text = os.environ.get("OMP_NUM_THREADS", "")
-    return int(text) if text.isdigit() and int(text) > 0 else None
 
 
 @dataclass(eq=False)
@@ -120,8 +108,7 @@ class _Processes:
 def _serve(pipe: Connection, threads: int, gpu: str | None) -> None:
     # Ctrl-C reaches the whole process group; the driver decides what becomes of workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for name in _THREAD_VARIABLES:
-        os.environ[name] = str(threads)
+    use_threads(threads)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     with suppress(EOFError, OSError):  # the driver has gone: so does the worker

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from certimed.errors import InputError, require
 from certimed.executors.driver import DIED, Event, Lost, Served, Work, drive
+from certimed.threads import COUNTS, waiting
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -85,7 +86,7 @@ class _Actors:
             num_gpus=gpus,
             max_restarts=0,
             max_task_retries=0,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}},
+            runtime_env={"env_vars": {**dict.fromkeys(COUNTS, str(threads)), **waiting()}},
         )(Served)
         self._work = ray.put(work)
 

@@ -25,7 +25,7 @@ def apply(geometry: Geometry, x: Tensor) -> Tensor:
     """
     if tuple(x.shape[-len(geometry.shape) :]) != geometry.shape:
         raise InputError(f"an image of shape {tuple(x.shape)} was given to a map for {geometry.shape}")
-    x = _mixed(geometry, x)
+    x = mix_channels(geometry, x)
     x = _margins(x, [axis.before for axis in geometry.axes])
     if geometry.resizes:
         x = _interpolated(x, tuple(axis.resized for axis in geometry.axes), geometry.kernel)
@@ -53,7 +53,8 @@ class Prepare(nn.Module):
         return self.geometry.describe()
 
 
-def _mixed(geometry: Geometry, x: Tensor) -> Tensor:
+def mix_channels(geometry: Geometry, x: Tensor) -> Tensor:
+    """The first step of :func:`apply`: float ``(..., C, *space)`` -> ``(..., channels, *space)``."""
     axis = -1 - len(geometry.axes)
     if geometry.channels == REPEAT:
         return x.expand(*x.shape[:axis], 3, *x.shape[axis + 1 :])
@@ -71,6 +72,11 @@ def _margins(x: Tensor, margins: list[tuple[int, int]]) -> Tensor:
 
 
 def _interpolated(x: Tensor, size: tuple[int, ...], kernel: str) -> Tensor:
+    if size[1] == 1 and x.shape[-2] != size[0]:
+        # To one column PyTorch's CPU kernel resizes rows wrongly: each gets the weights of the first. So width first,
+        # and then the rows lying down, where it does not.
+        column = _interpolated(x, (x.shape[-2], 1), kernel)
+        return _interpolated(column.transpose(-1, -2), (1, size[0]), kernel).transpose(-1, -2)
     images = x.reshape(-1, *x.shape[-1 - _PLANE :])
     resized: Tensor = functional.interpolate(images, size=size, mode=kernel, antialias=True, align_corners=False)
     return resized.reshape(*x.shape[:-_PLANE], *size)

@@ -140,7 +140,7 @@ class Job(ABC):
             seed=self.spec.seed,
             item_id=image.id,
             batch_size=self.batch_size,
-            origin=Origin(image.intensity, getattr(image, "decoders", None), prepared.geometry),
+            origin=Origin(image.intensity, image.decoders, prepared.geometry),
             clean=not self.spec.masks,
             progress=progress,
         )
@@ -148,7 +148,17 @@ class Job(ABC):
         certificates = {one.label: one for result in found.values() for one in result.certificates}
         clean = {} if self.spec.masks else {name: result.clean for name, result in found.items()}
         scores = self.scores(image, prepared, found)
-        return Record(image.id, CERTIFIED, None, image.label, image.group, clean, certificates, scores, checks=checked)
+        return Record(
+            item=image.id,
+            status=CERTIFIED,
+            label=image.label,
+            group=image.group,
+            clean=clean,
+            certificates=certificates,
+            scores=scores,
+            intensity=image.intensity_record.to_json(),
+            checks=checked,
+        )
 
     def record(self, index: int, progress: Progress | None = None) -> Record:
         """The record of image number ``index``; errors of the image or the model become a failed record."""

@@ -32,6 +32,8 @@ class Record:
         group: patient or sequence, or None.
         clean: class index that each method's base model gives to the clean image; empty for masks.
         certificates: by their ``label``: the method, and the tau where there are several.
+        intensity: how the image's stored values became [0, 1], see :class:`certimed.data.records.Intensity`; None where
+            it could not be read.
         scores: of masks, against the truth, by the certificate's ``label``; empty where there is no truth.
         seconds: wall time spent on the image. It differs from run to run, so it is no part of the line, nor of
             equality: run folders keep it in ``timing.jsonl``.
@@ -47,6 +49,7 @@ class Record:
     clean: dict[str, int] = field(default_factory=dict)
     certificates: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, MaskScores] = field(default_factory=dict)
+    intensity: dict[str, Any] | None = None
     seconds: float = field(default=0.0, compare=False)
     checks: dict[str, Any] = field(default_factory=dict, compare=False)
     by_model: bool = field(default=False, compare=False)
@@ -80,6 +83,7 @@ class Record:
                 "reason": self.reason,
                 "label": self.label,
                 "group": self.group,
+                "intensity": self.intensity,
                 "clean": self.clean,
                 "certificates": [certificate.to_dict() for certificate in self.certificates.values()],
                 "scores": {label: scores.to_dict() for label, scores in self.scores.items()},
@@ -111,6 +115,7 @@ class Record:
             reason=fields.optional_string("reason"),
             label=None if fields.get("label") is None else fields.integer("label"),
             group=fields.optional_string("group"),
+            intensity=None if fields.get("intensity") is None else fields.mapping("intensity"),
             clean={name: clean.integer(name) for name in clean.data},
             certificates=certificates,
             scores={label: _scores(one, certificates, label, item) for label, one in fields.mapping("scores").items()},

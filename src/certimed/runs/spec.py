@@ -32,6 +32,8 @@ class DataSpec:
         labels: CSV of labels for a flat folder.
         masks: folder of masks.
         split: part of the data set.
+        image_column, label_column: columns of the table, where they have other names than the known ones.
+        patches: ``grid:SIZE`` or a CSV of patches, for whole-slide images.
         limit: the first so many images only, class-balanced where they are labelled.
         reading: how files are read.
     """
@@ -41,6 +43,9 @@ class DataSpec:
     labels: str | None = None
     masks: str | None = None
     split: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    patches: str | None = None
     limit: int | None = None
     reading: ReadOptions = DEFAULT_READ
 
@@ -53,6 +58,9 @@ class DataSpec:
             split=self.split,
             options=self.reading,
             masks=None if self.masks is None else Path(self.masks),
+            image_column=self.image_column,
+            label_column=self.label_column,
+            patches=self.patches,
         )
 
 
