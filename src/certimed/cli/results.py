@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from itertools import islice
+from typing import Any
 
 from rich.text import Text
 
@@ -43,9 +45,9 @@ def intensities(folder: RunFolder) -> IntensityReport:
     return report
 
 
-def say_intensities(report: IntensityReport) -> None:
+def say_intensities(report: IntensityReport, talk: Callable[..., None] = say) -> None:
     """One line on intensities, and warnings where a person should look before trusting a result."""
-    say(f"intensities: {harmless(report.line, 500)}", style="dim")
+    talk(f"intensities: {harmless(report.line, 500)}", style="dim")
     for warning in report.warnings:
         tell(Text("warning:", "yellow"), f" {harmless(warning, 500)}")
 
@@ -60,7 +62,8 @@ def draw(job: MaskJob, folder: RunFolder, count: int) -> None:
     place = folder.path / "pictures"
     place.mkdir(exist_ok=True)
     positions = {item: index for index, item in enumerate(job.dataset.ids)}
-    front = None if job.denoiser is None else job.denoiser.at(job.spec.sigma)
+    front: Any = job.denoiser
+    front = None if front is None else front.at(job.spec.sigma)
     certified = (record for record in folder.records() if record.certificates)
     for number, record in enumerate(islice(certified, count)):
         prepared = job.prepare(job.dataset.load(positions[record.item]))

@@ -14,12 +14,12 @@ from certimed.executors import Executor, LocalExecutor, Lost
 from certimed.runs.folder import RunFolder
 from certimed.runs.job import Job
 from certimed.runs.manifest import data_section
-from certimed.runs.record import Record
+from certimed.runs.record import CERTIFIED, Record
 from certimed.runs.sharding import Shard
 from certimed.runs.spec import RunSpec
 
 HOPELESS = 3
-"""A run stops where so many first images fail, all through the model and for one reason."""
+"""A run stops where the model fails on so many images, the first it is given, for one reason."""
 
 
 class Watcher(Protocol):
@@ -127,17 +127,15 @@ def execute(
                 record.write_arrays(folder.path)
                 folder.append(record)
                 watch.record(record)
-                if len(faults) < HOPELESS:
-                    faults.append(record.reason if record.by_model else None)
+                if len(faults) < HOPELESS and (record.by_model or record.status == CERTIFIED):
+                    faults.append(record.reason)
                     _stop_if_hopeless(faults)
     return RunFolder.open(folder.path)
 
 
 def _stop_if_hopeless(faults: Sequence[str | None]) -> None:
     if len(faults) == HOPELESS and faults[0] is not None and len(set(faults)) == 1:
-        raise ModelError(
-            f"each of the first {HOPELESS} images failed because {faults[0]}; the run stopped, and what it recorded is kept"
-        )
+        raise ModelError(f"the run stopped, as the model fails on every image: {faults[0]}; what was recorded is kept")
 
 
 def remaining(dataset: Dataset, folder: RunFolder, *, retry_failed: bool = False) -> list[int]:
