@@ -23,6 +23,17 @@ class Brightness(nn.Module):
         return brightness(x)
 
 
+class Shifted(Brightness):
+    """The same with a weight, and other answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.tensor(0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + self.shift)
+
+
 class Slow(Brightness):
     """Writes down its process at every pass, and takes a while; where to, the environment says."""
 
@@ -52,6 +63,11 @@ def classifier() -> ClassificationModel:
     return ClassificationModel(Brightness(), input_shape=(1, SIZE, SIZE))
 
 
+def shifted() -> ClassificationModel:
+    """Another model."""
+    return ClassificationModel(Shifted(), input_shape=(1, SIZE, SIZE))
+
+
 def slow() -> ClassificationModel:
     """:func:`classifier`, slowly."""
     return ClassificationModel(Slow(), input_shape=(1, SIZE, SIZE))
@@ -70,3 +86,10 @@ def bare() -> nn.Module:
 def segmenter() -> SegmentationModel:
     """Grey images of any size."""
     return SegmentationModel(Threshold(), num_classes=2, output="logits", in_channels=1)
+
+
+def other_segmenter() -> SegmentationModel:
+    """The same answers, its input normalised another way."""
+    return SegmentationModel(
+        Threshold(), num_classes=2, output="logits", in_channels=1, mean=(0.1,), std=(1.0,)
+    )

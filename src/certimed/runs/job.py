@@ -110,6 +110,13 @@ class Job(ABC):
         """Scores against the truth, by the certificate's label; empty where a target has none."""
         return {}
 
+    def check_settings(self) -> None:
+        """Refuse, before a run begins, what the first image that can be read shows to be impossible.
+
+        Raises:
+            InputError: e.g. a number of samples that can prove nothing over so many pixels.
+        """
+
     @property
     def batch_size(self) -> int | None:
         """Noisy copies a forward pass; an automatic one is probed on first use."""
@@ -161,13 +168,13 @@ class Job(ABC):
         )
 
     def record(self, index: int, progress: Progress | None = None) -> Record:
-        """The record of image number ``index``; errors of the image or the model become a failed record."""
+        """The record of image number ``index``; errors of image, model and settings become a failed record."""
         item, begin = self.dataset.items[index], time.perf_counter()
         try:
             found = self.certify(self.dataset.load(index), progress)
-        except (ImageError, ModelError) as error:
-            spent, by_model = time.perf_counter() - begin, isinstance(error, ModelError)
-            return Record.failed(item.id, str(error), group=item.group, seconds=spent, by_model=by_model)
+        except (InputError, ModelError) as error:
+            spent, structural = time.perf_counter() - begin, not isinstance(error, ImageError)
+            return Record.failed(item.id, str(error), group=item.group, seconds=spent, structural=structural)
         return replace(found, seconds=time.perf_counter() - begin)
 
     def redraw(self, item: str) -> dict[str, Any]:
@@ -260,6 +267,18 @@ class MaskJob(Job):
             truth = nearest[0, 0].long().numpy()
         geometry = mask_geometry(tuple(pixels.shape), self.channels, size)
         return Prepared(apply(geometry, pixels), geometry, truth)
+
+    def check_settings(self) -> None:
+        """See :class:`Job`."""
+        for index in range(len(self.dataset)):
+            try:
+                pixels = self.prepare(self.dataset.load(index)).pixels
+            except ImageError:
+                continue
+            candidate = torch.zeros(tuple(pixels.shape[1:]), dtype=torch.int64)
+            budget, law = as_budget(self.spec.budget), self.engine.law
+            self.target.start(candidate, tuple(pixels.shape), budget, self.spec.alpha, law)  # type: ignore[arg-type]
+            return
 
     def scores(
         self, image: MedicalImage, prepared: Prepared, found: Mapping[str, Result[Any]]

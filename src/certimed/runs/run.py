@@ -19,7 +19,7 @@ from certimed.runs.sharding import Shard
 from certimed.runs.spec import RunSpec
 
 HOPELESS = 3
-"""A run stops where the model fails on so many images, the first it is given, for one reason."""
+"""A run stops where model or settings fail on so many images, the first of all, for one reason."""
 
 
 class Watcher(Protocol):
@@ -77,7 +77,7 @@ def execute(
     """Certify every image of a request into a run folder.
 
     One bad image never ends a run: it becomes a failed record. A model that fails on each of the first three images for
-    one reason does, as it would on all the others. Each image is on disk before the next one starts, so a
+    one reason does, as it would on all others. Each image is on disk before the next one starts, so a
     stop, however hard, loses at most the image in flight.
 
     Args:
@@ -127,7 +127,7 @@ def execute(
                 record.write_arrays(folder.path)
                 folder.append(record)
                 watch.record(record)
-                if len(faults) < HOPELESS and (record.by_model or record.status == CERTIFIED):
+                if len(faults) < HOPELESS and (record.structural or record.status == CERTIFIED):
                     faults.append(record.reason)
                     _stop_if_hopeless(faults)
     return RunFolder.open(folder.path)
@@ -135,7 +135,7 @@ def execute(
 
 def _stop_if_hopeless(faults: Sequence[str | None]) -> None:
     if len(faults) == HOPELESS and faults[0] is not None and len(set(faults)) == 1:
-        raise ModelError(f"the run stopped, as the model fails on every image: {faults[0]}; what was recorded is kept")
+        raise ModelError(f"the run stopped, as every image fails for one reason: {faults[0]}; what was recorded is kept")
 
 
 def remaining(dataset: Dataset, folder: RunFolder, *, retry_failed: bool = False) -> list[int]:
@@ -165,6 +165,7 @@ def _open(work: Job, out: str | Path, before: RunFolder | None, shard: str | Non
     section = None if chosen is None else chosen.section(dataset.ids)
     part = dataset if chosen is None else dataset.subset(chosen.indices(dataset.ids))
     if before is None:
+        work.check_settings()
         manifest = work.manifest(data_section(dataset))
         local = {} if work.batch_size is None else {"local": {"batch_size": work.batch_size}}
         return RunFolder.create(out, {**manifest, **local}, shard=section), part
