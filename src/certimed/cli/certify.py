@@ -219,6 +219,7 @@ def certify(
 
 def shorthands(verb: str, typed: Typed, n: int | None, protocol: str | None) -> Typed:
     """``--n`` and ``--protocol published`` in the words of a request."""
+    from certimed.budgets import as_budget
     from certimed.cli import inputs
     from certimed.errors import InputError
 
@@ -227,7 +228,7 @@ def shorthands(verb: str, typed: Typed, n: int | None, protocol: str | None) -> 
     if n is not None:
         if "budget" in found:
             raise InputError(f"--n {n} and --budget {found['budget'][1]} both say how many samples; give one of them")
-        found["budget"] = (budget, f"fixed:{n}")
+        found["budget"] = (budget, str(as_budget(n)))
     if protocol is not None:
         inputs.one_of("--protocol", protocol, ("published",))
         for field in ("budget", "n0"):

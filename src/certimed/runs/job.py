@@ -49,6 +49,7 @@ from certimed.segmenters.native import mask_geometry
 from certimed.targets import Classes, Pixels, winning_class
 from certimed.usercode import is_user_code
 from certimed.vlm import NativeModel, VisionLanguageModel
+from certimed.vlm.loading import checked_device
 
 DEFAULT_TEMPLATE = "an image of {}."
 
@@ -314,6 +315,7 @@ def _mask(scores: Tensor) -> NDArray[Any]:
 def load_job(spec: RunSpec, *, allow_code: bool = False, dataset: Dataset | None = None) -> Job:
     """See :meth:`RunSpec.load`."""
     methods = spec.methods
+    checked_device(spec.device)
     if (spec.denoiser is None) == (DENOISED in methods):
         raise InputError("a denoiser and the method denoised go together; give both, or neither")
     load = _load_masks if spec.masks else _load_classes
