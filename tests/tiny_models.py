@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import torch
-from toys import brightness, threshold
 from torch import Tensor, nn
+from toys import brightness, threshold
 
 from certimed import ClassificationModel
 from certimed.segmenters import SegmentationModel
@@ -90,6 +90,4 @@ def segmenter() -> SegmentationModel:
 
 def other_segmenter() -> SegmentationModel:
     """The same answers, its input normalised another way."""
-    return SegmentationModel(
-        Threshold(), num_classes=2, output="logits", in_channels=1, mean=(0.1,), std=(1.0,)
-    )
+    return SegmentationModel(Threshold(), num_classes=2, output="logits", in_channels=1, mean=(0.1,), std=(1.0,))

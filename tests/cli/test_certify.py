@@ -227,7 +227,9 @@ def test_toml_is_read_and_options_win_over_the_file(images, tmp_path):
     pytest.importorskip("tomllib")
     text = f'model = "python:tiny_models:classifier"\nsigma = 1\nbudget = 60\n[data]\npath = "{images}"\n'
     (tmp_path / "run.toml").write_text(text)
-    call("certify", "classes", "--config", tmp_path / "run.toml", "--allow-code", "--sigma", 0.5, "--out", tmp_path / "r")
+    call(
+        "certify", "classes", "--config", tmp_path / "run.toml", "--allow-code", "--sigma", 0.5, "--out", tmp_path / "r"
+    )
     request = manifest(tmp_path / "r")["request"]
     assert (request["sigma"], request["budget"]) == (0.5, "fixed:60")
 
@@ -304,6 +306,33 @@ def test_the_published_protocol_is_the_papers(images, scans, tmp_path):
     for verb, words in (("classes", (*CLASSIFIER, "--data", images)), ("masks", (*SEGMENTER, "--data", scans))):
         text = call("certify", verb, *words, *dry).out
         assert ("budget: fixed:10000\nn0: 100" if verb == "classes" else "budget: fixed:100\nn0: 10") in text
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize("flag", ["--data", "--masks", "--labels", "--classes", "--model", "--denoiser", "--methods",
+                                  "--config", "--resume", "--out", "--patches"])  # fmt: skip
+def test_a_name_too_long_for_the_system_is_one_sentence(flag, images, scans):
+    verb = "masks" if flag == "--masks" else "classes"
+    base = {
+        "--model": SEGMENTER[1] if verb == "masks" else CLASSIFIER[1],
+        "--data": scans if verb == "masks" else images,
+    }
+    given = {flag: LONG} if flag in ("--config", "--resume") else {**base, "--out": "unused", flag: LONG}
+    refused("certify", verb, "--allow-code", *(word for pair in given.items() for word in pair))
+
+
+def test_a_name_that_no_file_can_have_is_one_sentence(images, tmp_path):
+    data = {"model": CLASSIFIER[1], "data": {"path": str(images)}}
+    for place, name in ((data["data"], "labels"), (data["data"], "patches"), (data["data"], "path"), (data, "denoiser"),
+                        (data, "model")):  # fmt: skip
+        kept = dict(place)
+        place[name] = "a\0b"
+        (tmp_path / "run.json").write_text(json.dumps(data))
+        refused("certify", "classes", "--config", tmp_path / "run.json", "--allow-code", "--out", tmp_path / "run")
+        place.clear()
+        place.update(kept)
 
 
 # Resuming

@@ -51,7 +51,9 @@ def words_of(draw: random.Random, place: Path, number: int) -> list[Any]:
     words = ["certify", verb, *model, "--data", place / ("images" if verb == "classes" else "scans")]
     words += ["--out", place / f"run-{number}"] if draw.random() < 0.9 else []
     for option in draw.sample(OPTIONS, draw.randint(0, 5)):
-        if option.field in ("model", "data.path", "speed.compile") or (verb not in option.verbs and draw.random() < 0.9):
+        if option.field in ("model", "data.path", "speed.compile") or (
+            verb not in option.verbs and draw.random() < 0.9
+        ):
             continue
         if option.type is bool:
             words.append(option.flag)

@@ -65,7 +65,9 @@ def test_a_run_over_hostile_names(images, tmp_path):
 
 
 @pytest.mark.parametrize("text", [MARKUP, "[/]", "[red]", ":pure:", ESCAPES, "[[x]]", "\\[x]"])
-@pytest.mark.parametrize("flag", ["--model", "--data", "--budget", "--noise", "--methods", "--device", "--resume", "--config"])
+@pytest.mark.parametrize(
+    "flag", ["--model", "--data", "--budget", "--noise", "--methods", "--device", "--resume", "--config"]
+)
 def test_what_was_typed_is_shown_as_it_is(flag, text, tmp_path, images):
     base = {"--model": "python:tiny_models:classifier", "--data": images, "--out": tmp_path / "run"}
     base = {} if flag == "--resume" else base

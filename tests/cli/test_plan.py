@@ -73,7 +73,9 @@ def test_the_oracles_are_answered_without_model_and_data() -> None:
     text = call("plan", "classes", "--sigma", 1, "--radius", 1).text
     assert "3.199" in text and "2.463" in text
     assert "radius 1 needs n >= " in text
-    assert "needs n >= 184" in call("plan", "masks", "--tau", 0.9, "--pixels", 262144, "--correction", "bonferroni").text
+    assert (
+        "needs n >= 184" in call("plan", "masks", "--tau", 0.9, "--pixels", 262144, "--correction", "bonferroni").text
+    )
     assert "give one of them" in refused("plan", "classes", "--n", 10, "--budget", "grid")
     assert "--data is missing" not in call("plan", "masks", "--model", "demo").text
 

@@ -25,10 +25,12 @@ def test_precision_is_recorded_on_run_and_certificates_and_a_resume_keeps_to_it(
     for record in RunFolder.open(folder).records():
         assert record.certificates["plain"].about.provenance.dtype == "bfloat16 autocast, channels last"
     said = refused("certify", "--resume", folder, "--allow-code", "--precision", "float32")
-    assert '--precision float32 differs from the run' in said and 'started with "bfloat16"' in said
+    assert "--precision float32 differs from the run" in said and 'started with "bfloat16"' in said
 
 
-def test_shards_and_workers_of_an_automatic_batch_size_give_the_lines_of_the_whole(images: Path, tmp_path: Path) -> None:
+def test_shards_and_workers_of_an_automatic_batch_size_give_the_lines_of_the_whole(
+    images: Path, tmp_path: Path
+) -> None:
     classes(images, tmp_path / "whole", "--batch-size", "auto")
     assert manifest(tmp_path / "whole")["local"]["batch_size"] >= 1
     classes(images, tmp_path / "plain")
@@ -61,7 +63,9 @@ def test_masks_take_the_same_options(tmp_path: Path) -> None:
         (["--batch-size", "many"], "--batch-size many is no number of images"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_sentence(images: Path, tmp_path: Path, words: list[str], message: str) -> None:
+def test_what_cannot_be_is_refused_in_one_sentence(
+    images: Path, tmp_path: Path, words: list[str], message: str
+) -> None:
     given = (*CLASSIFIER, "--data", images, "--n", 50, "--out", tmp_path / "run", *words)
     assert message in refused("certify", "classes", *given)
     assert not (tmp_path / "run").exists()

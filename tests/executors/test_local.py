@@ -12,9 +12,7 @@ from tiny_work import RefusesToStart, Slow, Square
 from certimed import InputError
 from certimed.executors import LocalExecutor, Lost
 from certimed.executors.driver import DIED, DONE, READY, Event, drive
-from certimed.runs import FAILED, ClassificationWork, RunFolder, certify_with
 from certimed.threads import Machine
-from certimed.verification import verify
 
 
 def entries(journal):

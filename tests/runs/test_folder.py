@@ -255,7 +255,7 @@ def test_a_retry_that_succeeds_replaces_the_failure(images, run, tmp_path):
 def test_a_model_that_fails_alike_on_the_first_images_stops_the_run_once(tmp_path):
     images = write_images(tmp_path / "images", 8, broken=(2,))
     spec = class_spec(images)
-    with pytest.raises(ModelError, match="every image fails for one reason: not today; what was recorded is kept"):
+    with pytest.raises(ModelError, match="every image fails for one reason: not today; what was written is kept"):
         execute(spec, tmp_path / "run", job=Moody(spec, same=True).job)
     records = list(load_run(tmp_path / "run").records())
     # An image that cannot be read says nothing of the model.

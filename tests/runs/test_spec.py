@@ -51,12 +51,20 @@ def test_what_is_left_out_has_its_default():
 def test_one_request_has_one_spelling():
     assert RunSpec("m", DataSpec("x"), budget=400) == RunSpec("m", DataSpec("x"), budget="fixed:400")
     whole = RunSpec.from_dict({"model": "m", "data": {"path": "x"}, "sigma": 1, "tuning": {"lr": 1}})
-    assert json.dumps(whole.to_dict()) == json.dumps(RunSpec("m", DataSpec("x"), sigma=1.0, tuning=Tuning(lr=1.0)).to_dict())
+    assert json.dumps(whole.to_dict()) == json.dumps(
+        RunSpec("m", DataSpec("x"), sigma=1.0, tuning=Tuning(lr=1.0)).to_dict()
+    )
 
 
 def named_fields(kind=RunSpec, prefix=""):
     for one in fields(kind):
-        inner = {"data": DataSpec, "tuning": Tuning, "speed": Acceleration, "reading": ReadOptions, "target": ClassTarget}
+        inner = {
+            "data": DataSpec,
+            "tuning": Tuning,
+            "speed": Acceleration,
+            "reading": ReadOptions,
+            "target": ClassTarget,
+        }
         if one.name in inner and is_dataclass(inner[one.name]):
             yield from named_fields(inner[one.name], f"{prefix}{one.name}.")
         yield f"{prefix}{one.name}"
@@ -67,8 +75,11 @@ class Odd:
 
 
 @pytest.mark.parametrize("field", sorted(named_fields()))
-@pytest.mark.parametrize("value", [Odd(), {"": 0}, [[]], [1, "a"], True, 1.5, -1, "", 10**310, math.nan],
-                         ids=["odd", "object", "nested", "mixed", "true", "1.5", "-1", "empty", "huge", "nan"])
+@pytest.mark.parametrize(
+    "value",
+    [Odd(), {"": 0}, [[]], [1, "a"], True, 1.5, -1, "", 10**310, math.nan],
+    ids=["odd", "object", "nested", "mixed", "true", "1.5", "-1", "empty", "huge", "nan"],
+)
 def test_a_value_of_another_kind_is_one_sentence_or_accepted(field, value):
     data = {"model": "m", "data": {"path": "x"}}
     place = data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -134,7 +135,7 @@ def _refuse_foreign(verb: str, args: list[str]) -> None:
 def _verb_of(command: str, args: list[str]) -> str:
     from certimed.errors import InputError
 
-    values = dict(zip(args, args[1:]))
+    values = dict(pairwise(args))
     resume = values.get("--resume") or next((a.partition("=")[2] for a in args if a.startswith("--resume=")), None)
     if resume is None:
         raise InputError(f"say what of: certimed {command} classes ..., or certimed {command} masks ...")

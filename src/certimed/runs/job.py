@@ -111,6 +111,7 @@ class Job(ABC):
         """Scores against the truth, by the certificate's label; empty where a target has none."""
         return {}
 
+    @abstractmethod
     def check_settings(self) -> None:
         """Refuse, before a run begins, what the first image that can be read shows to be impossible.
 
@@ -231,6 +232,9 @@ class ClassJob(Job):
     def __init__(self, *args: Any, tuned_on: frozenset[str] = frozenset(), **parts: Any) -> None:
         super().__init__(*args, **parts)
         self.tuned_on = tuned_on
+
+    def check_settings(self) -> None:
+        """See :class:`Job`; a request for labels was checked when it was made."""
 
     def prepare(self, image: MedicalImage) -> Prepared:
         """See :class:`Job`; refuses an image a prompt was tuned on."""

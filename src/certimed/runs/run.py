@@ -135,7 +135,7 @@ def execute(
 
 def _stop_if_hopeless(faults: Sequence[str | None]) -> None:
     if len(faults) == HOPELESS and faults[0] is not None and len(set(faults)) == 1:
-        raise ModelError(f"the run stopped, as every image fails for one reason: {faults[0]}; what was recorded is kept")
+        raise ModelError(f"the run stopped, as every image fails for one reason: {faults[0]}; what was written is kept")
 
 
 def remaining(dataset: Dataset, folder: RunFolder, *, retry_failed: bool = False) -> list[int]:

@@ -288,7 +288,7 @@ def _built(kind: Any, data: object, what: str) -> Any:
 
 
 def _read(value: Any, hint: Any) -> Any:
-    """A value of JSON as its type wants it: lists become tuples, whole numbers floats; TypeError where it does not fit."""
+    """A value of JSON as its type wants it: lists become tuples, whole numbers floats; TypeError if it does not fit."""
     parts = get_args(hint)
     if hint is Any:
         return value
@@ -302,6 +302,8 @@ def _read(value: Any, hint: Any) -> Any:
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise TypeError(f"a value of type {hint.__name__} is wanted")
+    if isinstance(value, str) and "\0" in value:
+        raise TypeError("no name may have a null character in it")
     return value
 
 
