@@ -1,4 +1,4 @@
-"""``certify classes`` and ``certify masks`` as a person uses them: what they write, say and refuse, and how they end."""
+"""``certify classes`` and ``certify masks`` as a person uses them: what they write, say, refuse, and how they end."""
 
 import json
 import os
@@ -119,7 +119,8 @@ def test_export(whole, mask_run, tmp_path):
 
 VALUES = {
     "model": "python:tiny_models:shifted", "denoiser": "demo", "size": "16x12", "output": "probabilities",
-    "normalise": "imagenet", "device": "cuda:1", "data.path": "elsewhere", "data.classes": "a,b", "data.labels": "t.csv",
+    "normalise": "imagenet", "device": "cuda:1", "data.path": "elsewhere", "data.classes": "a,b",
+    "data.labels": "t.csv",
     "data.masks": "truth", "data.image_column": "file", "data.label_column": "grade", "data.patches": "grid:64",
     "data.reading.level": 2, "data.reading.nan": "zero", "data.split": "test", "data.limit": 3,
     "data.reading.window": "40,400", "data.reading.frame": 2, "data.reading.axis": "coronal", "data.reading.slice": 7,

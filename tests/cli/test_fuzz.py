@@ -31,8 +31,8 @@ LIKELY: dict[str, tuple[Any, ...]] = {
     "speed.precision": ("float32", "bfloat16", "float16"), "batch_size": (1, 7, "auto"),
 }  # fmt: skip
 """By field: values that a person would try."""
-MORE = (("--n", 30), ("--shard", "1/2"), ("--shard", "3/2"), ("--retry-failed",), ("--quiet",), ("--json",), ("--dry-run",),
-        ("--progress", "plain"), ("--progress", "x"), ("--protocol", "x"), ("--executor", "x"), ("--address", "x"),
+MORE = (("--n", 30), ("--shard", "1/2"), ("--shard", "3/2"), ("--retry-failed",), ("--quiet",), ("--json",),
+        ("--dry-run",), ("--progress", "plain"), ("--progress", "x"), ("--protocol", "x"), ("--executor", "x"), ("--address", "x"),
         ("--resume", "nowhere"), ("--config", "nowhere.yaml"))  # fmt: skip
 
 

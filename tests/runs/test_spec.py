@@ -25,11 +25,13 @@ SPECS = st.one_of(
         RunSpec, model=WORDS, data=DATA, target=st.just(ClassTarget()),
         sigma=st.floats(0.01, 2), budget=st.sampled_from([None, 400, "grid", "fixed:77"]),
         alpha=st.sampled_from([1e-3, 0.05]), seed=st.integers(0, 2**60), templates=st.just(()) | st.just(("a {}",)),
-        tuning=st.builds(Tuning, copies=st.integers(1, 9)), size=SIZES, speed=st.builds(Acceleration, compile=st.booleans()),
+        tuning=st.builds(Tuning, copies=st.integers(1, 9)), size=SIZES,
+        speed=st.builds(Acceleration, compile=st.booleans()),
     ),
     st.builds(
         RunSpec, model=WORDS, data=DATA, target=st.builds(MaskTarget, taus=st.sampled_from([(0.75,), (0.6, 0.9)])),
-        budget=st.sampled_from([None, 400, "pixels:100,200/0.01"]), size=SIZES, batch_size=st.sampled_from([None, 8, "auto"]),
+        budget=st.sampled_from([None, 400, "pixels:100,200/0.01"]), size=SIZES,
+        batch_size=st.sampled_from([None, 8, "auto"]),
     ),
 )  # fmt: skip
 
@@ -106,8 +108,8 @@ def test_a_value_of_another_kind_is_one_sentence_or_accepted(field, value):
         ({"model": "m", "data": {"path": "x"}, "sigmas": 1}, "the run has no field 'sigmas'; it has alpha, "),
         ({"model": "m", "data": {"path": "x", "reading": {"windows": 1}}}, "reading has no field 'windows'"),
         ({"model": "m", "data": {"path": "x"}, "target": {"taus": [0.7]}}, "target has no field 'taus'; it has bound"),
-        ({"task": "segment", "model": "m", "data": {"path": "x"}}, "task 'segment' is unknown; use one of classes, mask"),
-        ({"model": "m", "data": {"path": "x"}, "sigma": "high"}, "sigma of the run cannot be 'high': a value of type float"),
+        ({"task": "segment", "model": "m", "data": {"path": "x"}}, "task 'segment' is unknown"),
+        ({"model": "m", "data": {"path": "x"}, "sigma": "high"}, "sigma of the run cannot be 'high': "),
         ({"model": "m", "data": {"path": "x"}, "methods": "plain"}, "methods of the run cannot be 'plain': a list"),
         ({"model": "m", "data": {"path": "x"}, "methods": []}, "no method is named"),
         ({"model": "m", "data": {"path": "x"}, "size": [3]}, "a list of 2 is wanted"),
