@@ -91,8 +91,9 @@ def _model(work: str) -> tuple[Any, Any]:
 
 @contextmanager
 def spinning(count: int) -> Iterator[None]:
-    """So many processes that do nothing, as fast as they can."""
-    started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    """So many processes that do nothing, as fast as they can, and end with this one however it ends."""
+    code = f"import os\nwhile os.getppid() == {os.getpid()}: pass"
+    started = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(count)]
     try:
         yield
     finally:

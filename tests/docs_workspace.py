@@ -85,12 +85,25 @@ def ddpm(folder: Path) -> None:
     diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler()).save_pretrained(folder)
 
 
+def whole_slides(folder: Path) -> None:
+    """A slide of two levels, and the places of a table."""
+    import tifffile
+
+    folder.mkdir()
+    pixels = np.random.default_rng(6).integers(0, 256, (1024, 1024, 3), np.uint8)
+    with tifffile.TiffWriter(folder / "a.svs", ome=True) as writer:
+        writer.write(pixels, tile=(256, 256), photometric="rgb", subifds=1)
+        writer.write(pixels[::2, ::2], tile=(256, 256), photometric="rgb", subfiletype=1)
+    (folder / "tumour.csv").write_text("slide,x,y,size\na.svs,100,200,64\n")
+
+
 # Name in the documentation -> what makes it.
 PLACES: dict[str, Callable[[Path], None]] = {
     "slides": lambda place: class_folders(place, 2, 1),
     "labelled": lambda place: class_folders(place, 3, 2),
     "unlabelled": lambda place: write_pictures(place, 4, 3),
     "xrays": lambda place: discs(place, 3),
+    "wsi": whole_slides,
     "xrays-train": lambda place: write_pictures(place, 4, 4, channels=1),
     "photographs": lambda place: class_folders(place, 2, 5, ("dark", "bright")),
     "my_unet": smp_network,

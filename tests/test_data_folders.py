@@ -189,6 +189,12 @@ class TestFlat:
         (tmp_path / "a.png").write_bytes(content)
         with pytest.raises(ImageError, match=rf"^a\.png cannot be read: .*{words}"):
             open_dataset(tmp_path).load(0)
+        if "JPEG" not in words:
+            (tmp_path / "labels.csv").write_bytes(content)
+            (tmp_path / "a.npz").write_bytes(content)
+            for path in (tmp_path, tmp_path / "a.npz"):
+                with pytest.raises(InputError, match=f"cannot be read.*{words}"):
+                    open_dataset(path)
 
 
 class TestTables:

@@ -19,7 +19,7 @@ from certimed.denoising import (
     load_denoiser,
     load_guided_diffusion,
 )
-from certimed.errors import InputError
+from certimed.errors import InputError, ModelError
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -256,23 +256,23 @@ def test_a_checkpoint_that_does_not_map_is_refused(change: str, tmp_path: Path) 
     torch.save(weights, path)
     wanted = {
         "unknown": "label_emb.weight",
-        "missing": "missing or of another shape: mid_block.attentions.0.to_k.weight",
-        "shape": "conv_out",
+        "missing": r"3 missing \(mid_block.attentions.0.to_q.weight",
+        "shape": r"1 of another shape \(conv_out.weight of shape \(3, 32, 3, 3\), not \(6, 32, 3, 3\)\)",
         "deeper": "input_blocks.9",
     }
-    with pytest.raises(InputError, match=wanted[change]):
+    with pytest.raises(ModelError, match=wanted[change]):
         load_guided_diffusion(path, SMALL)
 
 
 def test_a_pickled_object_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "object.pt"
     torch.save({"weights": nn.Linear(2, 2)}, path)
-    with pytest.raises(InputError, match="not a checkpoint of weights alone"):
+    with pytest.raises(ModelError, match="holds more than tensors"):
         load_guided_diffusion(path)
     torch.save([torch.zeros(2)], path)
-    with pytest.raises(InputError, match="dictionary of tensors"):
+    with pytest.raises(ModelError, match="dictionary of tensors"):
         load_guided_diffusion(path)
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match="there is no weights file"):
         load_denoiser(f"guided-diffusion:{tmp_path / 'absent.pt'}")
 
 
@@ -322,7 +322,7 @@ def test_noise_beyond_what_was_trained_is_refused(tmp_path: Path) -> None:
 def test_folders_that_are_no_denoiser(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not understood"):
         load_denoiser(tmp_path)
-    with pytest.raises(InputError, match="no diffusion model could be loaded"):
+    with pytest.raises(InputError, match=r"has no config\.json"):
         load_denoiser(f"diffusers:{tmp_path}")
     small_pipeline().unet.save_pretrained(tmp_path / "unet")  # type: ignore[attr-defined]
     with pytest.raises(InputError, match="scheduler"):

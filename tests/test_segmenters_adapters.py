@@ -86,7 +86,7 @@ def test_meaning_of_the_output_is_stated_not_guessed():
 
 def test_a_loaded_segmenter_can_be_certified():
     model = load_segmenter(settle(nn.Conv2d(1, 3, 3, padding=1)), num_classes=3, output="logits")
-    certificate = SmoothedSegmenter(model, model.num_classes, 0.1, model_id=model.model_id).certify(image(1, 9, 9))
+    certificate = SmoothedSegmenter(model, model.num_classes, 0.1, model_id=model.identity).certify(image(1, 9, 9))
     assert certificate.mask.shape == (9, 9)
 
 
@@ -193,15 +193,40 @@ def bundle(folder, definition, **extra):
     return network
 
 
-@pytest.mark.parametrize("dimensions", [2, 3])
-def test_monai_bundle_equals_the_library(tmp_path, dimensions):
-    definition = UNET | {"spatial_dims": dimensions, "_target_": "monai.networks.nets.UNet"}
-    network = bundle(tmp_path, definition)
-    x = image(2, 1, *[16] * dimensions)
+def test_monai_bundle_equals_the_library(tmp_path):
+    network = bundle(tmp_path, UNET | {"_target_": "monai.networks.nets.UNet"})
+    x = image(2, 1, 16, 16)
     for spec in (f"monai:{tmp_path}", str(tmp_path)):
         model = load_segmenter(spec, output="logits", mean=0.5, std=0.25)
         with torch.inference_mode():
             assert torch.allclose(model(x), network((x - 0.5) / 0.25), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("definition", "multiple"),
+    [
+        (UNET, 4),
+        (UNET | {"strides": [2], "channels": [4, 8]}, 2),
+        ({"_target_": "SegResNet", "spatial_dims": 2, "in_channels": 1, "out_channels": 2, "init_filters": 8}, 8),
+        ({"_target_": "HighResNet", "spatial_dims": 2, "in_channels": 1, "out_channels": 2}, 1),
+    ],
+)
+def test_monai_networks_are_padded_to_what_they_need(tmp_path, definition, multiple):
+    network = bundle(tmp_path, definition)
+    model = load_segmenter(f"monai:{tmp_path}", output="logits")
+    assert model.multiple_of == multiple
+    with torch.inference_mode():
+        assert model(image(1, 1, 33, 47)).shape == (1, 2, 33, 47)
+        x = image(1, 1, 32, 48)
+        assert torch.allclose(model(x), network(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("change", [{"spatial_dims": 3}, {"_target_": "SegResNet", "init_filters": 8}])
+def test_volumetric_monai_networks_are_refused_when_loaded(tmp_path, change):
+    definition = {**UNET, **change} if "spatial_dims" in change else {**change, "in_channels": 1, "out_channels": 2}
+    bundle(tmp_path, definition)
+    with pytest.raises(InputError, match=r"is 3-D \(spatial_dims 3\), and images are certified as 2-D slices"):
+        load_segmenter(f"monai:{tmp_path}", output="logits")
 
 
 def test_monai_windows_equal_the_library(tmp_path):
@@ -283,7 +308,7 @@ def test_segformer_without_statistics_or_head_is_refused(tmp_path):
     assert load_segmenter(f"hf:{tmp_path}", mean=0.5, std=0.5).num_classes == 5
     state = {k: v for k, v in network.state_dict().items() if not k.startswith("decode_head.classifier")}
     save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match="random"):
+    with pytest.raises(ModelError, match=r"2 missing \(decode_head.classifier.bias, .*fine-tuned"):
         load_segmenter(f"hf:{tmp_path}", mean=0.5, std=0.5)
 
 
@@ -304,10 +329,10 @@ def test_small_unet_of_any_size(tmp_path):
 def test_identity_changes_with_the_weights(tmp_path):
     for name in ("a", "b"):
         settle(SmallUNet(1, 2, (4, 8))).save(tmp_path / name)
-    first, same = (load_segmenter(tmp_path / name).model_id for name in ("a", "b"))
+    first, same = (load_segmenter(tmp_path / name).identity for name in ("a", "b"))
     assert first == same
     SmallUNet(1, 2, (4, 8)).save(tmp_path / "c")
-    assert load_segmenter(tmp_path / "c").model_id != first
+    assert load_segmenter(tmp_path / "c").identity != first
 
 
 def test_unknown_names_list_the_known_ones(tmp_path):

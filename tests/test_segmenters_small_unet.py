@@ -40,7 +40,7 @@ def test_sides_that_do_not_halve_are_refused() -> None:
 
 
 def test_folders_without_a_network_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no small U-Net"):
+    with pytest.raises(InputError, match=r"no config\.json"):
         load_small_unet(tmp_path)
     network().save(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
@@ -48,7 +48,12 @@ def test_folders_without_a_network_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'Other'"):
         load_small_unet(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**config, "classes": 4}))
-    with pytest.raises(InputError, match="no small U-Net"):
+    with pytest.raises(
+        ModelError, match=r"2 of another shape \(head.weight of shape \(12, 4, 1, 1\), not \(16, 4, 1, 1\)"
+    ):
+        load_small_unet(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**config, "widths": 4}))
+    with pytest.raises(InputError, match="gives no channels, classes, widths and patch"):
         load_small_unet(tmp_path)
     with pytest.raises(InputError, match="classes >= 2"):
         SmallUNet(1, 1)

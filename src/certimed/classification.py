@@ -155,7 +155,12 @@ class SmoothedClassifier:
         batch_size: int | None = None,
         progress: Progress | None = None,
     ) -> Prediction:
-        """The smoothed class, or abstention (Cohen's PREDICT: two-sided binomial test of the two largest counts)."""
+        """The smoothed class, or abstention (Cohen's PREDICT: two-sided binomial test of the two largest counts).
+
+        The p-value is exact for independent samples of the exact law. Every event about n samples of the noise that is
+        drawn has a probability that differs by at most n times the law's variation (total variation is subadditive over
+        products), so that much is added.
+        """
         check_samples(n0=1, n=n, alpha=alpha)
         subject = self.engine.subject(image, item_id, seed, batch_size, self.target)
         counts = self.engine.counts(subject, self.target, "prediction", n, progress)

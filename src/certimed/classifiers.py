@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from certimed.errors import InputError, ModelError
+from certimed.models.identity import behaviour_digest, libraries_of
+from certimed.models.sources import brief
 from certimed.operators import Geometry
 from certimed.usercode import UserModel, input_channels, is_user_code, load_user_model
 from certimed.vlm import VisionLanguageModel, load
 from certimed.vlm.loading import checked_device
 from certimed.vlm.preprocessing import Preprocess
-from certimed.vlm.sources import brief, fingerprint
 
 
 class ClassificationModel(nn.Module):
@@ -35,14 +36,18 @@ class ClassificationModel(nn.Module):
 
     Attributes:
         num_classes: K, found by running the network on a grey image.
-        identity: hex SHA-256 of weights and settings. The architecture is code, so it enters by the names and shapes
-            of its weights only.
+        identity: hex SHA-256 of weights, settings and the walked network, as they were when this object was made; see
+            :func:`certimed.models.behaviour_digest`.
+        identity_complete: False, as the network is someone's code.
+        libraries: distributions of the network's classes.
 
     Raises:
         InputError: settings that contradict each other or the network.
         ModelError: the network fails on a grey image, answers differently when asked twice, or does not return
             ``(B, K)`` with K of 2 or more.
     """
+
+    identity_complete = False
 
     def __init__(
         self,
@@ -77,7 +82,8 @@ class ClassificationModel(nn.Module):
                 f"class_names has {len(set(self.class_names))} different names and {name} returns {self.num_classes} "
                 "scores; give one name a score, in their order"
             )
-        self.identity = self._fingerprint(None)
+        self.libraries = libraries_of(network)
+        self.identity = self._digest(None)
 
     def extra_repr(self) -> str:
         """Settings shown by ``repr``."""
@@ -124,8 +130,8 @@ class ClassificationModel(nn.Module):
         return self.forward(x)
 
     def with_source(self, digest: str) -> ClassificationModel:
-        """This model with the digest of the code that made it in its :attr:`identity`."""
-        self.identity = self._fingerprint(digest)
+        """This model as code has left it, with the digest of that code in its :attr:`identity`."""
+        self.identity = self._digest(digest)
         return self
 
     def _probed(self) -> int:
@@ -144,9 +150,9 @@ class ClassificationModel(nn.Module):
             )
         return int(first.shape[1])
 
-    def _fingerprint(self, source: str | None) -> str:
-        about = {"kind": "classifier", "class_names": self.class_names, "preparation": self.preparation.describe()}
-        return fingerprint({**about, "input_shape": self.input_shape, "source": source}, self.network.state_dict())
+    def _digest(self, source: str | None) -> str:
+        about = {"kind": "classifier", "class_names": self.class_names, "preparation": self.preparation}
+        return behaviour_digest(self.network, {**about, "source": source})
 
 
 def load_classifier(
@@ -211,7 +217,8 @@ def load_prompted(spec: str, device: str | torch.device = "cpu", *, allow_code: 
 
 def _identified(model: VisionLanguageModel, spec: str, user: UserModel) -> VisionLanguageModel:
     about = {"identity": model.identity, "source": user.source_sha256}
-    model.name, model.identity = spec, fingerprint(about, model.state_dict())
+    model.identity, model.identity_complete = behaviour_digest(model, about), False
+    model.name = spec
     return model
 
 

@@ -190,7 +190,7 @@ def keep_memory() -> bool:
     """Let glibc keep freed memory for the next tensors; whether it does now.
 
     Left alone where the user has set its variables or preloads another allocator, and where there is no glibc. Peak
-    memory grows by what fragments: see docs/performance.md.
+    memory grows by what fragments: see docs/scale.md.
     """
     if any(name in os.environ for name in _MEMORY) or os.environ.get("LD_PRELOAD") or sys.platform != "linux":
         return False

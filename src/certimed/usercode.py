@@ -26,8 +26,8 @@ class UserModel:
 
     Attributes:
         model: the returned callable, e.g. an ``nn.Module``.
-        source_sha256: digest of the module's source file, for the record. It does not cover what the file imports, nor
-            weights: a model of this kind is identified less well than one loaded from weights.
+        source_sha256: digest of the module's source file, part of the model's identity beside its weights, constants
+            and the code of its classes (:func:`certimed.models.behaviour_digest`).
     """
 
     model: Callable[..., Any]

@@ -32,8 +32,8 @@ LIKELY: dict[str, tuple[Any, ...]] = {
 }  # fmt: skip
 """By field: values that a person would try."""
 MORE = (("--n", 30), ("--shard", "1/2"), ("--shard", "3/2"), ("--retry-failed",), ("--quiet",), ("--json",),
-        ("--dry-run",), ("--progress", "plain"), ("--progress", "x"), ("--protocol", "x"), ("--executor", "x"), ("--address", "x"),
-        ("--resume", "nowhere"), ("--config", "nowhere.yaml"))  # fmt: skip
+        ("--dry-run",), ("--progress", "plain"), ("--progress", "x"), ("--protocol", "x"), ("--executor", "x"),
+        ("--address", "x"), ("--resume", "nowhere"), ("--config", "nowhere.yaml"))  # fmt: skip
 
 
 @pytest.fixture(scope="module")

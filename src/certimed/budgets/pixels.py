@@ -89,7 +89,15 @@ class PixelEvidence:
             raise InputError(f"agreement must be integers of shape {self.space}, but is {agreement.shape}")
         if agreement.min() < 0 or agreement.max() > n:
             raise InputError(f"agreement counts must lie in 0..n={n}; pass cumulative counts")
-        return counts, n
+        if before is not None:
+            more = np.subtract(agreement, before.counts, dtype=np.int32)
+            if more.min() < 0 or more.max() > n - before.n:
+                raise InputError(
+                    f"agreement of {n} samples cannot follow that of {before.n}: a count has fallen, or risen by more "
+                    "than were drawn; pass cumulative counts"
+                )
+        # A copy: what is counted on may share its memory with what was given.
+        return Agreement(n, agreement.copy()), n
 
     def nothing(self) -> Thresholds:
         """See :class:`certimed.budgets.session.Evidence`."""

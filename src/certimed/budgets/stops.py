@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -34,6 +35,10 @@ class Stop:
     def __post_init__(self) -> None:
         if self.kind not in STOP_KINDS:
             raise InputError(f"stop {self.kind!r:.40} is unknown; it is one of {', '.join(STOP_KINDS)}")
+        for name, kind in (("above", float), ("below", float), ("agreeing", int), ("undecided", int)):
+            value = getattr(self, name)
+            if value is not None and not (type(value) in (int, kind) and 0 <= value < math.inf):
+                raise InputError(f"{name}={value!r:.40} of a stop must be a number of at least 0, or left out")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; what does not apply is left out."""

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -22,7 +23,7 @@ from certimed.certificates.provenance import Provenance
 from certimed.certificates.scope import END_TO_END, NATIVE, SCOPES, SPACES
 from certimed.certificates.units import RadiusUnits, radius_units
 from certimed.errors import InputError
-from certimed.noise import NoiseLaw, Placement, law_from_dict
+from certimed.noise import NoiseLaw, Placement, law_from_dict, sample_variation
 from certimed.operators import Geometry
 from certimed.statistics import radius_map_bonferroni
 
@@ -75,8 +76,17 @@ class Samples:
         found = cls(fields.integer("n0"), fields.integer("n"), budget, counts, proved_at, reason)
         if str(parse_budget(budget)) != budget:
             raise InputError(f"budget {budget!r:.80} must be spelt {str(parse_budget(budget))!r}")
-        if not 0 <= proved_at < len(counts) or not counts[-1] or counts[-1][0] > found.n:
-            raise InputError(f"proved_at={proved_at} or n={found.n} does not belong to the {len(counts)} looks")
+        seen = [0, *(look[0] if look else 0 for look in counts)]
+        left = found.n - seen[-1]  # samples after the last look, where it was interrupted
+        if (
+            found.n0 < 1
+            or any(b <= a for a, b in pairwise(seen))
+            or left < 0
+            or (left and reason.kind != "interrupted")
+        ):
+            raise InputError(f"n0={found.n0} and n={found.n} do not belong to looks at {seen[1:]} samples")
+        if not 0 <= proved_at < len(counts):
+            raise InputError(f"proved_at={proved_at} is none of the {len(counts)} looks")
         return found
 
 
@@ -268,7 +278,7 @@ class Certificate(Generic[C]):
     @property
     def variation(self) -> float:
         """By how much a probability under the noise drawn can differ from the one under the exact law."""
-        return self.law.variation(int(np.prod(self.shape)))
+        return sample_variation(self.law, int(np.prod(self.shape)), self.about.views)
 
     @property
     def native_radius(self) -> float | None:
@@ -331,7 +341,7 @@ class Certificate(Generic[C]):
         text, arrays = (stem.with_name(stem.name + ending) for ending in (".json", ".npz"))
         self.write_arrays(arrays)
         text.write_text(self.to_json() + "\n", encoding="utf-8")
-        return (text, arrays) if arrays.is_file() else (text,)
+        return (text, arrays) if self.claim.array_names else (text,)
 
     def __repr__(self) -> str:
         return words.short(self)
@@ -396,6 +406,11 @@ class ClassCertificate(Certificate[ClassClaim]):
 class MaskCertificate(Certificate[MaskClaim]):
     """The certificate of a mask; see :class:`Certificate`."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.claim.sigma != self.law.sigma:
+            raise InputError(f"the claim's sigma {self.claim.sigma} is not the noise's, {self.law.sigma}")
+
     @property
     def label(self) -> str:
         """The method, and the tau where there are several."""
@@ -407,7 +422,7 @@ class MaskCertificate(Certificate[MaskClaim]):
         return self.claim.mask
 
     @property
-    def agreement(self) -> NDArray[np.unsignedinteger[Any]]:
+    def agreement(self) -> NDArray[np.integer[Any]]:
         """How many estimation samples agree with ``mask``."""
         return self.claim.agreement
 
@@ -519,16 +534,19 @@ def certificate_from_dict(data: object, arrays: str | Path | None = None) -> Cla
         raise InputError(f"kind {kind!r:.40} of the certificate is unknown; it is one of {', '.join(CLAIMS)}")
     claim_fields = fields.mapping("claim")
     stored: Mapping[str, Any] = {}
-    if "arrays_sha256" in claim_fields:
+    if names := CLAIMS[kind].array_names:
         if arrays is None:
             raise InputError(f"a certificate of kind {kind!r} has arrays; give their npz file")
-        stored = read_arrays(Path(arrays), ("mask", "agreement", "certified"))
+        stored = read_arrays(Path(arrays), names)
     views, native = fields.get("views"), fields.get("native")
     chosen = fields.get("chosen_from")
     if not isinstance(chosen, list) or not all(isinstance(one, str) for one in chosen):
         raise InputError("field 'chosen_from' of the certificate must be a list of strings")
-    if views is not None and not (isinstance(views, list) and len(views) == 2):
-        raise InputError("field 'views' of the certificate must be two noise levels or null")
+    if views is not None:
+        if not (isinstance(views, list) and len(views) == 2):
+            raise InputError("field 'views' of the certificate must be two noise levels or null")
+        pair = Fields(dict(zip(("tuned", "classified"), views)), "views of the certificate")
+        views = (pair.number("tuned"), pair.number("classified"))
     return _KINDS[kind](
         claim=CLAIMS[kind].from_fields(Fields(claim_fields, f"claim of kind {kind}"), stored),  # type: ignore[arg-type]
         law=law_from_dict(fields.mapping("law")),
@@ -544,7 +562,7 @@ def certificate_from_dict(data: object, arrays: str | Path | None = None) -> Cla
             provenance=Provenance.from_dict(fields.mapping("provenance")),
             placement=_placement(Fields(fields.get("placement"), "placement of the certificate")),
             chosen_from=tuple(chosen),
-            views=None if views is None else (float(views[0]), float(views[1])),
+            views=views,
         ),
         native=None if native is None else NativeRadius.from_fields(Fields(native, "native radius")),
     )

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from certimed.certificates.arrays import arrays_digest, smallest_unsigned
 from certimed.certificates.fields import Fields
 from certimed.errors import InputError
-from certimed.statistics import CORRECTION_NAMES, radius_from_lower
+from certimed.statistics import BOUND_NAMES, CORRECTION_NAMES, radius_from_lower
 
 
 class Claim(Protocol):
     """What a certificate needs of its claim, whatever is claimed."""
 
     kind: ClassVar[str]
+    array_names: ClassVar[tuple[str, ...]]
 
     @property
     def radius(self) -> float:
@@ -30,7 +31,7 @@ class Claim(Protocol):
         """Whether nothing at all is claimed."""
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What is kept in a file beside the JSON, by name; empty for most claims."""
+        """What is kept in a file beside the JSON, by the names in ``array_names``; empty for most claims."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; arrays are represented by their digest."""
@@ -63,6 +64,7 @@ class ClassClaim:
     counts: tuple[int, ...]
     selection: tuple[int, ...]
     kind: ClassVar[str] = "classes"
+    array_names: ClassVar[tuple[str, ...]] = ()
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """See :class:`Claim`."""
@@ -99,14 +101,22 @@ class ClassClaim:
         """See :class:`Claim`."""
         if not 0 <= self.prediction < len(self.counts):
             raise InputError(f"prediction {self.prediction} is no index into the {len(self.counts)} counts")
-        if sum(self.counts) != n:
-            raise InputError(f"the counts sum to {sum(self.counts)}, not to n={n}")
-        if len(self.selection) != len(self.counts) or sum(self.selection) != n0:
+        if sum(self.counts) != n or min(self.counts) < 0:
+            raise InputError(f"the counts {self.counts} are not of n={n} samples")
+        if len(self.selection) != len(self.counts) or sum(self.selection) != n0 or min(self.selection) < 0:
             raise InputError(
                 f"the selection counts {self.selection} are not of {n0} samples of {len(self.counts)} classes"
             )
         if self.selection.index(max(self.selection)) != self.prediction:
             raise InputError(f"prediction {self.prediction} is not the class that the selection samples chose")
+        if self.bound not in BOUND_NAMES:
+            raise InputError(f"bound {self.bound!r:.40} is unknown; it is one of {', '.join(BOUND_NAMES)}")
+        if not (0 <= self.p_lower <= 1 and (self.q_upper is None or 0 <= self.q_upper <= 1)):
+            raise InputError(f"p_lower={self.p_lower} or q_upper={self.q_upper} is no probability")
+        if not self.radius >= 0 or self.abstained != (self.radius == 0):
+            raise InputError(
+                f"radius={self.radius} with abstained={self.abstained}: it is 0 where abstained, else above"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,13 +135,14 @@ class MaskClaim:
     """
 
     mask: NDArray[np.unsignedinteger[Any]]
-    agreement: NDArray[np.unsignedinteger[Any]]
+    agreement: NDArray[np.integer[Any]]
     threshold: int | None
     num_classes: int
     tau: float
     correction: str
     sigma: float
     kind: ClassVar[str] = "mask"
+    array_names: ClassVar[tuple[str, ...]] = ("mask", "agreement", "certified")
 
     @cached_property
     def radius(self) -> float:
@@ -164,7 +175,7 @@ class MaskClaim:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """See :class:`Claim`."""
-        return {"mask": self.mask, "agreement": self.agreement, "certified": self.certified}
+        return {name: getattr(self, name) for name in self.array_names}
 
     def to_dict(self) -> dict[str, Any]:
         """See :class:`Claim`."""

@@ -97,6 +97,12 @@ class Fields:
         self._typed(name, isinstance(value, dict), "an object")
         return dict(value)
 
+    def strings(self, name: str) -> dict[str, str]:
+        """A JSON object of strings."""
+        value = self.mapping(name)
+        self._typed(name, all(isinstance(one, str) for one in value.values()), "an object of strings")
+        return value
+
     def expect(self, name: str, wanted: str) -> None:
         """The field must equal ``wanted`` (used for schema names)."""
         value = self.get(name)

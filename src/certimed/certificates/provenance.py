@@ -5,12 +5,13 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from certimed.certificates.fields import Fields
 from certimed.errors import InputError
 
 _RECORDED = ("certimed", "torch", "numpy", "scipy")
@@ -47,11 +48,20 @@ class Provenance:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Provenance:
-        """Inverse of :meth:`to_dict`; raises InputError on missing or unknown keys."""
-        try:
-            return cls(**data)
-        except TypeError as error:
-            raise InputError(f"the certificate's provenance does not have the documented fields: {error}") from error
+        """Inverse of :meth:`to_dict`; raises InputError on missing, unknown or wrongly typed fields."""
+        read = Fields(data, "provenance of the certificate")
+        if unknown := data.keys() - {field.name for field in fields(cls)}:
+            raise InputError(f"the provenance of the certificate has unknown fields: {', '.join(sorted(unknown))}")
+        return cls(
+            device=read.string("device"),
+            device_name=read.string("device_name"),
+            dtype=read.string("dtype"),
+            model=read.optional_string("model"),
+            intensity=read.optional_string("intensity"),
+            pixels=read.optional_string("pixels"),
+            decoders=read.strings("decoders"),
+            versions=read.strings("versions"),
+        )
 
 
 def collect_provenance(

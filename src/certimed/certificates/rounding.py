@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
 from typing import Literal
 
 Side = Literal["lower", "upper", "nearest"]
 _ROUNDING = {"lower": ROUND_FLOOR, "upper": ROUND_CEILING, "nearest": ROUND_HALF_EVEN}
+_ENOUGH = Context(prec=700)  # digits of the largest float with as many places again
 
 
 def shown(value: float, side: Side, *, digits: int | None = None, places: int | None = None, scale: int = 1) -> str:
@@ -30,10 +31,9 @@ def shown(value: float, side: Side, *, digits: int | None = None, places: int | 
         return "-"
     # A float such as 0.3 is a hair below or above what its shortest spelling says; people mean the spelling, and so
     # did whoever typed it. The spelling differs from the float by less than half a unit in its last place.
-    exact = Decimal(repr(float(value))) * scale
+    exact = _ENOUGH.multiply(Decimal(repr(float(value))), Decimal(scale))
     if places is None:
         assert digits is not None
         places = digits - 1 - exact.adjusted() if exact else 0
-        text = exact.quantize(Decimal(1).scaleb(-places), rounding=_ROUNDING[side])
-        return f"{float(text):.{digits}g}"
-    return f"{exact.quantize(Decimal(1).scaleb(-places), rounding=_ROUNDING[side]):f}"
+    rounded = exact.quantize(Decimal(1).scaleb(-places), rounding=_ROUNDING[side], context=_ENOUGH)
+    return f"{rounded:f}" if digits is None else f"{float(rounded):.{digits}g}"

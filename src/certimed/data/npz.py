@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from certimed.data.dataset import Dataset, Item
 from certimed.data.images import MedicalImage, ReadOptions
 from certimed.data.intensity import UnreadableError, check_expansion, check_size, to_float
 from certimed.data.masks import class_ids
-from certimed.data.reading import reading
+from certimed.data.reading import reading, stand_in
 from certimed.data.records import Step
 from certimed.errors import InputError
 from certimed.integrity import BROKEN_ARCHIVE
@@ -128,7 +129,10 @@ def read_headers(path: Path) -> dict[str, Header]:
         stamp = path.stat()
         return dict(_headers(path, stamp.st_mtime_ns, stamp.st_size))
     except BROKEN_ARCHIVE as error:
-        raise InputError(f"{path} cannot be read as an npz file: {' '.join(str(error).split())}") from None
+        words = None
+        with suppress(OSError), path.open("rb") as stream:
+            words = stand_in(stream.read(200))
+        raise InputError(f"{path} cannot be read as an npz file: {words or ' '.join(str(error).split())}") from None
 
 
 @lru_cache(maxsize=16)

@@ -35,10 +35,10 @@ _NIFTI_1 = (b"n+1\x00", b"ni1\x00")
 _NIFTI_2 = (b"n+2\x00", b"ni2\x00")
 # What stands where an image should, and what to do about it.
 _STANDINS = (
-    (b"version https://git-lfs", "it is a Git LFS pointer, not the image itself; fetch it with: git lfs pull"),
-    (b"/annex/objects/", "it is a git-annex pointer, not the image itself; fetch it with: git annex get"),
-    (b"<!doctype html", "it is a web page, not an image; download the image itself"),
-    (b"<html", "it is a web page, not an image; download the image itself"),
+    (b"version https://git-lfs", "it is a Git LFS pointer, not the file itself; fetch it with: git lfs pull"),
+    (b"/annex/objects/", "it is a git-annex pointer, not the file itself; fetch it with: git annex get"),
+    (b"<!doctype html", "it is a web page, not the file itself; download that"),
+    (b"<html", "it is a web page, not the file itself; download that"),
 )
 _JPEG_2000 = (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")
 # SOP classes (or, with a dot at the end, families of them) that hold no image: directories, reports, documents,
@@ -143,6 +143,8 @@ def file_kind(path: Path) -> str:
     """
     if path.exists() and not path.is_file():
         raise UnreadableError("it is not a regular file")
+    if path.is_symlink() and not path.exists():
+        raise UnreadableError("there is no such file behind the link (of git-annex: fetch it with: git annex get)")
     with path.open("rb") as stream:
         head = stream.read(_HEAD)
     if not head:
@@ -162,9 +164,8 @@ def file_kind(path: Path) -> str:
     # Old DICOM writers left out the preamble; the first element is then of group 0002 or 0008, little endian.
     if path.suffix.lower() in DICOM_SUFFIXES and head[:4] in _BARE_DICOM:
         return "dicom"
-    for mark, words in _STANDINS:
-        if mark in head[:200].lower():
-            raise UnreadableError(words)
+    if words := stand_in(head):
+        raise UnreadableError(words)
     if head.startswith(_JPEG_2000):
         raise UnreadableError(
             "it is a JPEG 2000 file, which is read inside TIFF and DICOM only; save it as TIFF or PNG"
@@ -175,6 +176,11 @@ def file_kind(path: Path) -> str:
 
 
 _BARE_DICOM = (b"\x02\x00\x00\x00", b"\x02\x00\x01\x00", b"\x08\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00")
+
+
+def stand_in(head: bytes) -> str | None:
+    """What stands where a file should be, by its first bytes, and what to do about it; None for anything else."""
+    return next((words for mark, words in _STANDINS if mark in head[:200].lower()), None)
 
 
 def is_nifti(head: bytes) -> bool:

@@ -218,7 +218,7 @@ _WARNINGS = {
     "constant": (
         "is",
         "are",
-        "constant (e.g. {}): all values are the same, so nothing can be told from it; leave it out",
+        "constant (e.g. {}): all values are the same; leave it out, or correct its window",
     ),
     "narrow": ("uses", "use", f"less than {100 * NARROW:g} % of [0, 1] (e.g. {{}}); set --window CENTRE,WIDTH"),
     "narrow_fixed": (

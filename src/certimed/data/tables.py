@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from certimed.data.reading import stand_in
 from certimed.errors import InputError
 
 _IMAGE = ("filename", "file", "file_name", "image", "image_path", "path", "filepath", "image_id")
@@ -63,6 +64,8 @@ def read_table(path: Path, *, split: str | None, columns: Columns) -> list[Row]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the labels table {path} cannot be read as UTF-8 text: {error}") from None
+    if words := stand_in(text[:200].encode()):
+        raise InputError(f"the labels table {path} cannot be read: {words}")
     lines = text.splitlines()
     if not lines:
         raise InputError(f"the labels table {path} is empty")

@@ -11,16 +11,16 @@ Layout read from the released code (openai/guided-diffusion, Dhariwal & Nichol, 
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from certimed.errors import InputError, require
+from certimed.errors import ModelError, require
+from certimed.models.weights import compare, fit, read_weights, unwrapped
 
 SCHEDULER_CONFIG: dict[str, Any] = {
     "_class_name": "DDPMScheduler",
@@ -32,6 +32,7 @@ SCHEDULER_CONFIG: dict[str, Any] = {
     "variance_type": "learned_range",
 }
 
+_ANCHORS = ("time_embed.0.weight", "input_blocks.0.0.weight", "middle_block.0.in_layers.0.weight", "out.2.weight")
 _RESIDUAL = {
     "in_layers.0": "norm1",
     "in_layers.2": "conv1",
@@ -96,34 +97,40 @@ class GuidedDiffusionConfig:
 def load_guided_diffusion(path: str | Path, config: GuidedDiffusionConfig | None = None) -> Any:
     """A diffusers ``UNet2DModel`` with the weights of a guided-diffusion checkpoint, on the CPU, in eval mode.
 
+    The file is looked at first: a network of another kind or size is refused before anything is built.
+
     Args:
-        path: the ``.pt`` file, read with ``torch.load(weights_only=True)``.
+        path: the file, read without unpickling anything.
         config: its architecture; by default that of ``256x256_diffusion_uncond.pt``.
 
     Raises:
-        InputError: the file is unreadable, or a key is missing, unknown or of another shape.
+        InputError: there is no such file. ModelError: it is no guided-diffusion checkpoint, or a tensor is missing,
+            unknown or of another shape.
     """
+    return read_guided_diffusion(path, config)[0]
+
+
+def read_guided_diffusion(path: str | Path, config: GuidedDiffusionConfig | None = None) -> tuple[Any, tuple[str, ...]]:
+    """As :func:`load_guided_diffusion`, with the notes on the file: what had to be decided, in sentences to show."""
     config = config or GuidedDiffusionConfig()
-    if not Path(path).is_file():
-        raise InputError(f"guided-diffusion checkpoint {str(path)!r} does not exist; give the path of the .pt file")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        raise InputError(f"{path} is not a checkpoint of weights alone: {error}") from error
-    if not isinstance(checkpoint, dict) or not all(isinstance(value, Tensor) for value in checkpoint.values()):
-        raise InputError(f"{path} does not hold one dictionary of tensors, as guided-diffusion checkpoints do")
-    weights = {key: value.float() for key, value in checkpoint.items()}
-    unet = require("diffusers", "denoise").UNet2DModel(**config.unet_config())
-    mapped = map_weights(weights, config)
-    wanted = {key: tuple(value.shape) for key, value in unet.state_dict().items()}
-    wrong = sorted(key for key in wanted.keys() | mapped.keys() if wanted.get(key) != _shape(mapped.get(key)))
-    if wrong:
-        raise InputError(
-            f"{path} does not have the architecture {config}: {len(wrong)} weights are missing or of another shape: "
-            f"{', '.join(wrong[:3])}"
+    weights = read_weights(path, mapped=True)
+    tensors, beside, notes = unwrapped(weights, dict.fromkeys(_ANCHORS))
+    absent = [name for name in _ANCHORS if name not in tensors]
+    if absent:
+        held = ", ".join(f"{name} {tuple(value.shape)}" for name, value in list(weights.tensors.items())[:3])
+        raise ModelError(
+            f"{path} is no guided-diffusion checkpoint: it has no {absent[0]}, but {len(weights.tensors)} tensors such "
+            f"as {held}; load a network of your own in code (python:MODULE:FACTORY)"
         )
-    unet.load_state_dict(mapped)
-    return unet.eval()
+    mapped = replace(weights, tensors=map_weights(tensors | beside, config), notes=notes)
+    kind = require("diffusers", "denoise").UNet2DModel
+    advice = f"only the architecture {config} is known"
+    with torch.device("meta"):
+        sketch = kind(**config.unet_config())
+    compare(sketch, mapped, advice)
+    with torch.random.fork_rng(devices=[]):
+        unet = kind(**config.unet_config())
+    return unet.eval(), fit(unet, mapped, advice=advice).notes
 
 
 def convert_guided_diffusion(path: str | Path, out: str | Path, config: GuidedDiffusionConfig | None = None) -> Path:
@@ -133,7 +140,7 @@ def convert_guided_diffusion(path: str | Path, out: str | Path, config: GuidedDi
         ``out``; load it with ``load_denoiser(f"diffusers:{out}")``.
 
     Raises:
-        InputError: as :func:`load_guided_diffusion`.
+        InputError, ModelError: as :func:`load_guided_diffusion`.
     """
     unet = load_guided_diffusion(path, config)
     folder = Path(out)
@@ -147,7 +154,7 @@ def map_weights(weights: dict[str, Tensor], config: GuidedDiffusionConfig) -> di
     """The checkpoint's weights under diffusers' names.
 
     Raises:
-        InputError: a key of the checkpoint has no place in the architecture, or one of the architecture is missing.
+        ModelError: a key of the checkpoint has no place in the architecture.
     """
     prefixes = dict(_block_prefixes(config))
     mapped: dict[str, Tensor] = {}
@@ -156,13 +163,9 @@ def map_weights(weights: dict[str, Tensor], config: GuidedDiffusionConfig) -> di
             (p for p in (key.rsplit(".", depth)[0] for depth in range(1, key.count(".") + 1)) if p in prefixes), None
         )
         if prefix is None:
-            raise InputError(f"checkpoint key {key!r} has no place in the architecture {config}")
+            raise ModelError(f"checkpoint key {key!r} has no place in the architecture {config}")
         mapped.update(_map_one(key, key[len(prefix) + 1 :], prefixes[prefix], value, config))
     return mapped
-
-
-def _shape(value: Tensor | None) -> tuple[int, ...] | None:
-    return None if value is None else tuple(value.shape)
 
 
 def _map_one(key: str, rest: str, target: str, value: Tensor, config: GuidedDiffusionConfig) -> dict[str, Tensor]:
@@ -182,7 +185,7 @@ def _map_one(key: str, rest: str, target: str, value: Tensor, config: GuidedDiff
         joint = value.squeeze(-1)
         parts = joint.reshape(-1, 3, config.head_channels, *joint.shape[1:]).unbind(1)
         return {f"{target}.{name}.{kind}": part.flatten(0, 1) for name, part in zip(("to_q", "to_k", "to_v"), parts)}
-    raise InputError(f"checkpoint key {key!r} of shape {tuple(value.shape)} has no place in the architecture {config}")
+    raise ModelError(f"checkpoint key {key!r} of shape {tuple(value.shape)} has no place in the architecture {config}")
 
 
 def _block_prefixes(config: GuidedDiffusionConfig) -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@ the pair as it does for the model alone. Sources: Carlini et al. (ICLR 2023) for
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from certimed.denoising.geometry import Tiling, pad_to_multiple
 from certimed.denoising.schedule import NoiseSchedule
 from certimed.errors import InputError, ModelError
+from certimed.models.identity import behaviour_digest, combined, libraries_of
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 
@@ -103,6 +105,17 @@ class OneStepDenoiser(nn.Module):
         options: see :class:`DenoiserOptions`.
         max_sigma: largest noise level the model was trained for, in [0, 1] image units, or None where it is not known;
             :meth:`at` refuses more.
+        configuration: for adapters: what built network and schedule, where that and the weights decide all it answers;
+            processors round a schedule's values each in their own way. Without it the network's code is walked, and
+            the identity not declared complete.
+        libraries: distributions that built the network; default: found from its classes.
+        notes: what a loader had to decide, in sentences to show.
+
+    Attributes:
+        identity: hex SHA-256 over weights, schedule and options, as they were when this object was made; the denoiser
+            at a noise level has one of its own.
+        identity_complete: whether equal identities are declared to mean equal answers.
+        libraries, notes: as given.
     """
 
     def __init__(
@@ -111,12 +124,30 @@ class OneStepDenoiser(nn.Module):
         schedule: NoiseSchedule,
         options: DenoiserOptions | None = None,
         max_sigma: float | None = None,
+        *,
+        configuration: Mapping[str, Any] | None = None,
+        libraries: Sequence[str] | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.max_sigma = max_sigma
         self.unet = unet.eval().requires_grad_(False)
         self.schedule = schedule
         self.options = options or DenoiserOptions()
+        self.libraries = tuple(libraries_of(unet) if libraries is None else libraries)
+        self.notes = tuple(notes)
+        self.identity_complete = configuration is not None
+        if configuration is None:
+            self.identity = behaviour_digest(unet, {"schedule": schedule, "options": self.options})
+        else:
+            about = {"configuration": configuration, "options": self.options}
+            self.identity = behaviour_digest(None, about, state=unet.state_dict())
+
+    def with_source(self, digest: str) -> OneStepDenoiser:
+        """This denoiser as code has left it, with the digest of that code in its :attr:`identity`."""
+        about = {"schedule": self.schedule, "options": self.options, "source": digest}
+        self.identity, self.identity_complete = behaviour_digest(self.unet, about), False
+        return self
 
     def at(self, sigma: float, steps: int = 1) -> DenoiserAt:
         """The denoiser for noise of standard deviation ``sigma`` (in [0, 1] image units).
@@ -185,6 +216,9 @@ class DenoiserAt(nn.Module):
 
     Sizes: sides are padded after the noise (reflected, or with the border value where the image is smaller than the
     padding), never resized, because resizing changes the noise level. Larger images than the model's are tiled.
+
+    Attributes:
+        identity, identity_complete: of the denoiser at this sigma with these steps.
     """
 
     def __init__(self, denoiser: OneStepDenoiser, sigma: float, steps: int = 1) -> None:
@@ -196,6 +230,8 @@ class DenoiserAt(nn.Module):
         self.timestep = denoiser.schedule.timestep_for_sigma(sigma)
         distinct = {round(self.timestep * (steps - k) / steps) for k in range(steps)}
         self.timesteps = tuple(sorted(distinct, reverse=True))
+        self.identity = combined("denoiser at", denoiser.identity, self.sigma, self.timesteps)
+        self.identity_complete = denoiser.identity_complete
 
     def extra_repr(self) -> str:
         return f"sigma={self.sigma:g}, timesteps={self.timesteps}"
@@ -254,12 +290,27 @@ class ModuleDenoiser(nn.Module):
     Args:
         module: called on float32 ``(B, C, *space)`` in [0, 1] plus noise; its answer is clipped to [0, 1].
         sigma: the noise level the module was trained for, or None if it serves any; :meth:`at` refuses another level.
+
+    Attributes:
+        identity: hex SHA-256 over the walked module (:func:`certimed.models.behaviour_digest`) and ``sigma``.
+        identity_complete: False, as the module is someone's code.
+        libraries: distributions of the module's classes.
     """
+
+    identity_complete = False
+    notes: tuple[str, ...] = ()
 
     def __init__(self, module: nn.Module, sigma: float | None = None) -> None:
         super().__init__()
         self.module = module.eval().requires_grad_(False)
         self.sigma = sigma
+        self.libraries = libraries_of(module)
+        self.identity = behaviour_digest(module, {"sigma": sigma})
+
+    def with_source(self, digest: str) -> ModuleDenoiser:
+        """This denoiser as code has left it, with the digest of that code in its :attr:`identity`."""
+        self.identity = behaviour_digest(self.module, {"sigma": self.sigma, "source": digest})
+        return self
 
     def at(self, sigma: float, steps: int = 1) -> nn.Module:
         """The module itself, clipped; ``steps`` must be 1.
@@ -271,18 +322,21 @@ class ModuleDenoiser(nn.Module):
             raise InputError(f"steps={steps}: a plain denoiser takes one step")
         if self.sigma is not None and abs(sigma - self.sigma) > 1e-6 * max(sigma, self.sigma):
             raise InputError(f"this denoiser was trained for sigma={self.sigma:g}, not {sigma:g}")
-        return _Clipped(self.module)
+        return _Clipped(self.module, combined("denoiser at", self.identity, float(sigma)))
 
     def forward(self, x: Tensor) -> Tensor:
         """The denoised images, clipped to [0, 1]."""
-        clean: Tensor = _Clipped(self.module)(x)
+        clean: Tensor = _Clipped(self.module, self.identity)(x)
         return clean
 
 
 class _Clipped(nn.Module):
-    def __init__(self, module: nn.Module) -> None:
+    identity_complete = False
+
+    def __init__(self, module: nn.Module, identity: str) -> None:
         super().__init__()
         self.module = module
+        self.identity = identity
 
     def forward(self, x: Tensor) -> Tensor:
         clean: Tensor = self.module(x)

@@ -33,7 +33,7 @@ _VARIANCE_PRESERVING = {
     "EulerAncestralDiscreteScheduler",
     "LMSDiscreteScheduler",
 }
-_SCHEDULE_KEYS = (
+SCHEDULE_KEYS = (
     "num_train_timesteps",
     "beta_start",
     "beta_end",
@@ -41,6 +41,7 @@ _SCHEDULE_KEYS = (
     "trained_betas",
     "rescale_betas_zero_snr",
 )
+"""What of a scheduler's configuration decides the noise levels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +84,7 @@ class NoiseSchedule:
                 f"scheduler {name!r} is not a variance-preserving diffusion schedule, so no timestep matches a noise "
                 f"level; use a model saved with one of {', '.join(sorted(_VARIANCE_PRESERVING))}"
             )
-        kept = {key: config[key] for key in _SCHEDULE_KEYS if config.get(key) is not None}
+        kept = {key: config[key] for key in SCHEDULE_KEYS if config.get(key) is not None}
         scheduler = require("diffusers", "denoise").DDPMScheduler(**kept)
         return cls(scheduler.alphas_cumprod.double().numpy())
 

@@ -26,6 +26,7 @@ from certimed.denoising.loading import SIDECAR_NAME, load_denoiser
 from certimed.denoising.one_step import PREDICTION_TYPES
 from certimed.denoising.schedule import NoiseSchedule
 from certimed.errors import InputError, require
+from certimed.models.weights import read_content
 
 CHECKPOINT_NAME = "checkpoint.pt"
 AUGMENTATIONS = ("none", "flip", "jitter", "affine")
@@ -218,14 +219,14 @@ class _State:
     def resume(self, path: Path) -> None:
         if not path.exists():
             return
-        content = torch.load(path, map_location=self.device, weights_only=True)
+        content = read_content(path)
         if content["config"] != json.dumps(asdict(self.config)) or content["shape"] != list(self.pool.shape):
             raise InputError(
                 f"{path} belongs to a training with other settings or images ({content['config']}, images "
                 f"{tuple(content['shape'])}); choose another output folder or delete the checkpoint"
             )
         self.unet.load_state_dict(content["unet"])
-        self.average = content["average"]
+        self.average = {name: value.to(self.device) for name, value in content["average"].items()}
         self.optimiser.load_state_dict(content["optimiser"])
         self.step = int(content["step"])
 

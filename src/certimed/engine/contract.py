@@ -43,6 +43,7 @@ class OneAnswer:
     Attributes:
         copies: noisy copies looked at.
         passes: inputs that went through the model for it.
+        largest_batch: how many of them at once, at most.
         compositions: the batches they were in: ``"whole"``, ``"alone-or-pairs"``, ``"beside-far"`` (copies with 50
             times the noise) and ``"reversed"`` (the whole batch once more, last copy first).
         answers: classes compared with those of the whole batch, a pixel of a mask each.
@@ -53,6 +54,7 @@ class OneAnswer:
 
     copies: int
     passes: int
+    largest_batch: int
     compositions: tuple[str, ...]
     answers: int
     near_ties: int
@@ -152,6 +154,7 @@ def check_one_answer(
     far: Tensor,
     *,
     dtype: torch.dtype = torch.float32,
+    largest: int | None = None,
     names: Sequence[str] = (),
 ) -> OneAnswer:
     """Put the same noisy copies through a model in several batches; its answers must not depend on them.
@@ -169,11 +172,13 @@ def check_one_answer(
 
     Args:
         scores: the model: ``(B, C, *space)`` -> ``(B, K)`` or ``(B, K, *space)``, the highest score winning and ties
-            going to the lowest class; for one channel and a threshold see :func:`threshold_scores`. Runs under the grad
+            going to the lowest class. Runs under the grad
             mode of the caller, as the engine does.
         noisy: ``(B, C, *space)``, two or more noisy copies as the engine draws them.
         far: as many, with FAR times the noise.
         dtype: coarsest floating point precision that the forward pass uses.
+        largest: inputs of a forward pass at most, as in the run; larger batches are cut. At 1 only what the model
+            remembers, or draws, is looked for, as nothing keeps an input company in such a run.
         names: what the entries of the scores' last axis are called in an error; default: their index.
 
     Raises:
@@ -187,10 +192,12 @@ def check_one_answer(
         x = noisy[list(rows)]  # a copy: what a model does to its input then is its own business
         x = x if beside is None else torch.stack([x, beside], dim=1).flatten(0, 1)
         passes += len(x)
-        found = scores(x)[:: 1 if beside is None else 2].float()
+        found = torch.cat([scores(part) for part in torch.split(x, largest or len(x))])[
+            :: 1 if beside is None else 2
+        ].float()
         if not bool(torch.isfinite(found).all()):
             raise ModelError("the model returned scores that are not finite on noisy copies; no class can be counted")
-        return found.detach().clone()
+        return found.detach()
 
     whole = answered(*range(copies))
     again = {
@@ -230,12 +237,9 @@ def check_one_answer(
             f"{ties} of {answers} answers changed with the batch they were in, all of them within {tie:.3g} of a tie; "
             f"scores that spread over {spread:.3g} are too coarse to certify, so compute them in a higher precision"
         )
-    return OneAnswer(copies, passes, (WHOLE, *again), answers, ties, difference, tie)
-
-
-def threshold_scores(scores: Tensor, threshold: float) -> Tensor:
-    """``(B, 1, *space)`` -> ``(B, 2, *space)`` with the same answer: class 1 where the channel exceeds a threshold."""
-    return torch.cat([torch.full_like(scores, threshold), scores], dim=1)
+    return OneAnswer(
+        copies, passes, min(2 * copies, largest or 2 * copies), (WHOLE, *again), answers, ties, difference, tie
+    )
 
 
 @contextmanager

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from itertools import count
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +12,10 @@ from torch import Tensor, nn
 from certimed.engine.acceleration import FLOAT32, Acceleration, arithmetic, coarsest_dtype
 from certimed.engine.contract import refuse_what_is_no_function
 from certimed.engine.copies import Model
+from certimed.models.identity import combined, identity_of, is_complete
 
 PLAIN = "plain"
 DENOISED = "denoised"
-
-_objects = count()
 
 
 class Stream(Protocol):
@@ -51,7 +49,6 @@ class ModelStream(nn.Module):
         model: a callable ``(B, C, *space)`` -> scores, or a vision-language model or classifier with ``encode_image``.
         denoiser: module ``x -> x`` in [0, 1] units, made for one noise level, in eval mode.
         identity: of the model; default: its own, where it states one.
-        denoiser_id: likewise of the denoiser.
         acceleration: how both run; what becomes of the result stays float32.
         libraries: distributions that built the model; default: those it states.
 
@@ -66,7 +63,6 @@ class ModelStream(nn.Module):
         denoiser: nn.Module | None = None,
         *,
         identity: str | None = None,
-        denoiser_id: str | None = None,
         acceleration: Acceleration = FLOAT32,
         libraries: tuple[str, ...] = (),
     ) -> None:
@@ -74,16 +70,15 @@ class ModelStream(nn.Module):
         self.training = False  # not eval(), which would reach into the model
         for part in (model, denoiser):
             refuse_what_is_no_function(part)
-        own, front = identity or _stated(model), denoiser_id or _stated(denoiser)
-        both = None if own is None or front is None else hashlib.sha256(json.dumps([own, front]).encode()).hexdigest()
-        self.identity = own if denoiser is None else both
+        own = identity or getattr(model, "identity", None)
+        self.identity = own if denoiser is None or own is None else combined("denoised", identity_of(denoiser), own)
         self.libraries = tuple(dict.fromkeys([*libraries, *_libraries(model), *_libraries(denoiser)]))
         run = model if denoiser is None and not hasattr(model, "encode_image") else _Body(model, denoiser)
         self._run = acceleration.wrap(run)
         self.arithmetic, self.dtype = arithmetic(self._run), coarsest_dtype(self._run)
-        complete = all(part is None or getattr(part, "identity_complete", False) for part in (model, denoiser))
+        parts = [part for part in (denoiser, model) if part is not None]
         # An identity may not see all that a model does: only a complete one stands for the object.
-        self.cache_key = f"{self.identity} {self.arithmetic}" if complete and self.identity else f"#{next(_objects)}"
+        self.cache_key = combined([identity_of(p) if is_complete(p) else _number(p) for p in parts], self.arithmetic)
 
     def forward(self, x: Tensor) -> Tensor:
         """See :class:`Stream`; float32."""
@@ -105,9 +100,13 @@ class _Body(nn.Module):
         return found
 
 
-def _stated(part: Any) -> str | None:
-    found = getattr(part, "identity", None)
-    return found if isinstance(found, str) else None
+_numbers: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+_counter = count()
+
+
+def _number(part: Any) -> int:
+    """A number no other object of this process has or will have, whatever two objects share: weights, identity, id."""
+    return _numbers.setdefault(part, next(_counter))
 
 
 def _libraries(part: Any) -> tuple[str, ...]:

@@ -68,7 +68,6 @@ class PromptComparison:
         noise: the noise law or its name.
         denoiser: module ``x -> x`` made for this sigma; needed by methods on the stream "denoised": the same noise,
             then the denoiser, then the encoder (denoised smoothing, Salman et al., NeurIPS 2020).
-        denoiser_id: its identity, for the record.
         acceleration: how denoiser and image encoder run, see :mod:`certimed.engine.acceleration`.
         cache: embeddings are kept here for further comparisons until ``cache.forget(item)``. Without one they are
             kept while an image is being certified only.
@@ -85,7 +84,6 @@ class PromptComparison:
         *,
         noise: str | NoiseLaw = DEFAULT_LAW,
         denoiser: nn.Module | None = None,
-        denoiser_id: str | None = None,
         acceleration: Acceleration | None = None,
         cache: EmbeddingCache | None = None,
     ) -> None:
@@ -97,7 +95,7 @@ class PromptComparison:
         how = acceleration or FLOAT32
         streams = {PLAIN: ModelStream(vlm, acceleration=how)}
         if denoiser is not None:
-            streams[DENOISED] = ModelStream(vlm, denoiser, denoiser_id=denoiser_id, acceleration=how)
+            streams[DENOISED] = ModelStream(vlm, denoiser, acceleration=how)
         self.vlm = vlm
         self.law = as_law(noise, sigma)
         space = NATIVE if isinstance(vlm, NativeModel) else MODEL_INPUT

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from certimed.certificates.fields import Fields
-from certimed.errors import InputError
+from certimed.errors import InputError, ModelError
+from certimed.models.weights import look_at
 from certimed.prompts.learner import POSITIONS, Position, PromptLearner
 from certimed.vlm.heads import PromptedClassifier
 from certimed.vlm.protocol import VisionLanguageModel
@@ -221,12 +222,15 @@ def _read(source: Path) -> tuple[Tensor, str]:
     if source.stat().st_size > _MAX_BYTES:
         raise InputError(f"{source} has {source.stat().st_size} bytes, far too many for a prompt; check the path")
     try:
+        look_at(source)
         with safe_open(source, framework="pt") as file:
             metadata = file.metadata() or {}
             names = set(file.keys())
             if _METADATA_KEY not in metadata or names != {"context"}:
                 raise InputError(f"{source} is a safetensors file but not a prompt saved by certimed; check the path")
             return file.get_tensor("context"), metadata[_METADATA_KEY]
+    except ModelError as error:
+        raise InputError(f"{source} cannot be read as a prompt file: {error}") from error
     except (OSError, SafetensorError, UnicodeDecodeError) as error:
         raise InputError(f"{source} cannot be read as a prompt file ({error}); save or copy it again") from error
 

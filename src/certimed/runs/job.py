@@ -42,7 +42,7 @@ from certimed.metrics import MaskScores, mask_scores
 from certimed.noise import NoiseKey, as_law, content_id
 from certimed.operators import Geometry, apply
 from certimed.runs.methods import MethodEntry, Prompting, score_methods
-from certimed.runs.record import CERTIFIED, Record
+from certimed.runs.record import CERTIFIED, Record, arrays_name
 from certimed.runs.spec import MaskTarget, RunSpec
 from certimed.segmenters import NativeSegmenter, SegmentationModel, load_segmenter
 from certimed.segmenters.native import mask_geometry
@@ -100,6 +100,12 @@ class Job(ABC):
             for one in engine.methods
         )
         self._batch_size = spec.batch_size
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What nothing says about the model and a person should decide, and what its loader had to decide."""
+        parts = [part for part in (self.model, self.denoiser) if part is not None]
+        return tuple(one for part in parts for name in ("warnings", "notes") for one in getattr(part, name, ()))
 
     @abstractmethod
     def prepare(self, image: MedicalImage) -> Prepared:
@@ -180,11 +186,19 @@ class Job(ABC):
         return replace(found, seconds=time.perf_counter() - begin)
 
     def redraw(self, item: str) -> dict[str, Any]:
-        """The record of an image, certified again, as plain data."""
+        """The record of an image, certified again, as plain data; of masks with ``arrays`` by their place in the run.
+
+        Raises:
+            InputError: the data set holds no such image.
+        """
         place = {name: index for index, name in enumerate(self.dataset.ids)}
         if item not in place:
             raise InputError(f"the data set holds no image {item!r:.120}")
-        data: dict[str, Any] = json.loads(self.record(place[item]).to_json())
+        found = self.record(place[item])
+        data: dict[str, Any] = json.loads(found.to_json())
+        if self.spec.masks:
+            every = found.certificates.values()
+            data["arrays"] = {arrays_name(one.item, one.method, one.tau): one.claim.arrays() for one in every}
         return data
 
     def on(self, dataset: Dataset) -> Job:
@@ -205,8 +219,8 @@ class Job(ABC):
         provenance = collect_provenance(
             str(self.engine.device),
             dtype=arithmetic(self.model, self.spec.speed),
-            model=getattr(self.model, "identity", None),
-            libraries=tuple(getattr(self.model, "libraries", ())),
+            model=self.model.identity,
+            libraries=self.engine.streams[PLAIN].libraries,
         )
         shape = getattr(self.model, "input_shape", None)
         return {
@@ -215,11 +229,12 @@ class Job(ABC):
             "request": self.spec.to_dict(),
             "model": {
                 "name": self.model.name,
-                "identity": getattr(self.model, "identity", None),
+                "identity": self.model.identity,
                 "input_shape": None if shape is None else list(shape),
+                "normalisation": getattr(self.model, "normalisation", None),
             },
             "methods": [asdict(entry) for entry in self.entries],
-            "denoiser": None if self.denoiser is None else getattr(self.denoiser, "identity", None),
+            "denoiser": None if self.denoiser is None else self.denoiser.identity,
             "classes": list(self.class_names),
             "data": dict(data),
             "provenance": provenance.to_dict(),
@@ -351,7 +366,7 @@ def _load_classes(spec: RunSpec, dataset: Dataset | None, allow_code: bool) -> J
         model = model or load_classifier(spec.model, spec.device, size=spec.size)
         assert isinstance(model, VisionLanguageModel)
         methods = prompting.methods(model, names, templates, spec.sigma)
-    front = _denoiser(spec, model.device)
+    front = _denoiser(spec, model.device, allow_code)
     certified = NativeModel(model) if spec.space == NATIVE else model
     engine = _engine(spec, certified, front, methods, model.device, share_copies=True)
     target = Classes(len(names), spec.target.bound)  # type: ignore[union-attr]
@@ -367,8 +382,9 @@ def _load_masks(spec: RunSpec, dataset: Dataset | None, allow_code: bool) -> Job
     named = str(asset("demo_unet")) if spec.model == "demo" else spec.model
     classes = spec.data.classes or data.class_names
     count = len(classes) if classes and is_user_code(named) else None
-    model = load_segmenter(named, spec.device, num_classes=count, output=spec.output, allow_code=allow_code)
-    front = _denoiser(spec, model_device(model))
+    given = {} if spec.normalise is None else {"normalise": spec.normalise}
+    model = load_segmenter(named, spec.device, num_classes=count, output=spec.output, allow_code=allow_code, **given)
+    front = _denoiser(spec, model_device(model), allow_code)
     names = tuple(classes or (f"class {index}" for index in range(model.num_classes)))
     if len(names) != model.num_classes:
         raise InputError(
@@ -395,10 +411,11 @@ def _engine(
     return Engine(streams, methods, law, space=spec.space, device=device, share_copies=share_copies)
 
 
-def _denoiser(spec: RunSpec, device: torch.device) -> Any:
+def _denoiser(spec: RunSpec, device: torch.device, allow_code: bool) -> Any:
     if spec.denoiser is None:
         return None
-    return load_denoiser(str(asset("demo_denoiser")) if spec.denoiser == "demo" else spec.denoiser, device)
+    named = str(asset("demo_denoiser")) if spec.denoiser == "demo" else spec.denoiser
+    return load_denoiser(named, device, allow_code=allow_code)
 
 
 def _limited(dataset: Dataset, spec: RunSpec) -> Dataset:

@@ -105,6 +105,8 @@ def execute(
     before = RunFolder.open(out) if resume else None
     spec = _request(spec, before)
     work = job or spec.load(allow_code=allow_code, dataset=dataset)
+    for warning in work.warnings:
+        watch.note(warning)
     recorded = before.manifest.get("local", {}).get("batch_size") if before is not None else None
     if isinstance(recorded, int) and isinstance(spec.batch_size, str):
         work.use_batch_size(recorded)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from certimed.errors import InputError, ModelError, require
-from certimed.vlm.sources import brief
+from certimed.models.identity import behaviour_digest, libraries_of
+from certimed.models.sources import brief
 
 OUTPUT_NAMES = ("logits", "probabilities", "binary logit", "binary probability")
 """What a network returns; it is stated by its file or by the caller, never guessed from values."""
@@ -62,13 +64,28 @@ class SegmentationModel(nn.Module):
         output: one of :data:`OUTPUT_NAMES`.
         in_channels: channels the network takes.
         mean, std: one value, or one a channel, in [0, 1] units.
+        channel_order: ``"rgb"``, or ``"bgr"`` for networks trained on images that OpenCV read; images come as RGB, and
+            mean and std are in the network's order.
         multiple_of: sizes the network needs are multiples of this.
         window: cut images into windows instead of padding them.
         name: what to call the model in messages and reports.
-        model_id: identity for certificates, e.g. a hash of configuration and weights.
+        configuration: for adapters: what built the network, where that and its weights decide all it answers. Without
+            it the network's code is walked, and the identity not declared complete.
+        state: for adapters: the weights under names that no library's version changes, where they are not the module's.
+        libraries: distributions that built the network; default: found from its classes.
+        notes, warnings: sentences to show; see the attributes.
+
+    Attributes:
+        identity: hex SHA-256 of all that changes the answers, as it was when this object was made; see
+            :func:`certimed.models.behaviour_digest`.
+        identity_complete: whether equal identities are declared to mean equal answers.
+        libraries: distributions that built the network.
+        notes: what a loader had to decide.
+        warnings: what nothing says and a person should decide, such as an unknown normalisation.
 
     Raises:
-        InputError: an unknown output, a number of classes that does not fit it, or mean and std that do not fit.
+        InputError: an unknown output or channel order, a number of classes that does not fit it, or mean and std that
+            do not fit.
     """
 
     mean: Tensor
@@ -83,10 +100,15 @@ class SegmentationModel(nn.Module):
         in_channels: int = 1,
         mean: float | Sequence[float] = 0.0,
         std: float | Sequence[float] = 1.0,
+        channel_order: str = "rgb",
         multiple_of: int = 1,
         window: SlidingWindow | None = None,
         name: str = "network",
-        model_id: str | None = None,
+        configuration: Mapping[str, Any] | None = None,
+        state: Mapping[str, Tensor] | None = None,
+        libraries: Sequence[str] | None = None,
+        notes: Sequence[str] = (),
+        warnings: Sequence[str] = (),
     ) -> None:
         super().__init__()
         check_output(output)
@@ -97,19 +119,44 @@ class SegmentationModel(nn.Module):
             )
         if multiple_of < 1 or in_channels < 1:
             raise InputError(f"multiple_of={multiple_of} and in_channels={in_channels} must be positive")
+        if channel_order not in ("rgb", "bgr") or (channel_order == "bgr" and in_channels != 3):
+            raise InputError(f"channel_order={channel_order!r} must be 'rgb', or 'bgr' for a network of 3 channels")
         self.network = network.eval().requires_grad_(False)
         self.num_classes = num_classes
         self.output = output
         self.in_channels = in_channels
+        self.channel_order = channel_order
         self.multiple_of = multiple_of
         self.window = window
         self.name = name
-        self.model_id = model_id
+        self.libraries = tuple(libraries_of(network) if libraries is None else libraries)
+        self.notes, self.warnings = tuple(notes), tuple(warnings)
         self.register_buffer("mean", channel_values("mean", mean, in_channels), persistent=False)
         self.register_buffer("std", channel_values("std", std, in_channels), persistent=False)
         if bool((self.std <= 0).any()):
             raise InputError(f"std={std} must be positive")
         self.eval()
+        self.identity_complete = configuration is not None
+        if configuration is None:
+            self.identity = behaviour_digest(network, self._about())
+        else:
+            about = {**self._about(), "configuration": configuration}
+            self.identity = behaviour_digest(None, about, state=network.state_dict() if state is None else state)
+
+    @property
+    def normalisation(self) -> dict[str, Any]:
+        """Mean, std and channel order, for the record; plain JSON types."""
+        return {"mean": self.mean.tolist(), "std": self.std.tolist(), "channel_order": self.channel_order}
+
+    def with_source(self, digest: str) -> SegmentationModel:
+        """This model as code has left it, with the digest of that code in its :attr:`identity`."""
+        self.identity = behaviour_digest(self.network, {**self._about(), "source": digest})
+        self.identity_complete = False
+        return self
+
+    def _about(self) -> dict[str, Any]:
+        names = ("num_classes", "output", "in_channels", "multiple_of", "window", "normalisation")
+        return {name: getattr(self, name) for name in names}
 
     def extra_repr(self) -> str:
         """Settings shown by ``repr``."""
@@ -128,6 +175,8 @@ class SegmentationModel(nn.Module):
                 f"{self.name} takes {self.in_channels} channels, but the image has {x.shape[1]}; convert the image"
             )
         axes = [1] * (x.ndim - 2)
+        if self.channel_order == "bgr":
+            x = x.flip(1)
         x = (x - self.mean.view(1, -1, *axes)) / self.std.view(1, -1, *axes)
         scores = self._windowed(x) if self.window is not None else self._padded(x)
         channels = 1 if self.output in _BINARY_THRESHOLDS else self.num_classes

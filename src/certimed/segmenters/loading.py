@@ -12,11 +12,11 @@ from torch import nn
 from certimed.errors import InputError
 from certimed.segmenters.adapter import SegmentationModel
 from certimed.segmenters.monai import monai_bundle
+from certimed.segmenters.normalisation import choose
 from certimed.segmenters.small_unet import ARCHITECTURE, load_small_unet
 from certimed.segmenters.smp import smp_checkpoint, smp_folder
 from certimed.segmenters.transformers import transformers_segmenter
 from certimed.usercode import input_channels, is_user_code, load_user_model
-from certimed.vlm.sources import fingerprint
 
 SPECS = (
     "smp:ARCH:ENCODER:CHECKPOINT, smp:FOLDER, monai:BUNDLE, hf:FOLDER_OR_ID, unet:FOLDER, python:MODULE:FACTORY or a "
@@ -51,8 +51,10 @@ def load_segmenter(
         num_classes: classes, background counted; required for a module, checked otherwise.
         output: what the network returns, one of :data:`~certimed.segmenters.OUTPUT_NAMES`.
         allow_code: consent to run the code of a ``python:`` spec; see :mod:`certimed.usercode`.
-        settings: further settings of :class:`SegmentationModel`: ``mean``, ``std``, ``window``, ``multiple_of``,
-            ``in_channels`` and ``name`` (the last two for modules).
+        settings: ``normalise``, how the input was normalised in training
+            (:data:`~certimed.segmenters.normalisation.NORMALISE`); ``part`` of a checkpoint with several sets of
+            weights (``smp:`` and ``monai:``); and of :class:`SegmentationModel` ``mean``, ``std``, ``channel_order``,
+            ``window``, ``multiple_of``, ``in_channels`` and ``name`` (the last two for modules).
 
     Raises:
         InputError: the spec is not understood, a file is missing, or a required statement is.
@@ -61,7 +63,8 @@ def load_segmenter(
     if isinstance(spec, nn.Module):
         if num_classes is None:
             raise InputError("num_classes is missing; state the number of classes of the module, background counted")
-        model = SegmentationModel(spec, num_classes=num_classes, output=_required(output, "a module"), **settings)
+        given = settings | choose(settings, settings.get("in_channels", 1)).settings
+        model = SegmentationModel(spec, num_classes=num_classes, output=_required(output, "a module"), **given)
     elif is_user_code(str(spec)):
         model = _user_segmenter(str(spec), num_classes, output, allow_code, settings)
     else:
@@ -79,6 +82,8 @@ def _user_segmenter(
     if isinstance(model, SegmentationModel):
         if output not in (None, model.output):
             raise InputError(f"output={output!r}: {spec} states {model.output!r} itself; leave it out")
+        if settings:
+            raise InputError(f"{', '.join(settings)}: {spec} states its settings itself; leave them out")
         model.name = spec
     elif not isinstance(model, nn.Module):
         raise InputError(f"{spec} returned {type(model).__name__}; return an nn.Module or a SegmentationModel")
@@ -86,13 +91,11 @@ def _user_segmenter(
         raise InputError(f"{spec} does not say how many classes it has; name them, background first, with --classes")
     else:
         given = {"in_channels": input_channels(model), "name": spec, **settings}
+        given |= choose(given, given["in_channels"]).settings
         model = SegmentationModel(
             model, num_classes=num_classes, output=_required(output, "a module (--output)"), **given
         )
-    about = {"output": model.output, "in_channels": model.in_channels, "multiple_of": model.multiple_of}
-    scale = {"mean": model.mean.tolist(), "std": model.std.tolist(), "window": repr(model.window)}
-    model.model_id = fingerprint({**about, **scale, "source": user.source_sha256}, model.state_dict())
-    return model
+    return model.with_source(user.source_sha256)
 
 
 def _from_spec(spec: str, output: str | None, settings: dict[str, Any]) -> SegmentationModel:
@@ -116,16 +119,17 @@ def small_unet(folder: str | Path, *, output: str | None = None, **settings: Any
     if output not in (None, "logits"):
         raise InputError(f"output={output!r}: the small U-Net returns logits; leave it out")
     network = load_small_unet(Path(folder).expanduser())
-    shape = {"channels": network.channels, "classes": network.classes, "widths": list(network.widths)}
+    shape = {name: getattr(network, name) for name in ("channels", "classes", "widths", "patch")}
     return SegmentationModel(
         network,
         num_classes=network.classes,
         output="logits",
         in_channels=network.channels,
-        multiple_of=2 ** (len(network.widths) - 1),
+        multiple_of=network.multiple,
         name=ARCHITECTURE,
-        model_id=fingerprint({"architecture": ARCHITECTURE, **shape}, network.state_dict()),
-        **settings,
+        configuration={"architecture": ARCHITECTURE, **shape},
+        libraries=("safetensors",),
+        **(settings | choose(settings, network.channels).settings | {"notes": network.notes}),
     )
 
 

@@ -7,21 +7,26 @@ part that describes the network is read here, with references resolved, and only
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from certimed.errors import InputError, require
+from certimed.models.sources import brief, read_json
+from certimed.models.weights import find_weights, fit, read_weights
 from certimed.segmenters.adapter import SegmentationModel, SlidingWindow, check_output
-from certimed.segmenters.weights import fill, read_weights
-from certimed.vlm.sources import brief, fingerprint, read_json
+from certimed.segmenters.normalisation import choose
 
 _CONFIGS = ("configs/inference.json", "configs/evaluate.json", "configs/train.json")
 _WEIGHTS = ("models/model.safetensors", "models/model.pt")
 _NETWORK_KEYS = ("network_def", "network", "net_def", "net")
 _MAX_REFERENCES = 32
+_HALVINGS = (1, 2, 4, 8, 16, 32)
 
 
 def monai_bundle(
@@ -35,17 +40,18 @@ def monai_bundle(
     """The network of a bundle folder, e.g. of MONAI's model zoo.
 
     The bundle's transforms are not part of the model: images come in [0, 1], so state ``mean`` and ``std`` that map
-    [0, 1] to what the network was trained on.
+    [0, 1] to what the network was trained on. Sizes are padded to the multiple the network needs, found by running it.
 
     Args:
         folder: the bundle, with ``configs/`` and ``models/``.
         output: what the network returns; a bundle does not say.
         network_key: key of the network's definition; default ``network_def`` or a usual alternative.
         window: for large images; default: the bundle's own ``inferer.roi_size`` if it states plain numbers.
-        settings: of :class:`SegmentationModel`: mean, std, multiple_of.
+        settings: normalise, part; and of :class:`SegmentationModel`: mean, std, multiple_of.
 
     Raises:
-        InputError: a file is missing, or the definition would need code to run. ModelError: weights do not fit.
+        InputError: a file is missing, the definition would need code to run, or the network is not 2-D. ModelError:
+            weights do not fit.
     """
     check_output(output)
     root = Path(folder).expanduser()
@@ -56,19 +62,45 @@ def monai_bundle(
         raise InputError(f"{config_path} has no network definition {key!r}; state network_key")
     definition = _resolve(document[key], document, config_path, 0)
     network = _build(definition, config_path)
-    weights = next((root / name for name in _WEIGHTS if (root / name).is_file()), root / _WEIGHTS[-1])
-    fill(network, read_weights(weights), str(weights))
+    file = find_weights(root, _WEIGHTS, "add the bundle's models/model.pt")
+    filled = fit(network, read_weights(file, settings.pop("part", None)), normalisation=True)
     channels = int(definition.get("out_channels", definition.get("num_classes", 0)))
+    inputs = int(definition.get("in_channels", 1))
+    chosen = choose(settings, inputs, stored=(filled.mean, filled.std), hint=_hint(document, config_path))
+    given = {"multiple_of": _multiple(network.eval(), inputs), **settings}
     return SegmentationModel(
         network,
         num_classes=2 if output.startswith("binary") else channels,
         output=output,
-        in_channels=int(definition.get("in_channels", 1)),
+        in_channels=inputs,
         window=window if window is not None else _own_window(document),
         name=f"{definition['_target_']} ({root.name})",
-        model_id=fingerprint({"library": "monai", **definition}, network.state_dict()),
-        **settings,
+        configuration={"library": "monai", **definition},
+        libraries=("monai", "safetensors"),
+        **(given | chosen.settings | {"notes": (*filled.notes, *chosen.notes)}),
     )
+
+
+def _multiple(network: nn.Module, channels: int) -> int:
+    """The least power of two whose odd multiple as size the network answers at that size; 1 if none up to 32."""
+    for multiple in _HALVINGS:
+        side = 64 + multiple  # an odd multiple, so that no larger power divides it; large enough for 5 halvings
+        try:
+            with torch.inference_mode():
+                if network(torch.zeros(1, channels, side, side)).shape[2:] == (side, side):
+                    return multiple
+        # Networks refuse sizes each in their own way, or answer something else than a tensor.
+        except Exception:
+            continue
+    return 1
+
+
+def _hint(document: dict[str, Any], path: Path) -> str | None:
+    """Why the input may have been normalised: the transforms of the bundle that say so."""
+    found = sorted(
+        set(re.findall(r'"(?:monai\.transforms\.)?((?:Normalize|ScaleIntensity)\w*)"', json.dumps(document)))
+    )
+    return f"{path} prepares images with {', '.join(found)}" if found else None
 
 
 def _resolve(value: Any, document: dict[str, Any], path: Path, depth: int) -> Any:
@@ -114,11 +146,24 @@ def _build(definition: dict[str, Any], path: Path) -> nn.Module:
     arguments = {key: value for key, value in definition.items() if not key.startswith("_")}
     if '"_target_"' in json.dumps(arguments):
         raise InputError(f"the network in {path} is made of further objects; only plain arguments are supported")
+    _refuse_volumes(kind, arguments, path)
     try:
-        return kind(**arguments)
+        with torch.random.fork_rng(devices=[]):
+            return kind(**arguments)
     # Constructors check their arguments each in their own way.
     except Exception as error:
         raise InputError(f"MONAI cannot build {target} from {path}: {type(error).__name__}: {brief(error)}") from error
+
+
+def _refuse_volumes(kind: type, arguments: dict[str, Any], path: Path) -> None:
+    for name in ("spatial_dims", "dimensions"):
+        parameter = inspect.signature(kind).parameters.get(name)
+        dimensions = arguments.get(name, None if parameter is None else parameter.default)
+        if isinstance(dimensions, int) and dimensions != 2:
+            raise InputError(
+                f"the network in {path} is {dimensions}-D ({name} {dimensions}), and images are certified as 2-D "
+                "slices; use a bundle with a 2-D network"
+            )
 
 
 def _own_window(document: dict[str, Any]) -> SlidingWindow | None:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from certimed.errors import InputError
+from certimed.models.identity import combined, identity_of, is_complete
 from certimed.operators import MEAN, SAME, Axis, Geometry, apply, unchanged
 
 
@@ -42,6 +43,9 @@ class NativeSegmenter(nn.Module):
     Args:
         network: ``(B, C, *space)`` -> ``(B, K, *space)``, in eval mode.
         channels, size: see :func:`mask_geometry`.
+
+    Attributes:
+        identity, identity_complete: of the whole, as it was when this object was made.
     """
 
     def __init__(self, network: nn.Module, channels: int | None, size: tuple[int, int] | None) -> None:
@@ -50,6 +54,8 @@ class NativeSegmenter(nn.Module):
         self.channels = channels
         self.size = size
         self.training = network.training
+        self.identity = combined("native segmenter", identity_of(network), channels, size)
+        self.identity_complete = is_complete(network)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores of the native pixels."""

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from certimed.errors import InputError, ModelError
+from certimed.models.sources import read_json
+from certimed.models.weights import fit, read_weights
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -34,7 +35,10 @@ class SmallUNet(nn.Module):
 
     Attributes:
         multiple: image sides must be a multiple of it.
+        notes: what had to be decided when it was loaded, in sentences to show.
     """
+
+    notes: tuple[str, ...] = ()
 
     def __init__(self, channels: int, classes: int, widths: tuple[int, ...] = (24, 48, 96), patch: int = 2) -> None:
         super().__init__()
@@ -91,18 +95,29 @@ def load_small_unet(folder: str | Path) -> SmallUNet:
     """The network a folder written by :meth:`SmallUNet.save` holds, in eval mode, without gradients.
 
     Raises:
-        InputError: the folder does not hold such a network.
+        InputError: the folder does not describe such a network. ModelError: weights that do not fit.
     """
     place = Path(folder)
+    config = read_json(place / CONFIG_NAME, "the architecture")
+    if config.get("architecture") != ARCHITECTURE:
+        raise InputError(f"{place / CONFIG_NAME} describes {config.get('architecture')!r}, not {ARCHITECTURE!r}")
     try:
-        config = json.loads((place / CONFIG_NAME).read_text())
-        if config.get("architecture") != ARCHITECTURE:
-            raise InputError(f"{place / CONFIG_NAME} describes {config.get('architecture')!r}, not {ARCHITECTURE!r}")
-        sizes = (int(config["channels"]), int(config["classes"]), tuple(config["widths"]), int(config["patch"]))
+        sizes = (
+            int(config["channels"]),
+            int(config["classes"]),
+            tuple(map(int, config["widths"])),
+            int(config["patch"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{place / CONFIG_NAME} gives no channels, classes, widths and patch; restore the file"
+        ) from error
+    with torch.random.fork_rng(devices=[]):
         model = SmallUNet(*sizes)
-        model.load_state_dict(load_file(place / WEIGHTS_NAME))
-    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"no small U-Net could be loaded from {str(place)!r}: {error}") from error
+    filled = fit(
+        model, read_weights(place / WEIGHTS_NAME), advice=f"restore {CONFIG_NAME} and {WEIGHTS_NAME} as they were saved"
+    )
+    model.notes = filled.notes
     return model.eval().requires_grad_(False)
 
 

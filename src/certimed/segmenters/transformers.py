@@ -5,14 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from certimed.errors import InputError, ModelError, require
+from certimed.models.sources import brief, read_json, resolve_folder
+from certimed.models.weights import find_weights, load_pretrained, quiet_build, read_weights
 from certimed.segmenters.adapter import SegmentationModel
-from certimed.vlm.sources import brief, fingerprint, read_json, resolve_folder
+from certimed.segmenters.normalisation import Normalisation, choose
 
-_WEIGHTS = ("model.safetensors", "model*.safetensors", "pytorch_model.bin")
+_WEIGHTS = ("model.safetensors", "model*.safetensors", "pytorch_model.bin", "pytorch_model*.bin")
+_FILES = ("model.safetensors", "pytorch_model.bin")
+# Written by the library beside what it read: where from, and with which version.
+_NO_BEHAVIOUR = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "id2label", "label2id")
 
 
 class _FullSizeLogits(nn.Module):
@@ -35,7 +41,7 @@ def transformers_segmenter(reference: str, *, output: str | None = None, **setti
     Args:
         reference: folder or ``ORG/NAME``.
         output: these models return logits; anything else is refused.
-        settings: of :class:`SegmentationModel`: mean, std, window, multiple_of.
+        settings: normalise; and of :class:`SegmentationModel`: mean, std, window, multiple_of.
 
     Raises:
         InputError: the folder lacks a file, or mean and std are nowhere stated. ModelError: unusable weights.
@@ -46,38 +52,45 @@ def transformers_segmenter(reference: str, *, output: str | None = None, **setti
     config = read_json(folder / "config.json", "the architecture")
     library = require("transformers", "segment")
     try:
-        model, report = library.AutoModelForSemanticSegmentation.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False, output_loading_info=True
-        )
+        built = library.AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        with quiet_build(), torch.device("meta"):
+            family = type(library.AutoModelForSemanticSegmentation.from_config(built, trust_remote_code=False))
     # Model constructors raise whatever their parsing trips over.
     except Exception as error:
         raise ModelError(
-            f"{folder} is no semantic segmentation model transformers can load ({type(error).__name__}: {brief(error)})"
+            f"{folder} is no semantic segmentation model transformers can load ({type(error).__name__}: "
+            f"{brief(error)}); use a folder of a model fine-tuned for segmentation"
         ) from error
-    absent = sorted(report.get("missing_keys", ())) + sorted(map(str, report.get("mismatched_keys", ())))
-    if absent:
-        raise ModelError(
-            f"the weights in {folder} lack {len(absent)} tensors of {type(model).__name__} (e.g. {absent[0]}), which "
-            "would be random; use a checkpoint fine-tuned for segmentation"
-        )
+    weights = read_weights(find_weights(folder, _FILES, "save the model with save_pretrained"))
+    model, filled = load_pretrained(family, built, weights, advice="use a checkpoint fine-tuned for segmentation")
+    channels = int(getattr(model.config, "num_channels", 3))
+    chosen = choose(settings, channels, own=_own(folder, "mean" in settings or "normalise" in settings))
     return SegmentationModel(
         _FullSizeLogits(model),
         num_classes=int(model.config.num_labels),
         output="logits",
-        in_channels=int(getattr(model.config, "num_channels", 3)),
+        in_channels=channels,
         name=type(model).__name__,
-        model_id=fingerprint(config, model.state_dict()),
-        **(_normalisation(folder, settings) | settings),
+        configuration={name: value for name, value in config.items() if name not in _NO_BEHAVIOUR},
+        state=filled.tensors,
+        libraries=("transformers", "safetensors"),
+        **(settings | chosen.settings | {"notes": (*filled.notes, *chosen.notes)}),
     )
 
 
-def _normalisation(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    if "mean" in settings and "std" in settings:
-        return {}
+def _own(folder: Path, stated: bool) -> Normalisation | None:
+    """What the folder's image processor does, or None where it has none and the normalisation is stated."""
     path = folder / "preprocessor_config.json"
+    if stated and not path.is_file():
+        return None
     config = read_json(path, "mean and std (or state both)")
+    order = "bgr" if config.get("do_flip_channel_order") else "rgb"
+    if config.get("do_rescale", True) and abs(float(config.get("rescale_factor", 1 / 255)) * 255 - 1) > 1e-6:
+        raise InputError(
+            f"{path} scales grey levels by {config['rescale_factor']} and not to [0, 1]; state mean and std"
+        )
     if not config.get("do_normalize", True):
-        return {"mean": 0.0, "std": 1.0}
+        return Normalisation(channel_order=order)
     if "image_mean" not in config or "image_std" not in config:
         raise InputError(f"{path} has no image_mean and image_std; state mean and std")
-    return {"mean": config["image_mean"], "std": config["image_std"]}
+    return Normalisation(tuple(config["image_mean"]), tuple(config["image_std"]), order)

@@ -153,7 +153,7 @@ def class_bound(
     bound: BoundName | str = "one-sided",
     variation: float = 0.0,
 ) -> ClassBound:
-    r"""One of the three bounds by name; n is the sum of the counts.
+    """One of the three bounds by name; n is the sum of the counts.
 
     The name must be chosen before the counts are seen: to take the better of two bounds, ask for "best", which pays for
     both. Guarantee: as in the function named: "one-sided" :func:`one_sided_bound`, "two-sided" :func:`two_sided_bound`,

@@ -213,6 +213,7 @@ def radius_map_bonferroni(
         alpha: family-wise failure probability of the image.
         pixels: number of pixels tested in the image.
         sigma: noise standard deviation; the radii have its units.
+        variation: see :func:`certimed.statistics.class_bound`; every lower bound is lowered by it.
 
     Returns:
         float64 array of the shape of ``counts``.
@@ -230,7 +231,7 @@ def radius_map_bonferroni(
         raise InputError(f"pixels must be at least the number of counts {agreement.size}, but is {total}")
     agreement, _ = check.trials(agreement, size)
     level = check.scalar_open_unit("alpha", alpha) / total
-    table = _radius_table(size, level, check.scalar_positive("sigma", sigma), float(variation))
+    table = _radius_table(size, level, check.scalar_positive("sigma", sigma), variation)
     return np.asarray(table.take(agreement), dtype=np.float64)
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from certimed.models.identity import behaviour_digest
 from certimed.operators import Geometry
 from certimed.vlm.preprocessing import Preprocess
 from certimed.vlm.protocol import Tokens, VisionLanguageModel
-from certimed.vlm.sources import fingerprint
 
 
 class Adapter(VisionLanguageModel):
@@ -24,6 +24,7 @@ class Adapter(VisionLanguageModel):
     """
 
     preprocessing: Preprocess
+    identity_complete = True
 
     def __init__(self, name: str, preprocessing: Preprocess) -> None:
         super().__init__()
@@ -40,7 +41,8 @@ class Adapter(VisionLanguageModel):
         """
         self.requires_grad_(False)
         self.eval()
-        self.identity = fingerprint({**configuration, "preprocessing": self.preprocessing.describe()}, state)
+        about = {**configuration, "preprocessing": self.preprocessing, "context_length": self.context_length}
+        self.identity = behaviour_digest(None, about, state=state)
 
     def preprocess(self, pixels: Tensor) -> Tensor:
         """See the protocol; the steps are those of :attr:`preprocessing`."""

@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from certimed.errors import InputError, require
+from certimed.models.sources import resolve_folder
 from certimed.vlm.open_clip_models import WEIGHTS, OpenClipAdapter, hub_tokenizer, read_config
 from certimed.vlm.protocol import Tokens
-from certimed.vlm.sources import resolve_folder, vocabulary_digest
+from certimed.vlm.tokenizers import tokenizer_digest
 
 _BERT_CONTEXT = 256
 _TEXT_KEYS = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "hidden_act", "layer_norm_eps")
@@ -54,7 +55,7 @@ class BertOpenClip(OpenClipAdapter):
             "model": self.model_config,
             "text": {key: getattr(tower.config, key, None) for key in _TEXT_KEYS},
             "special": special,
-            "vocabulary": vocabulary_digest(vocabulary),
+            "vocabulary": tokenizer_digest(vocabulary, self._encode),
         }
         self.freeze(configuration, self.model.state_dict())
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from certimed.errors import InputError
+from certimed.models.identity import combined, is_complete
 from certimed.vlm.protocol import VisionLanguageModel
 
 _TEXT_BATCH = 256
@@ -34,6 +35,8 @@ class PromptedClassifier(nn.Module):
     Attributes:
         vlm: the model.
         text_features: float ``(K, D)``, normalised.
+        identity, identity_complete: of the model with these text features; they are results, so another number of
+            threads may round them, and the identity, differently.
     """
 
     text_features: Tensor
@@ -60,6 +63,8 @@ class PromptedClassifier(nn.Module):
         self.vlm = vlm
         features = functional.normalize(text_features.detach().to(vlm.device), dim=-1)
         self.register_buffer("text_features", features, persistent=False)
+        self.identity = combined("prompted", vlm.identity, features)
+        self.identity_complete = is_complete(vlm)
         self.eval()  # a new module is born in training mode, which certification refuses
 
     def logits(self, image_features: Tensor) -> Tensor:

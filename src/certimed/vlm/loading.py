@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from certimed.errors import InputError
+from certimed.models.sources import looks_like_path, read_json
 from certimed.vlm.protocol import VisionLanguageModel
-from certimed.vlm.sources import looks_like_path, read_json
 
 BIOMEDCLIP = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
 FORMS = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from certimed.errors import InputError, ModelError, require
+from certimed.models.sources import read_json, resolve_folder
+from certimed.models.weights import Weights, fit, load_pretrained, read_weights, refuse_misfit, unwrapped
 from certimed.vlm.adapter import Adapter
 from certimed.vlm.preprocessing import Preprocess
 from certimed.vlm.protocol import Tokens
-from certimed.vlm.sources import (
-    brief,
-    has_tokenizer,
-    load_pretrained,
-    load_state,
-    load_tokenizer,
-    read_json,
-    resolve_folder,
-    special_ids,
-    vocabulary_digest,
-)
+from certimed.vlm.tokenizers import has_tokenizer, load_tokenizer, special_ids, tokenizer_digest
 
 BERT = "emilyalsentzer/Bio_ClinicalBERT"
 WEIGHTS = "pytorch_model.bin"
@@ -35,6 +28,9 @@ MEAN, STD = 0.5862785803043838, 0.27950088968644304
 _CONTEXT = 77
 _LOG_SCALE = (0.0, 4.6052)
 _TEXT_KEYS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "hidden_act", "layer_norm_eps")
+_SWIN_KEYS = ("depths", "num_heads", "window_size", "patch_size", "hidden_act", "layer_norm_eps")
+_ANCHORS = ("logit_scale", "text_model.projection_head.weight")
+_ADVICE = "download the published archive again"
 
 
 class MedCLIP(Adapter):
@@ -45,6 +41,8 @@ class MedCLIP(Adapter):
     code averages over padding too, so there a text's feature changes with the other texts of its batch; here only real
     tokens count, which is what the published code computes for a text on its own.
     """
+
+    libraries = ("transformers", "tokenizers", "torchvision")
 
     def __init__(self, name: str, folder: Path) -> None:
         """Load from a local folder.
@@ -61,28 +59,28 @@ class MedCLIP(Adapter):
         """
         transformers = require("transformers", "vlm")
         bert_folder = _bert_folder(folder)
-        state = load_state(folder / WEIGHTS)
+        weights = read_weights(folder / WEIGHTS)
+        state, beside, self.notes = unwrapped(weights, dict.fromkeys(_ANCHORS))
+        weights = replace(weights, tensors=state | beside, notes=())
         swin = _swin_config(transformers, folder) if "vision_model.projection_head.weight" in state else None
         size = IMAGE_SIZE if swin is None else int(swin.image_size)
         super().__init__(name, _preprocessing(size))
-        text, vision = _parts(state, folder)
-        self.text_projection = _linear(text["projection_head.weight"])
-        self.text_model: Any = _bert(transformers, bert_folder, _inner(text), folder)
+        text, vision = _parts(weights, swin is not None)
+        self.text_projection = _linear(state["text_model.projection_head.weight"])
+        self.text_model: Any = _bert(transformers, bert_folder, text)
         self.vision_projection: nn.Linear | None = None
         if swin is None:
-            self.vision_model: Any = _resnet(_inner(vision), folder)
+            self.vision_model: Any = _resnet(vision)
             self.embedding_dim = int(self.vision_model.fc.out_features)
         else:
             # The library maps the tensor names of its older versions, which the published file uses.
-            self.vision_model = load_pretrained(
-                transformers.SwinModel, None, folder / WEIGHTS, config=swin, state_dict=_inner(vision)
-            )
-            self.vision_projection = _linear(vision["projection_head.weight"])
+            self.vision_model, _ = load_pretrained(transformers.SwinModel, swin, vision, advice=_ADVICE)
+            self.vision_projection = _linear(state["vision_model.projection_head.weight"])
             self.embedding_dim = self.vision_projection.out_features
         if self.text_projection.out_features != self.embedding_dim:
             raise ModelError(
-                f"the weights in {folder} project images to {self.embedding_dim} and texts to "
-                f"{self.text_projection.out_features} dimensions, which do not compare; download them again"
+                f"the weights in {folder} project images to {self.embedding_dim} dimensions and texts to "
+                f"{self.text_projection.out_features} (projection_head.weight), which do not compare; {_ADVICE}"
             )
         self.logit_scale = math.exp(float(state["logit_scale"].float().clamp(*_LOG_SCALE)))
         self._load_text_settings(bert_folder, swin, state)
@@ -101,10 +99,10 @@ class MedCLIP(Adapter):
         self.context_length = min(_CONTEXT, int(config.max_position_embeddings))
         configuration = {
             "family": "medclip",
-            "vision": "resnet50" if swin is None else [swin.depths, swin.num_heads, swin.window_size, swin.patch_size],
+            "vision": "resnet50" if swin is None else {key: getattr(swin, key) for key in _SWIN_KEYS},
             "text": {key: getattr(config, key) for key in _TEXT_KEYS},
             "special": (self.bos_id, self.eos_id),
-            "vocabulary": vocabulary_digest(tokenizer.get_vocab()),
+            "vocabulary": tokenizer_digest(tokenizer.get_vocab(), self.content_ids),
         }
         # The file's own names: the libraries rename the towers' tensors between versions.
         self.freeze(configuration, state)
@@ -120,7 +118,7 @@ class MedCLIP(Adapter):
 
     def content_ids(self, text: str) -> list[int]:
         """See the protocol."""
-        return [int(i) for i in self._tokenizer(text, add_special_tokens=False)["input_ids"]]
+        return [int(i) for i in self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
 
     def token_embeddings(self, ids: Tensor) -> Tensor:
         """See the protocol; BERT's word embeddings, before positions, token types and normalisation."""
@@ -184,21 +182,25 @@ def _swin_config(transformers: Any, folder: Path) -> Any:
     return transformers.SwinConfig.from_dict(read_json(path, "the vision tower's configuration"))
 
 
-def _parts(state: Mapping[str, Tensor], folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Text and vision tensors of a checkpoint, without their prefixes."""
-    text = {k.removeprefix("text_model."): v.float() for k, v in state.items() if k.startswith("text_model.")}
-    vision = {k.removeprefix("vision_model."): v for k, v in state.items() if k.startswith("vision_model.")}
-    if "projection_head.weight" not in text or not vision or "logit_scale" not in state:
-        raise ModelError(
-            f"{folder / WEIGHTS} is not a MedCLIP checkpoint: it lacks text_model.projection_head.weight, "
-            "vision_model.* or logit_scale; download the published archive again"
-        )
-    return text, {k: v.float() if v.is_floating_point() else v for k, v in vision.items()}
-
-
-def _inner(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of the wrapped library model: MedCLIP keeps it in an attribute ``model``."""
-    return {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
+def _parts(weights: Weights, projected: bool) -> tuple[Weights, Weights]:
+    """The tensors of the text and of the vision tower, as the libraries name them: MedCLIP keeps them in ``model``."""
+    heads = {"text_model.projection_head.weight", "logit_scale"}
+    heads |= {"vision_model.projection_head.weight"} if projected else set()
+    absent = sorted(heads - set(weights.tensors))
+    towers: dict[str, dict[str, Tensor]] = {"text_model.model.": {}, "vision_model.model.": {}}
+    unknown = []
+    for name, value in weights.tensors.items():
+        tower = next((start for start in towers if name.startswith(start)), None)
+        if tower is not None:
+            towers[tower][name.removeprefix(tower)] = value.float() if value.is_floating_point() else value
+        elif name not in heads:
+            unknown.append(name)
+    if absent or not all(towers.values()):
+        lacks = absent or [f"{start}*" for start, tensors in towers.items() if not tensors]
+        raise ModelError(f"{weights.source} is not a MedCLIP checkpoint: it lacks {', '.join(lacks)}; {_ADVICE}")
+    refuse_misfit(weights.source, "MedCLIP", (), unknown, {}, _ADVICE)
+    text, vision = (replace(weights, tensors=tensors) for tensors in towers.values())
+    return text, vision
 
 
 def _linear(weight: Tensor) -> nn.Linear:
@@ -210,7 +212,7 @@ def _linear(weight: Tensor) -> nn.Linear:
     return layer
 
 
-def _bert(transformers: Any, bert_folder: Path, tensors: dict[str, Tensor], folder: Path) -> Any:
+def _bert(transformers: Any, bert_folder: Path, weights: Weights) -> Any:
     config = read_json(bert_folder / "config.json", "the configuration of MedCLIP's BERT")
     if config.get("model_type", "bert") != "bert":
         raise InputError(
@@ -218,22 +220,20 @@ def _bert(transformers: Any, bert_folder: Path, tensors: dict[str, Tensor], fold
             f"tower is a BERT; use the config.json of {BERT}"
         )
     settings = transformers.BertConfig.from_dict(config)
-    return load_pretrained(transformers.BertModel, None, folder / WEIGHTS, config=settings, state_dict=tensors)
+    model, _ = load_pretrained(transformers.BertModel, settings, weights, advice=f"use the config.json of {BERT}")
+    return model
 
 
-def _resnet(tensors: dict[str, Tensor], folder: Path) -> Any:
+def _resnet(weights: Weights) -> Any:
     models = require("torchvision.models", "vlm")
-    head = tensors.get("fc.weight")
+    head = weights.tensors.get("fc.weight")
     if head is None:
-        raise ModelError(f"{folder / WEIGHTS} has neither a Swin nor a ResNet-50 vision tower; download it again")
-    with torch.device("meta"):
+        raise ModelError(
+            f"{weights.source} has neither vision_model.projection_head.weight (Swin) nor vision_model.model.fc.weight "
+            f"(ResNet-50), so its vision tower is unknown; {_ADVICE}"
+        )
+    with torch.random.fork_rng(devices=[]):
         model = models.resnet50(weights=None)
         model.fc = nn.Linear(2048, len(head), bias=False)
-    model = model.to_empty(device="cpu")
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ModelError(
-            f"the ResNet-50 weights in {folder / WEIGHTS} do not fit ({brief(error)}); download them again"
-        ) from error
+    fit(model, weights, advice=_ADVICE)
     return model

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from certimed.models.identity import combined, is_complete
 from certimed.operators import apply
 from certimed.vlm.protocol import ImageModel
 
@@ -27,6 +26,7 @@ class NativeModel(nn.Module):
 
     Attributes:
         identity: differs from the model's own, as it is another function.
+        identity_complete: as the model's.
         input_shape: of the model, after preparation.
 
     Args:
@@ -37,7 +37,8 @@ class NativeModel(nn.Module):
         super().__init__()
         self.model = model
         self.name = model.name
-        self.identity = hashlib.sha256(json.dumps(["native", model.identity]).encode()).hexdigest()
+        self.identity = combined("native", model.identity)
+        self.identity_complete = is_complete(model)
         self.input_shape = model.input_shape
         self.eval()
 

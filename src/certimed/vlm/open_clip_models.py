@@ -5,27 +5,20 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from certimed.errors import InputError, ModelError, require
+from certimed.errors import InputError, require
+from certimed.models.sources import brief, read_json, resolve_folder
+from certimed.models.weights import find_weights, fit, quiet_build, read_weights, unwrapped
 from certimed.vlm.adapter import Adapter
 from certimed.vlm.preprocessing import Preprocess
 from certimed.vlm.protocol import Tokens
-from certimed.vlm.sources import (
-    brief,
-    has_tokenizer,
-    load_state,
-    load_tokenizer,
-    quiet_build,
-    read_json,
-    resolve_folder,
-    special_ids,
-    vocabulary_digest,
-)
+from certimed.vlm.tokenizers import has_tokenizer, load_tokenizer, special_ids, tokenizer_digest
 
 WEIGHTS = (
     "open_clip_model.safetensors",
@@ -44,6 +37,8 @@ _RESIZE: dict[str, Literal["shortest", "longest", "exact"]] = {
 class OpenClipAdapter(Adapter):
     """What the open_clip models share: configuration, weights, vision tower and preprocessing."""
 
+    libraries = ("open_clip_torch", "timm", "torchvision", "transformers", "tokenizers", "safetensors")
+
     def __init__(self, name: str, folder: Path) -> None:
         """Build the model that ``open_clip_config.json`` describes and fill it from the weights beside it.
 
@@ -58,7 +53,7 @@ class OpenClipAdapter(Adapter):
         config = read_config(folder)
         model = build_model(config["model_cfg"], folder)
         super().__init__(name, _preprocessing(config.get("preprocess_cfg", {}), model, folder))
-        _load_weights(model, folder)
+        self.notes = _load_weights(model, folder)
         self.model: Any = model.float()
         self.model_config: dict[str, Any] = config["model_cfg"]
         self.embedding_dim = int(config["model_cfg"]["embed_dim"])
@@ -94,7 +89,7 @@ class OpenClip(OpenClipAdapter):
             "family": "open_clip",
             "model": self.model_config,
             "special": special,
-            "vocabulary": vocabulary_digest(vocabulary),
+            "vocabulary": tokenizer_digest(vocabulary, self._encode),
         }
         self.freeze(configuration, self.model.state_dict())
 
@@ -193,27 +188,20 @@ def build_model(model_config: dict[str, Any], folder: Path) -> Any:
         ) from error
 
 
-def _load_weights(model: torch.nn.Module, folder: Path) -> None:
-    found = [folder / name for name in WEIGHTS if (folder / name).is_file()]
-    if not found:
-        raise InputError(f"the model folder {folder} holds no weights; add {' or '.join(WEIGHTS[:3])}")
-    state = {key.removeprefix("module."): value for key, value in load_state(found[0]).items()}
+def _load_weights(model: torch.nn.Module, folder: Path) -> tuple[str, ...]:
+    """Fill the model from the folder's weights; returns the notes."""
+    weights = read_weights(find_weights(folder, WEIGHTS, "add the weights published with open_clip_config.json"))
     own = model.state_dict()
+    # The plain names of a model whose text tower is kept apart.
+    flat = {name.removeprefix("text."): value for name, value in own.items()}
+    state, beside, notes = unwrapped(weights, own | flat)
     if "positional_embedding" in state and "positional_embedding" not in own:
         state = require("open_clip.model", "vlm").convert_to_custom_text_state_dict(state)
-    # Older transformers stored position indices; they are constants that newer ones recompute.
-    state = {key: value for key, value in state.items() if key in own or not key.endswith("position_ids")}
     for key in ("logit_scale", "logit_bias"):
-        if key in state and key in own:
+        if key in state and key in own and state[key].numel() == own[key].numel():
             state[key] = state[key].reshape(own[key].shape)
-    try:
-        model.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        lines = str(error).splitlines()
-        raise ModelError(
-            f"the weights in {found[0]} do not fit open_clip_config.json ({' '.join(lines[1:2]).strip()[:160]}); "
-            "the two files do not belong together"
-        ) from error
+    named = replace(weights, tensors=state | beside, notes=notes)
+    return fit(model, named, advice="open_clip_config.json and the weights do not belong together").notes
 
 
 def _preprocessing(config: dict[str, Any], model: Any, folder: Path) -> Preprocess:
@@ -291,7 +279,7 @@ def hub_tokenizer(
     ids = special_ids(tokenizer, source, *special)
 
     def encode(text: str) -> list[int]:
-        return [int(i) for i in tokenizer(clean(text), add_special_tokens=False)["input_ids"]]
+        return [int(i) for i in tokenizer(clean(text), add_special_tokens=False, verbose=False)["input_ids"]]
 
     return encode, ids, tokenizer.get_vocab()
 

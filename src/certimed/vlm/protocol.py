@@ -72,7 +72,11 @@ class VisionLanguageModel(ABC, torch.nn.Module):
 
     Attributes:
         name: how the user asked for it, e.g. ``"hf:vinid/plip"``.
-        identity: hex SHA-256 over configuration and weights: equal if and only if the model is the same.
+        identity: hex SHA-256 over configuration and weights, all that changes the answers.
+        identity_complete: whether equal identities are declared to mean equal answers; only adapters that know all of
+            what they load say so, and caches tell the others apart by the living object.
+        libraries: distributions that built it.
+        notes: what a loader had to decide, in sentences to show.
         input_shape: ``(C, H, W)`` of the certified space, i.e. of the tensors :meth:`encode_image` takes.
         context_length: largest number of tokens of one text, bos and eos included.
         token_dim: width of the text encoder's input embeddings.
@@ -83,6 +87,9 @@ class VisionLanguageModel(ABC, torch.nn.Module):
 
     name: str
     identity: str
+    identity_complete: bool = False
+    libraries: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     input_shape: tuple[int, int, int]
     context_length: int
     token_dim: int

@@ -10,19 +10,14 @@ import torch
 from torch import Tensor
 
 from certimed.errors import InputError, require
+from certimed.models.sources import brief, read_json, resolve_folder
+from certimed.models.weights import find_weights, load_pretrained, read_weights
 from certimed.vlm.adapter import Adapter
 from certimed.vlm.preprocessing import Preprocess
 from certimed.vlm.protocol import Tokens
-from certimed.vlm.sources import (
-    brief,
-    load_pretrained,
-    load_tokenizer,
-    read_json,
-    resolve_folder,
-    special_ids,
-    vocabulary_digest,
-)
+from certimed.vlm.tokenizers import load_tokenizer, special_ids, tokenizer_digest
 
+_FILES = ("model.safetensors", "pytorch_model.bin")
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 _SHARED_KEYS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "hidden_act", "layer_norm_eps")
 # Pillow's numbers for its filters, as preprocessor_config.json stores them.
@@ -36,6 +31,8 @@ class TransformersCLIP(Adapter):
     mask and positions are the library's in every version; the feature is read at our own end-of-text index, because a
     learnt context has no ids to search.
     """
+
+    libraries = ("transformers", "tokenizers", "safetensors")
 
     def __init__(self, name: str, folder: Path) -> None:
         """Load from a local folder.
@@ -56,7 +53,16 @@ class TransformersCLIP(Adapter):
             )
         super().__init__(name, read_preprocessing(folder))
         tokenizer = load_tokenizer(folder, name)
-        self.model: Any = load_pretrained(require("transformers", "vlm").CLIPModel, str(folder), folder)
+        transformers = require("transformers", "vlm")
+        weights = read_weights(find_weights(folder, _FILES, "add the weights published with the model"))
+        self.model: Any
+        self.model, filled = load_pretrained(
+            transformers.CLIPModel,
+            _library_config(transformers.CLIPConfig, config, folder),
+            weights,
+            advice="use the configuration published with these weights",
+        )
+        self.notes = filled.notes
         self._tokenizer = tokenizer
         text, vision = self.model.config.text_config, self.model.config.vision_config
         expected = (vision.num_channels, vision.image_size, vision.image_size)
@@ -81,9 +87,9 @@ class TransformersCLIP(Adapter):
                 "text": {key: getattr(text, key) for key in _SHARED_KEYS},
                 "vision": {key: getattr(vision, key) for key in (*_SHARED_KEYS, "patch_size")},
                 "special": (self.bos_id, self.eos_id),
-                "vocabulary": vocabulary_digest(tokenizer.get_vocab()),
+                "vocabulary": tokenizer_digest(tokenizer.get_vocab(), self.content_ids),
             },
-            self.model.state_dict(),
+            filled.tensors,
         )
 
     def image_features(self, x: Tensor) -> Tensor:
@@ -93,7 +99,7 @@ class TransformersCLIP(Adapter):
 
     def content_ids(self, text: str) -> list[int]:
         """See the protocol."""
-        return [int(i) for i in self._tokenizer(text, add_special_tokens=False)["input_ids"]]
+        return [int(i) for i in self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
 
     def token_embeddings(self, ids: Tensor) -> Tensor:
         """See the protocol."""
@@ -127,6 +133,17 @@ def load_transformers_clip(reference: str, name: str) -> TransformersCLIP:
     """
     require("transformers", "vlm")
     return TransformersCLIP(name, resolve_folder(reference, _WEIGHTS))
+
+
+def _library_config(kind: Any, config: dict[str, Any], folder: Path) -> Any:
+    try:
+        return kind.from_dict(config)
+    # The library checks values each in its own way.
+    except Exception as error:
+        raise InputError(
+            f"{folder / 'config.json'} cannot be used ({type(error).__name__}: {brief(error)}); use the configuration "
+            "published with the weights"
+        ) from error
 
 
 def read_preprocessing(folder: Path) -> Preprocess:
