@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-from typer.testing import CliRunner
+from cli_helper import CLASSIFIER, SEGMENTER, call, refused
+from tiny_runs import write_images, write_scans
 
-from certimed.budgets import Fixed, Grid, Precision, expected
-from certimed.cli import forecast
-from certimed.cli.app import app
-from certimed.cli.forecast import Forecast, Pilot, expected_samples
-from certimed.segmenters.small_unet import SmallUNet
+from certimed.budgets import Fixed, Grid, Planned, expected
+from certimed.runs import forecast
+from certimed.runs.forecast import Forecast, Pilot, expected_samples
 
 
 def test_a_run_is_its_images_times_overhead_and_copies() -> None:
@@ -36,7 +33,7 @@ def test_noise_of_the_clock_makes_no_negative_overhead() -> None:
 
 def test_expected_samples_follow_the_budget_for_the_probability_seen() -> None:
     assert expected_samples(Fixed(1234), 10, 20, 1e-3, 0.25) == 1234
-    assert expected_samples(Precision(0.05), 10, 20, 1e-3, 0.25) == Precision(0.05).cap
+    assert expected_samples(Planned(0.05), 10, 20, 1e-3, 0.25) == Planned(0.05).cap
     # With many pilot samples the posterior is a point, and the forecast the exact expectation there.
     budget = Grid()
     exact = expected(budget, 0.9, 1e-3, 0.25).samples
@@ -55,20 +52,35 @@ def test_the_clock_times_full_batches() -> None:
 
 def test_masks_are_piloted_as_the_run_certifies_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forecast, "PILOT_IMAGES", 2)
-    network, data = tmp_path / "net", tmp_path / "images"
-    SmallUNet(1, 2, (4, 8), 2).save(network)
-    data.mkdir()
-    for index, pixels in enumerate(np.random.default_rng(0).integers(0, 255, (3, 16, 16), dtype=np.uint8)):
-        Image.fromarray(pixels).save(data / f"{index}.png")
-    words = ["plan", "--task", "segment", "--model", str(network), "--output", "logits", "--data", str(data)]
-    result = CliRunner().invoke(app, [*words, "--n", "60", "--precision", "bfloat16"])
-    text = " ".join(result.output.split())
-    assert result.exit_code == 0, text
-    assert "70 of them an image (n 60, as 2 of the images went)" in text
-    assert "3 images take about 0 h 0 min" in text
+    scans = write_scans(tmp_path / "scans", 3)
+    said = call("plan", "masks", *SEGMENTER, "--data", scans, "--n", 60, "--precision", "bfloat16")
+    assert "70 of them an image (budget fixed:60, as 2 of the images went)" in said.text or (
+        "70 of them an image (budget fixed:60, as 1 of the images went)" in said.text
+    )
+    assert "3 images take about 0 h 0 min" in said.text
+    assert "tau 0.75 (radius 0.1686) over 262,144 pixels with holm needs n >= 68" in said.text
 
 
-def test_masks_without_data_cannot_be_forecast() -> None:
-    result = CliRunner().invoke(app, ["plan", "--task", "segment", "--model", "demo"])
-    assert result.exit_code == 2
-    assert "--data is missing" in result.output
+def test_classes_are_forecast_and_unreadable_images_named(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", 5, broken=(2,))
+    said = call("plan", "classes", *CLASSIFIER, "--data", images, "--budget", "betting:0.1")
+    assert "5 images of" in said.text and "2 classes (dark, light)" in said.text
+    assert "unreadable dark/00002.png" in said.err
+    assert "noisy copies/s here" in said.text
+
+
+def test_the_oracles_are_answered_without_model_and_data() -> None:
+    text = call("plan", "classes", "--sigma", 1, "--radius", 1).text
+    assert "3.199" in text and "2.463" in text
+    assert "radius 1 needs n >= " in text
+    assert (
+        "needs n >= 184" in call("plan", "masks", "--tau", 0.9, "--pixels", 262144, "--correction", "bonferroni").text
+    )
+    assert "give one of them" in refused("plan", "classes", "--n", 10, "--budget", "grid")
+    assert "--data is missing" not in call("plan", "masks", "--model", "demo").text
+
+
+def test_nothing_is_cut_at_80_columns() -> None:
+    text = call("plan", "classes", "--sigma", 0.5, "--n", 123_456_789, COLUMNS="80").out
+    assert "123,456,789" in text
+    assert "…" not in text
