@@ -10,10 +10,10 @@ import argparse
 import shutil
 from pathlib import Path
 
+from benchmarks.home import ROOT
 from certimed.report.figures import draw_curves
 
-FIGURES = Path(__file__).parents[1] / "docs" / "figures"
-METHODS = ("plain", "zero-shot", "few-shot")
+FIGURES = ROOT / "docs" / "figures"
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     demo = parser.parse_args().demo
     FIGURES.mkdir(exist_ok=True)
     runs = sorted(demo.glob("prompts-sigma-*"), key=lambda path: float(path.name.rpartition("-")[2]))
-    draw_curves(runs, FIGURES / "demo-prompts.png", METHODS)
+    draw_curves(runs, FIGURES / "demo-prompts.png", ("plain", "zero-shot", "few-shot"))
     panel = sorted((demo / "masks-sigma-0.5" / "pictures").glob("*.png"))[0]
     shutil.copy(panel, FIGURES / "demo-masks.png")
 

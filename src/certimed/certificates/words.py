@@ -119,7 +119,7 @@ def stop_text(stop: Stop, n: int, n0: int) -> str:
         return f"interrupted after {n} samples"
     if stop.agreeing is not None:
         return f"{n} samples planned from {stop.agreeing} of {n0} selection samples"
-    words = [stop.kind]
+    words: list[str] = [stop.kind]
     if stop.kind == "futile" and stop.below is not None:
         words.append(f"not above reported radius {stop.below:g}")
     elif stop.kind == "answered" and stop.above is not None:
