@@ -26,7 +26,7 @@ from certimed.certificates import (
     collect_provenance,
 )
 from certimed.errors import ModelError
-from certimed.noise import NoiseKey, as_law
+from certimed.noise import NoiseKey, Placement, as_law
 from certimed.targets import Classes, Pixels
 from certimed.vlm.protocol import Tokens, VisionLanguageModel
 
@@ -125,21 +125,23 @@ SHAPE = (3, 24, 24)
 
 def class_certificate(
     counts: Sequence[int] = (40, 960),
+    selection: Sequence[int] | None = None,
     *,
     sigma: float = 0.5,
     alpha: float = 1e-3,
     bound: str = "one-sided",
     **about: Any,
 ) -> ClassCertificate:
-    """The certificate of a fixed number of samples; ``about`` are ``noise`` and fields of the circumstances."""
+    """The certificate of a fixed number of samples, selected by ``selection`` (default: the same counts).
+
+    ``about`` are ``noise`` and fields of the circumstances.
+    """
+    first = np.asarray(counts if selection is None else selection)
     array, shape = np.asarray(counts), tuple(about.get("shape", SHAPE))
-    target, budget, law = (
-        Classes(len(array), bound),
-        Fixed(int(array.sum())),
-        as_law(about.pop("noise", "float32"), sigma),
-    )
-    session = target.start(array, shape, budget, alpha, law)
-    return _certificate(target, session, array, array, budget, int(array.sum()), alpha, law, about)
+    target, budget = Classes(len(array), bound), Fixed(int(array.sum()))
+    law = as_law(about.pop("noise", "float32"), sigma)
+    session = target.start(first, shape, budget, alpha, law)
+    return _certificate(target, session, first, array, budget, int(first.sum()), alpha, law, about)
 
 
 def mask_certificate(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from certimed.cli.certify import MORE, shorthands
+from certimed.cli.certify import MORE, Verbs, shorthands
 from certimed.cli.console import one_sentence_errors, out, say
 from certimed.cli.request import MODEL_AND_DATA, Typed, request, verb_command
 
@@ -107,6 +107,6 @@ def _needed_for_tau(spec: RunSpec, pixels: int) -> None:
 _SHARED = {name: MORE[name] for name in ("config", "allow_code", "n")}
 _RADIUS = Annotated[float | None, typer.Option(help="Radius wanted: smallest n that can reach it.")]
 _PIXELS = Annotated[int | None, typer.Option(help="Pixels of one image; 512 x 512.")]
-app = typer.Typer(help="Plan a run before it starts.", no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(cls=Verbs, help="Plan a run before it starts.", no_args_is_help=True, rich_markup_mode="rich")
 app.command("classes", help=CLASSES_HELP)(verb_command("classes", plan, {**_SHARED, "radius": (_RADIUS, None)}))
 app.command("masks", help=MASKS_HELP)(verb_command("masks", plan, {**_SHARED, "pixels": (_PIXELS, None)}))

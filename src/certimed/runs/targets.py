@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -45,6 +46,8 @@ class MaskTarget:
 
     def check(self) -> None:
         """Refuse what is unknown or out of range with InputError."""
+        if not self.taus:
+            raise InputError("no tau is named; name one, e.g. 0.75")
         for tau in self.taus:
             check_tau(tau)
         if len(set(self.taus)) < len(self.taus):
@@ -70,3 +73,10 @@ class Tuning:
     copies: int = 100
     steps: int = 1
     lr: float = 5e-3
+
+    def __post_init__(self) -> None:
+        for name, value in (("copies", self.copies), ("steps", self.steps)):
+            if value < 1:
+                raise InputError(f"{name}={value} of per-image tuning must be 1 or more")
+        if not 0 < self.lr < math.inf:
+            raise InputError(f"lr={self.lr} of per-image tuning must be a positive number")
