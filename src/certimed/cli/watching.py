@@ -62,7 +62,7 @@ class _Quiet:
 
 
 class _Lines(_Quiet):
-    """A line a minute: images done, failures, rate, time left."""
+    """A line a minute, and one at the end: images done, failures, rate, time left."""
 
     def start(self, images: int, copies: int) -> None:
         """See :class:`certimed.runs.Watcher`."""
@@ -74,7 +74,7 @@ class _Lines(_Quiet):
         super().record(record)
         self.done += 1
         now = time.monotonic()
-        if now - self.said >= _EVERY:
+        if now - self.said >= _EVERY or self.done == self.images:
             self.said = now
             pace = (now - self.begin) / self.done
             left = int(pace * (self.images - self.done))

@@ -317,7 +317,9 @@ def summarise_masks(
         key: mean_interval(values, groups, confidence=confidence, method=interval, seed=seed)
         for key, values in columns.items()
     }
-    return MaskSummary(rows, _lower_bounds(scores, columns, confidence), len(scores) + failed, first.empty, confidence, failed)
+    return MaskSummary(
+        rows, _lower_bounds(scores, columns, confidence), len(scores) + failed, first.empty, confidence, failed
+    )
 
 
 def _lower_bounds(

@@ -89,7 +89,9 @@ def write_table(
         raise InputError("--native and --radii are of tables of labels; a mask's table has its own radius")
     chosen = [] if masks else list(radii or telling_radii(found))
     if latex:
-        made = mask_table(found, confidence=confidence) if masks else accuracy_table(found, chosen, confidence=confidence)
+        made = (
+            mask_table(found, confidence=confidence) if masks else accuracy_table(found, chosen, confidence=confidence)
+        )
         text = made.latex(caption=caption, label=label)
     else:
         text = csv_text(mask_rows(found, confidence) if masks else accuracy_rows(found, chosen, confidence))
@@ -123,7 +125,9 @@ def draw_images(
     one = found[0]
     places = {record.item: index for index, record in enumerate(one.records)}
     if missing := [item for item in items or () if item not in places]:
-        raise InputError(f"{images.run} has no certificate of an image {missing[0]!r:.80}; give its id as the run has it")
+        raise InputError(
+            f"{images.run} has no certificate of an image {missing[0]!r:.80}; give its id as the run has it"
+        )
     loaded = images.load(items or list(places)[:first])
     if one.masks:
         rows = [_mask_example(image, {s.label: s.certificates[places[image.id]] for s in found}) for image in loaded]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from certimed.certificates import MaskCertificate
 from certimed.metrics import MaskCounts
+from certimed.operators.geometry import native_radius
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Layers:
     """The radius map of one certificate in ranks.
 
     Attributes:
-        radii: the distinct positive radii of the map, rising.
+        radii: the distinct positive radii of the map, rising (at native resolution small ones may be 0).
         ranks: for each pixel how many of them it reaches: it keeps its class below ``radii[ranks - 1]``; 0: none.
     """
 
@@ -33,8 +34,9 @@ class Layers:
         positive = values > 0
         ranks = np.maximum(places.reshape(certificate.mask.shape) + 1 - int((~positive).sum()), 0)
         radii, carried = values[positive], certificate.native
-        if native and carried is not None and carried.norm != 1:
-            radii = np.nextafter(radii / carried.norm, 0)
+        if native and carried is not None:
+            real = map(certificate.about.placement.real_radius, radii.tolist())
+            radii = np.array([native_radius(radius, carried.norm) for radius in real])
         return cls(radii, ranks.astype(np.uint32))
 
 

@@ -22,6 +22,8 @@ from certimed.certificates import (
     MaskCertificate,
     certificate_from_dict,
 )
+from certimed.data import IntensityReport
+from certimed.data.records import Intensity
 from certimed.errors import InputError
 from certimed.metrics import (
     PUBLISHED_RADII,
@@ -48,7 +50,6 @@ MARK_WORDS = {
 }
 
 C = TypeVar("C", bound=Certificate[Any])
-V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,15 @@ class Series(Generic[C]):
         """Scores of masks against the truth, one an image; empty where an image has none."""
         return _all(record.scores.get(self.label) for record in self.records) or ()
 
+    @property
+    def intensities(self) -> IntensityReport:
+        """How the images were placed in [0, 1], as recorded; InputError for a record this version does not know."""
+        report = IntensityReport()
+        for record in self.records:
+            if record.intensity is not None:
+                report.add(record.item, Intensity.from_json(record.intensity))
+        return report
+
     def class_name(self, index: int) -> str:
         """Name of a class; its number where the manifest names none."""
         return self.class_names[index] if 0 <= index < len(self.class_names) else f"class {index}"
@@ -239,7 +249,9 @@ class Series(Generic[C]):
                 return Curve(found.certified_share)
             low, high = zip(*found.intervals)
             return Curve(found.certified_accuracy, low, high)
-        columns = [with_failed((one.share(np.nextafter(r, np.inf)) for one in self.profiles), self.failed) for r in radii]
+        columns = [
+            with_failed((one.share(np.nextafter(r, np.inf)) for one in self.profiles), self.failed) for r in radii
+        ]
         means = [mean_interval(column, self.groups, confidence=confidence) for column in columns]
         values = tuple(mean.mean for mean in means)
         if any(np.isnan(mean.low) for mean in means):
@@ -350,9 +362,7 @@ def series_of(
     return found
 
 
-def panels(
-    series: Sequence[Series[C]], by: str, value: Callable[[Series[C]], V] = lambda one: one
-) -> dict[str, dict[str, V]]:  # type: ignore[assignment]
+def panels(series: Sequence[Series[C]], by: str) -> dict[str, dict[str, Series[C]]]:
     """Sort series into panels: one a sigma, a method or a run; series are named by what tells them apart.
 
     Raises:
@@ -369,9 +379,7 @@ def panels(
     for one in series:
         found.setdefault(keys[by](one), []).append(one)
     others = [keys[name] for name in ("method", "sigma", "run") if name != by]
-    return {
-        title: {name: value(one) for name, one in zip(_told_apart(own, others), own)} for title, own in found.items()
-    }
+    return {title: dict(zip(_told_apart(own, others), own)) for title, own in found.items()}
 
 
 def titles(series: Sequence[Series[Any]]) -> list[str]:

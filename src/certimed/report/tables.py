@@ -158,10 +158,14 @@ def mask_table(series: Sequence[Series[Any]], *, confidence: float = 0.95) -> Ta
     columns += [Column("noisy"), Column("pixels certified", r"pixels certified (\%)"), Column("failed")]
     rows = []
     for one, title in ordered:
-        found, small = one.dice(confidence), ()
+        found = one.dice(confidence)
+        small: tuple[str, ...] = ()
         cells = [title + one.marks, f"{one.sigma:g}", shown(one.first.radius, "lower", places=3)]
         if found is not None:
-            cells += [bound(found[FOREGROUND, DICE_LOW].mean, "lower"), bound(found[FOREGROUND, DICE_HIGH].mean, "upper")]
+            cells += [
+                bound(found[FOREGROUND, DICE_LOW].mean, "lower"),
+                bound(found[FOREGROUND, DICE_HIGH].mean, "upper"),
+            ]
             cells += [bound(found[FOREGROUND, IOU_LOW].mean, "lower"), *(
                 score(found, metric) for metric in (DICE_PUBLISHED, "Dice (clean)", "Dice (noisy)")
             )]  # fmt: skip
@@ -169,12 +173,12 @@ def mask_table(series: Sequence[Series[Any]], *, confidence: float = 0.95) -> Ta
             span = found[FOREGROUND, DICE_LOW]
             if not math.isnan(span.low):
                 text = f"{bound(span.low, 'lower')}-{bound(span.high, 'upper')}"
-                small = ("", "", "", text, *[""] * 7)  # type: ignore[assignment]
+                small = ("", "", "", text, *[""] * 7)
         else:
             cells += [DASH] * 6
             share = sum(one.tally.shares) / one.images
         cells += [per_cent(share, 1, "lower"), str(one.failed)]
-        rows.append(Row(one, title + one.marks, tuple(cells), small))
+        rows.append(Row(one, one.method, tuple(cells), small))
     notes = [
         f"radius: L2 in [0, 1] units of the certified space ({_where(series)}). Dice, IoU: mean over the classes but "
         "the first (the background), then over images; guaranteed to best case: the range that perturbations below "
@@ -202,7 +206,8 @@ def common_notes(series: Sequence[Series[Any]]) -> list[str]:
     alphas = sorted({one.first.alpha for one in series})
     notes = []
     if failed := max(one.failed for one in series):
-        notes.append(f"{failed} images failed and count as wrong: not certified, Dice 0.")
+        said = "1 image failed and counts" if failed == 1 else f"{failed} images failed and count"
+        notes.append(f"{said} as wrong: not certified, Dice 0.")
     risks = " or ".join(shown(alpha, "upper", digits=3) for alpha in alphas)
     notes.append(f"Each certificate fails with probability at most {risks} over the noise drawn.")
     notes += [f"{mark}: {words}." for mark, words in MARK_WORDS.items() if any(mark in one.marks for one in series)]
@@ -224,7 +229,9 @@ def native_note(one: Series[Any]) -> str | None:
     )
 
 
-def accuracy_rows(series: Sequence[Series[Any]], radii: Sequence[float], confidence: float = 0.95) -> list[dict[str, Any]]:
+def accuracy_rows(
+    series: Sequence[Series[Any]], radii: Sequence[float], confidence: float = 0.95
+) -> list[dict[str, Any]]:
     """Certified accuracy in long form for CSV, all digits: one row for each series and radius, shares as fractions.
 
     ``low`` and ``high`` bound the accuracy over new images, ``lower`` the share of these images that is truly robust
@@ -290,7 +297,9 @@ def score(found: MaskSummary, metric: str, name: str = FOREGROUND) -> str:
 
 
 def _where(series: Sequence[Series[Any]]) -> str:
-    return "; ".join("the model's input" if space == MODEL_INPUT else space for space in sorted({s.space for s in series}))
+    return "; ".join(
+        "the model's input" if space == MODEL_INPUT else space for space in sorted({s.space for s in series})
+    )
 
 
 def _why_samples_ended(summaries: Sequence[ClassificationSummary]) -> str:

@@ -48,6 +48,7 @@ from certimed.segmenters.native import mask_geometry, resized_truth
 from certimed.targets import Classes, Pixels, winning_class
 from certimed.usercode import is_user_code
 from certimed.vlm import NativeModel, VisionLanguageModel
+from certimed.vlm.loading import checked_device
 
 DEFAULT_TEMPLATE = "an image of {}."
 
@@ -115,6 +116,14 @@ class Job(ABC):
         """Scores against the truth, by the certificate's label; empty where a target has none."""
         return {}
 
+    @abstractmethod
+    def check_settings(self) -> None:
+        """Refuse, before a run begins, what the first image that can be read shows to be impossible.
+
+        Raises:
+            InputError: e.g. a number of samples that can prove nothing over so many pixels.
+        """
+
     @property
     def batch_size(self) -> int | None:
         """Noisy copies a forward pass; an automatic one is probed on first use."""
@@ -166,13 +175,19 @@ class Job(ABC):
         )
 
     def record(self, index: int, progress: Progress | None = None) -> Record:
-        """The record of image number ``index``; errors of the image or the model become a failed record."""
+        """The record of image number ``index``; errors of image, model and settings become a failed record."""
         item, begin = self.dataset.items[index], time.perf_counter()
         try:
             found = self.certify(self.dataset.load(index), progress)
-        except (ImageError, ModelError) as error:
-            spent = time.perf_counter() - begin
-            return Record.failed(item.id, str(error), label=item.label, group=item.group, seconds=spent)
+        except (InputError, ModelError) as error:
+            return Record.failed(
+                item.id,
+                str(error),
+                label=item.label,
+                group=item.group,
+                seconds=time.perf_counter() - begin,
+                structural=not isinstance(error, ImageError),
+            )
         return replace(found, seconds=time.perf_counter() - begin)
 
     def redraw(self, item: str) -> dict[str, Any]:
@@ -238,6 +253,9 @@ class ClassJob(Job):
         super().__init__(*args, **parts)
         self.tuned_on = tuned_on
 
+    def check_settings(self) -> None:
+        """See :class:`Job`; a request for labels was checked when it was made."""
+
     def prepare(self, image: MedicalImage) -> Prepared:
         """See :class:`Job`; refuses an image a prompt was tuned on."""
         pixels = torch.from_numpy(image.pixels).to(self.engine.device)
@@ -274,6 +292,18 @@ class MaskJob(Job):
         geometry = mask_geometry(tuple(pixels.shape), self.channels, size)
         return Prepared(apply(geometry, pixels), geometry, truth)
 
+    def check_settings(self) -> None:
+        """See :class:`Job`."""
+        for index in range(len(self.dataset)):
+            try:
+                pixels = self.prepare(self.dataset.load(index)).pixels
+            except ImageError:
+                continue
+            candidate = torch.zeros(tuple(pixels.shape[1:]), dtype=torch.int64)
+            budget, law = as_budget(self.spec.budget), self.engine.law
+            self.target.start(candidate, tuple(pixels.shape), budget, self.spec.alpha, law)  # type: ignore[arg-type]
+            return
+
     def scores(
         self, image: MedicalImage, prepared: Prepared, found: Mapping[str, Result[Any]]
     ) -> dict[str, MaskScores]:
@@ -305,11 +335,10 @@ def _mask(scores: Tensor) -> NDArray[Any]:
     return found
 
 
-def load_job(
-    spec: RunSpec, *, allow_code: bool = False, dataset: Dataset | None = None, model: Any = None
-) -> Job:
+def load_job(spec: RunSpec, *, allow_code: bool = False, dataset: Dataset | None = None, model: Any = None) -> Job:
     """See :meth:`RunSpec.load`."""
     methods = spec.methods
+    checked_device(spec.device)
     if (spec.denoiser is None) == (DENOISED in methods):
         raise InputError("a denoiser and the method denoised go together; give both, or neither")
     load = _load_masks if spec.masks else _load_classes
@@ -346,9 +375,7 @@ def _load_classes(spec: RunSpec, dataset: Dataset | None, allow_code: bool, mode
     engine = _engine(spec, certified, front, methods, model.device, share_copies=True)
     target = Classes(len(names), spec.target.bound)  # type: ignore[union-attr]
     limited = _limited(data, spec)
-    return ClassJob(
-        spec, limited, names, engine, target, model, front, prompting.kinds, tuned_on=prompting.tuned_on
-    )
+    return ClassJob(spec, limited, names, engine, target, model, front, prompting.kinds, tuned_on=prompting.tuned_on)
 
 
 def _load_masks(spec: RunSpec, dataset: Dataset | None, allow_code: bool, model: Any) -> Job:

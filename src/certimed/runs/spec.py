@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import UnionType
+from typing import TYPE_CHECKING, Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 from certimed.budgets import Fixed, as_budget
 from certimed.certificates import MODEL_INPUT, SPACES, ClassClaim, MaskClaim
@@ -52,6 +55,10 @@ class DataSpec:
     reading: ReadOptions = DEFAULT_READ
     items: tuple[str, ...] | None = None
     groups: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise InputError(f"limit {self.limit} leaves no image; use 1 or more")
 
     def open(self) -> Dataset:
         """The data set; pixels are not read yet.
@@ -117,6 +124,8 @@ class MaskTarget:
 
     def check(self) -> None:
         """Refuse what is unknown or out of range with InputError."""
+        if not self.taus:
+            raise InputError("no tau is named; name one, e.g. 0.75")
         for tau in self.taus:
             check_tau(tau)
         if len(set(self.taus)) < len(self.taus):
@@ -142,6 +151,13 @@ class Tuning:
     copies: int = 100
     steps: int = 1
     lr: float = 5e-3
+
+    def __post_init__(self) -> None:
+        for name, value in (("copies", self.copies), ("steps", self.steps)):
+            if value < 1:
+                raise InputError(f"{name}={value} of per-image tuning must be 1 or more")
+        if not 0 < self.lr < math.inf:
+            raise InputError(f"lr={self.lr} of per-image tuning must be a positive number")
 
 
 @dataclass(frozen=True)
@@ -206,6 +222,10 @@ class RunSpec:
         assert self.n0 is not None
         check_samples(n0=self.n0, n=budget.cap, alpha=self.alpha)
         self.target.check()
+        if not self.methods:
+            raise InputError(f"no method is named; name one, e.g. {PLAIN}")
+        if self.size is not None and min(self.size) < 1:
+            raise InputError(f"size {self.size} has an empty side; use e.g. (224, 224)")
         if self.space not in SPACES:
             raise InputError(f"space={self.space!r} is unknown; use one of {', '.join(SPACES)}")
         check_batch_size(self.batch_size)
@@ -246,7 +266,8 @@ class RunSpec:
         for name, kind in parts.items():
             if name in given:
                 given[name] = _built(kind, given[name], name)
-        return _built(cls, given, "the run")
+        spec: RunSpec = _built(cls, given, "the run")
+        return spec
 
     def changed(self, **values: Any) -> RunSpec:
         """This spec with other values for some fields."""
@@ -266,21 +287,54 @@ class RunSpec:
 
 
 def _built(kind: Any, data: object, what: str) -> Any:
-    """A frozen dataclass from a mapping; lists become tuples, nested options are read likewise."""
+    """A frozen dataclass from a mapping, its fields checked against their types."""
     if isinstance(data, kind):
         return data
-    given = _object(data, what)
+    given, hints = _object(data, what), get_type_hints(kind)
     known = {one.name for one in fields(kind)}
     unknown = sorted(set(given) - known)
     if unknown:
         raise InputError(f"{what} has no field {unknown[0]!r:.60}; it has {', '.join(sorted(known))}")
     if kind is DataSpec and "reading" in given:
         given["reading"] = _built(ReadOptions, given["reading"], "reading")
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    values = {}
+    for name, value in given.items():
+        try:
+            values[name] = _read(value, hints[name])
+        except (TypeError, OverflowError) as error:
+            raise InputError(f"{name} of {what} cannot be {value!r:.60}: {error}") from error
     try:
         return kind(**values)
     except TypeError as error:
-        raise InputError(f"{what} has missing or wrongly typed fields: {error}") from error
+        raise InputError(f"{what} has missing fields: {error}") from error
+
+
+def _read(value: Any, hint: Any) -> Any:
+    """A value of JSON as its type wants it: lists become tuples, whole numbers floats; TypeError if it does not fit."""
+    parts = get_args(hint)
+    if hint is Any:
+        return value
+    if get_origin(hint) in (Union, UnionType):
+        return next(_read(value, one) for one in [*filter(partial(_reads, value), parts), parts[0]])
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple) or (parts[-1] is not ... and len(parts) != len(value)):
+            raise TypeError("a list is wanted" if parts[-1] is ... else f"a list of {len(parts)} is wanted")
+        return tuple(_read(one, parts[0]) for one in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise TypeError(f"a value of type {hint.__name__} is wanted")
+    if isinstance(value, str) and "\0" in value:
+        raise TypeError("no name may have a null character in it")
+    return value
+
+
+def _reads(value: Any, hint: Any) -> bool:
+    try:
+        _read(value, hint)
+    except (TypeError, OverflowError):
+        return False
+    return True
 
 
 def _object(data: object, what: str) -> dict[str, Any]:

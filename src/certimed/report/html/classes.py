@@ -170,9 +170,7 @@ class ClassPart:
 
     def tables(self) -> list[tuple[str, Table]]:
         """Certified accuracy at round radii with its interval, beside clean and noisy accuracy and abstentions."""
-        return [
-            (run_title(own), accuracy_table([line.of for line in own], self.radii, places=0)) for own in self.runs
-        ]
+        return [(run_title(own), accuracy_table([line.of for line in own], self.radii, places=0)) for own in self.runs]
 
     def lower(self) -> list[dict[str, Any]]:
         """Lower bounds on the true certified accuracy of these images, one row a series."""

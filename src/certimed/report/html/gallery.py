@@ -76,6 +76,7 @@ class Gallery:
             "label": record.label,
             "clean": record.clean.get(method),
             "radius": c.radius,
+            "real": c.real_radius,
             "agree": c.counts[c.prediction],
             "n": c.n,
             "shape": self._shape(c.shape),

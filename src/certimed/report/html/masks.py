@@ -94,7 +94,7 @@ class MaskReader:
     ) -> None:
         empty = next((scores.empty for scores in record.scores.values()), "one")
         channels, height, width = first.shape
-        drawn = {"height": height, "width": width, "channels": channels, "maps": maps, "empty": empty}
+        drawn: dict[str, Any] = {"height": height, "width": width, "channels": channels, "maps": maps, "empty": empty}
         if pixels is not None:
             drawn["base"] = base_picture(pixels)
         if truth is not None:
@@ -127,7 +127,7 @@ def _packed_layers(certificate: MaskCertificate, layers: Layers) -> dict[str, An
 
 def _numbers(certificate: MaskCertificate, scores: MaskScores | None) -> dict[str, Any]:
     few, unstable = certificate.abstention().values()
-    fixed = isinstance(parse_budget(certificate.budget), Fixed)
+    fixed, placed = isinstance(parse_budget(certificate.budget), Fixed), certificate.about.placement
     numbers: dict[str, Any] = {
         "share": certificate.share_certified,
         "few": few / certificate.pixels,
@@ -142,6 +142,7 @@ def _numbers(certificate: MaskCertificate, scores: MaskScores | None) -> dict[st
         "proved": certificate.threshold is not None,
         "scope": SCOPES[certificate.scope],
         "space": certificate.space,
+        "loss": math.nextafter(placed.rounding + placed.slack, math.inf) if placed.rounding + placed.slack else 0.0,
         "native": None,
         "stopped": None if fixed else stop_text(certificate.stop, certificate.n, certificate.n0),
     }

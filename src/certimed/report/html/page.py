@@ -13,6 +13,7 @@ from typing import Any
 
 from certimed import __version__
 from certimed.certificates import Certificate, ClassClaim
+from certimed.data import IntensityReport
 from certimed.errors import InputError, require
 from certimed.integrity import write_whole
 from certimed.report.html import numbers, words
@@ -122,6 +123,8 @@ def _context(runs: Sequence[Run], found: Mapping[int, Pictures], budget: Budget)
         for reader in readers.values()
         if reader.strangers
     ]
+    reports = {line.run.name: line.of.intensities for line in lines}
+    notes += [f"{name}: {plain(warning)}." for name, report in reports.items() for warning in report.warnings]
     if budget.refused:
         notes.append(f"{budget.refused} pictures were left out to keep the page small; every image is listed.")
     certificates = [c for line in lines for c in ([line.of.first] if line.of.masks else line.of.certificates)]
@@ -144,7 +147,7 @@ def _context(runs: Sequence[Run], found: Mapping[int, Pictures], budget: Budget)
         "scripts": scripts,
         "policy": _policy(scripts),
         "pictures": shown + (0 if classes is None else classes.gallery.pictures),
-        "facts": _facts(certificates, shapes),
+        "facts": _facts(certificates, shapes, reports),
     }
     faults = [f"{run.name}: {run.checked}" for run in runs if run.faults]
     return context, faults + notes
@@ -163,7 +166,9 @@ def _read(run: Run, reader: MaskReader | None) -> tuple[list[Series[Any]], list[
     return series_of(run.name, run.folder, seen=seen), failed
 
 
-def _facts(certificates: Sequence[Certificate[Any]], masks: Sequence[Line]) -> dict[str, Any]:
+def _facts(
+    certificates: Sequence[Certificate[Any]], masks: Sequence[Line], reports: Mapping[str, IntensityReport]
+) -> dict[str, Any]:
     """The settings that the explanation names."""
     labels = [c for c in certificates if c.claim.kind == ClassClaim.kind]
     samples = []
@@ -178,7 +183,7 @@ def _facts(certificates: Sequence[Certificate[Any]], masks: Sequence[Line]) -> d
         "risks": [numbers.risk(alpha) for alpha in sorted({c.alpha for c in certificates})],
         "samples": samples,
         "where": words.where(c.space for c in certificates),
-        "reading": words.reading(certificates),
+        "reading": [f"{name}: intensities: {plain(report.line)}." for name, report in reports.items()],
         "unstable": words.unstable(certificates),
     }
 
@@ -217,4 +222,3 @@ def _policy(scripts: Sequence[str]) -> str:
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
         "form-action 'none'"
     )
-

@@ -110,10 +110,10 @@ def worked_example(
     what: str, certificate: Certificate[Any], image: MedicalImage | None, budget: Budget
 ) -> dict[str, Any] | None:
     """A radius, drawn, with its units; None where the image is not there or the page is full."""
-    if image is None:
+    if image is None or certificate.real_radius == 0:
         return None
     pixels, _ = certified_space(image, certificate)
-    drawn = worked_picture(pixels, certificate.radius, certificate.item, certificate.seed)
+    drawn = worked_picture(pixels, certificate.real_radius, certificate.item, certificate.seed)
     if budget.spend(drawn.image + drawn.perturbed + drawn.difference) is None:
         return None
     return {

@@ -7,8 +7,7 @@ from typing import Any
 
 from certimed.budgets import Betting, parse_budget
 from certimed.certificates import CHOSEN_AT_X, END_TO_END, FROZEN_AT_X, NATIVE, Certificate
-from certimed.certificates.words import assumptions
-from certimed.report.html.numbers import percent, plain, risk
+from certimed.report.html.numbers import percent, risk
 
 METHODS = {
     "plain": "the model answers on the noisy image itself; of prompted models, with the class names in a fixed caption",
@@ -22,7 +21,11 @@ METHODS = {
 }
 """Kinds of methods that the project has words for."""
 
-SCOPES = {END_TO_END: "whole pipeline", FROZEN_AT_X: "prompt frozen at this image", CHOSEN_AT_X: "chosen at this image"}
+SCOPES: dict[str, str] = {
+    END_TO_END: "whole pipeline",
+    FROZEN_AT_X: "prompt frozen at this image",
+    CHOSEN_AT_X: "chosen at this image",
+}
 """The scope of a certificate, short."""
 
 LIMITS = (
@@ -80,9 +83,10 @@ def limits(certificates: Sequence[Certificate[Any]], *, comparable: bool) -> lis
     if any(one.space != NATIVE for one in certificates):
         found.insert(3, _NATIVE_LIMIT)
     scopes = {one.scope for one in certificates}
-    found[:0] = [point for scope, point in ((FROZEN_AT_X, _FROZEN_LIMIT), (CHOSEN_AT_X, _CHOSEN_LIMIT)) if scope in scopes]
-    assumed = dict.fromkeys(text for one in certificates for text in assumptions(one.law, one.shape, one.radius))
-    found += [("What is assumed of arithmetic.", text) for text in assumed]
+    found[:0] = [
+        point for scope, point in ((FROZEN_AT_X, _FROZEN_LIMIT), (CHOSEN_AT_X, _CHOSEN_LIMIT)) if scope in scopes
+    ]
+    found += [_arithmetic(levels) for levels in dict.fromkeys(one.law.levels for one in certificates)]
     for alpha in sorted({one.alpha for one in certificates}):
         found.append(
             (
@@ -93,14 +97,16 @@ def limits(certificates: Sequence[Certificate[Any]], *, comparable: bool) -> lis
     return found
 
 
-def reading(certificates: Iterable[Certificate[Any]]) -> list[str]:
-    """What 0 and 1 of the certified values are in the files, one sentence for each way images were read."""
-    found: dict[str, int] = {}
-    for one in certificates:
-        said = one.provenance.intensity
-        if said is not None:
-            found[plain(said)] = found.get(plain(said), 0) + 1
-    return [f"Values in [0, 1]: {said}." for said in sorted(found, key=lambda said: -found[said])[:4]]
+def _arithmetic(levels: int | None) -> tuple[str, str]:
+    """What the statement assumes of arithmetic, by the grid of the noise law."""
+    function = "Assumed: that the model is a function of its input (checked once in every run)"
+    if levels is None:
+        return ("Rounding is not covered.", f"{function}, and real arithmetic where float32 noise is drawn and added.")
+    return (
+        "Off the grid the radius is a little smaller.",
+        f"The statement holds in floating point for every image on the grid of step 1/{levels}; for any other change "
+        f"the length that is covered is less by the distance to the grid, as each certificate says. {function}.",
+    )
 
 
 def unstable(certificates: Iterable[Certificate[Any]]) -> str:

@@ -41,7 +41,8 @@ const down = (value, digits = 3) => shown(value, "lower", digits);
 const up = (value, digits = 3) => shown(value, "upper", digits);
 const percent = (share, digits = 1) => `${shown(share, "lower", digits, 100)} %`;
 
-/* The largest number that is surely not above value / norm, as a bound is divided. */
+/* What is surely left of a radius after a loss, and of it after a division by a norm: both rounded down. */
+const reduced = (value, loss) => (loss === 0 ? value : Math.max(0, (value - loss) * (1 - 2 ** -50)));
 const divided = (value, norm) => (norm === 1 ? value : (value / norm) * (1 - 2 ** -52));
 
 function fill(select, entries) {

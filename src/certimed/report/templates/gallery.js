@@ -40,6 +40,7 @@
         ["per-value RMS, grey levels", down(perValue, 2)],
         ["L-infinity, grey levels", `±${down(perValue, 2)}`],
       );
+      if (row.real !== row.radius) entries.push(["for changes off the grid, L2", down(row.real, 4)]);
       const flipped = Math.ceil((row.radius * row.radius) / shape[0]) - 1;
       if (flipped >= 1) entries.push(["pixels it could turn from black to white, in all channels", String(flipped)]);
       if (row.native !== null) {

@@ -229,9 +229,11 @@
       ["per-value RMS, grey levels", down(perValue, 2)],
       ["L-infinity, grey levels", `±${down(perValue, 2)}`],
     ];
-    const { native } = now.numbers;
+    const { native, loss } = now.numbers;
+    const real = reduced(radius, loss);
+    if (loss > 0) entries.push(["for changes off the grid, L2", down(real, 4)]);
     if (native !== null) {
-      const own = divided(radius, native.norm);
+      const own = divided(real, native.norm);
       const size = native.shape.reduce((product, side) => product * side, 1);
       entries.push([`at native ${native.shape.slice(1).join(" × ")}, L2`, down(own, 4)]);
       entries.push(["native per-value RMS, grey levels", down((own / Math.sqrt(size)) * 255, 2)]);
