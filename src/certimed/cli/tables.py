@@ -12,6 +12,14 @@ MOST_RADII = 4
 """As many columns of radii as fit a terminal."""
 
 
+_SHORT = {"guaranteed": "guar.", "published": "publ.", "certified": "cert."}
+
+
+def _heading(text: str) -> str:
+    """A heading in short words, one a line."""
+    return "\n".join(_SHORT.get(word.rstrip(","), word.rstrip(",")) for word in text.split())
+
+
 def print_table(table: Table) -> None:
     """Print a table with what a reader needs beside it; intervals stand below the cells."""
     grid = Grid(box=SIMPLE_HEAD, padding=0)
@@ -19,7 +27,7 @@ def print_table(table: Table) -> None:
     told = [i for i, column in enumerate(table.columns) if column.left or {row.cells[i] for row in table.rows} != {"0"}]
     for index in told:
         column = table.columns[index]
-        grid.add_column(column.text.replace(" ", "\n"), justify="left" if column.left else "right", no_wrap=True)
+        grid.add_column(_heading(column.text), justify="left" if column.left else "right", no_wrap=True)
     before = None
     for row in table.rows:
         if before not in (None, row.block):
