@@ -94,6 +94,7 @@ def run_block(block: Block, namespace: dict[str, object], models: Path) -> None:
         assert not step.shown or same(step.shown, printed), f"{block}: shows\n{step.shown}\nprints\n{printed}"
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", pages())
 def test_commands_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
