@@ -130,7 +130,7 @@ def encoded_images(folder: Path) -> dict[str, bytes]:
     """Small valid files of every format, by name."""
     import nibabel
     import pydicom
-    from test_data_dicom import write
+    from dicom_files import write
 
     draw = np.random.default_rng(0)
     colour = draw.integers(0, 256, (20, 16, 3), dtype=np.uint8)

@@ -91,7 +91,7 @@ def _other_files(folder: Path) -> dict[str, Outcome]:
 
 
 def _dicom_files(folder: Path) -> dict[str, Outcome]:
-    from test_data_dicom import write
+    from dicom_files import write
 
     noise = np.random.default_rng(1).integers(0, 4096, (20, 30), dtype=np.uint16)
     good = write(folder / "good.dcm", noise, bits=12).read_bytes()

@@ -117,13 +117,13 @@ def write_diffusers(folder: Path, **changes: Any) -> None:
 
 
 def _guided(folder: Path) -> None:
-    from test_denoising_loading import SMALL, random_checkpoint
+    from guided_diffusion_files import SMALL, random_checkpoint
 
     torch.save(random_checkpoint(SMALL), folder / "guided.pt")
 
 
 def _load_guided(folder: Path) -> Any:
-    from test_denoising_loading import SMALL
+    from guided_diffusion_files import SMALL
 
     from certimed.denoising import wrap_unet
     from certimed.denoising.guided_diffusion import SCHEDULER_CONFIG, read_guided_diffusion

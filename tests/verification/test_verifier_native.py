@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_operators_norm import set_ups
+from geometries import set_ups
 from verification.honest import class_certificate, mask_certificates
 
 from certimed.certificates import NATIVE, ClassCertificate, MaskCertificate

@@ -26,7 +26,7 @@ from certimed.segmenters import load_segmenter
 for _library in ("transformers", "open_clip", "diffusers", "monai", "segmentation_models_pytorch"):
     pytest.importorskip(_library)
 
-SHARED = Path(os.environ.get("CERTIMED_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+SHARED = Path(os.environ.get("CERTIMED_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 needs_cases = pytest.mark.skipif(not (SHARED / "cases").is_dir(), reason=f"no {SHARED / 'cases'}")
 
 
@@ -541,7 +541,7 @@ def test_a_pth_is_looked_at_before_anything_is_built(tmp_path: Path, monkeypatch
 
 def test_another_size_is_refused_before_memory_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file of a small network, asked for as the 2.2 GB one: only a sketch without memory is built."""
-    from test_denoising_loading import SMALL, random_checkpoint
+    from guided_diffusion_files import SMALL, random_checkpoint
 
     torch.save(random_checkpoint(SMALL), tmp_path / "small.pt")
     filled: list[nn.Module] = []

@@ -156,7 +156,7 @@ class TestFlat:
 
     def test_dicom_objects_without_an_image_are_skipped_and_counted(self, tmp_path: Path) -> None:
         pytest.importorskip("pydicom")
-        from test_data_dicom import write
+        from dicom_files import write
 
         for name in ("a/1.dcm", "b/2.dcm"):
             (tmp_path / "set" / name).parent.mkdir(parents=True)
@@ -637,7 +637,7 @@ def test_medical_image_checks_itself(pixels: np.ndarray) -> None:
         MedicalImage("a", pixels, None, (), "")
 
 
-DATA = Path(os.environ.get("CERTIMED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+DATA = Path(os.environ.get("CERTIMED_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 
 
 def real(name: str) -> Path:

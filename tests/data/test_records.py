@@ -13,7 +13,7 @@ from PIL import Image
 from certimed.data import Intensity, IntensityReport, MedicalImage, ReadOptions, Step, open_dataset, read_image
 from certimed.errors import InputError
 
-SHARED = Path(os.environ.get("CERTIMED_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+SHARED = Path(os.environ.get("CERTIMED_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 
 
 def image(name: str, values: np.ndarray, *steps: Step) -> MedicalImage:
