@@ -29,7 +29,8 @@ class Kind:
         axes: numbers of spatial axes it is for.
         reads_image: whether it looks at the noisy image.
         needs_truth: whether it compares with a truth.
-        default: the groups of classes in words, where none are named.
+        groups: how many groups of classes it is of.
+        default: the groups in words, where none are named.
     """
 
     function: Function
@@ -38,6 +39,7 @@ class Kind:
     axes: tuple[int, ...] = (1, 2, 3)
     reads_image: bool = False
     needs_truth: bool = False
+    groups: int = 1
     default: str | None = None
 
 
@@ -46,18 +48,15 @@ KINDS: dict[str, Kind] = {
     "volume": Kind(geometry.size, None, axes=(3,)),
     "diameter": Kind(geometry.diameter, 1, axes=(2, 3)),
     "count": Kind(geometry.count),
-    "ctr": Kind(geometry.ratio_of_widths, default="heart/left lung+right lung"),
+    "ctr": Kind(geometry.ratio_of_widths, groups=2, default="heart/left lung+right lung"),
     "centroid_x": Kind(geometry.centroid(-1), 1),
     "centroid_y": Kind(geometry.centroid(-2), 1, axes=(2, 3)),
     "centroid_z": Kind(geometry.centroid(-3), 1, axes=(3,)),
-    "intensity": Kind(geometry.mean_intensity, unit="[0, 1]", reads_image=True),
+    "intensity": Kind(geometry.mean_intensity, unit="of [0, 1]", reads_image=True),
     "dice": Kind(geometry.dice, needs_truth=True),
     "iou": Kind(geometry.iou, needs_truth=True),
 }
 """Kinds by name: one row each."""
-
-_GROUPS = {"ctr": 2}
-
 
 @dataclass(frozen=True)
 class Measurement:
@@ -155,9 +154,8 @@ def parse_measurement(text: str, class_names: Sequence[str], *, allow_code: bool
         tuple(_class(one.strip(), class_names, text) for one in group.split("+"))
         for group in (named.strip() or kind.default or "").split("/")
     )
-    wanted = _GROUPS.get(name.strip(), 1)
-    if len(groups) != wanted:
-        raise InputError(f"measurement {text!r:.80} names {len(groups)} groups of classes, and {name} has {wanted}")
+    if len(groups) != kind.groups:
+        raise InputError(f"measurement {text!r:.80} names {len(groups)} groups of classes, and {name} has {kind.groups}")
     return Measurement(text.strip(), kind, groups)
 
 

@@ -1,4 +1,4 @@
-"""The contract of a target: how scores become integers, and integers a claim."""
+"""The contract of a target: how scores become integers (or numbers), and these a claim."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ C = TypeVar("C", bound=Claim)
 
 
 class Tally(Protocol):
-    """Integers counted on the model's device; nothing in it grows with the number of samples."""
+    """What is counted on the model's device; nothing in it grows with the number of samples but measured numbers."""
 
-    def add(self, scores: Tensor) -> None:
-        """Count one batch of scores; ModelError for scores of the wrong shape."""
+    def add(self, scores: Tensor, copies: Tensor | None = None) -> None:
+        """Count one batch of scores; ModelError for scores of the wrong shape.
+
+        Args:
+            copies: the noisy copies they are of, ``(B, C, *space)``, where the target asks for them.
+        """
 
     def counts(self) -> Any:
         """What was counted so far, on the CPU; ModelError if any score was not finite."""
@@ -32,10 +36,16 @@ class Target(Protocol[C]):
     Attributes:
         kind: name of the claim's kind in JSON.
         num_classes: K.
+        selects: whether selection samples fix what the claim is about.
+        reads_image: whether tallies want the noisy copies too.
     """
 
     kind: ClassVar[str]
+    selects: ClassVar[bool]
     num_classes: int
+
+    @property
+    def reads_image(self) -> bool: ...
 
     def answer(self, scores: Tensor) -> Tensor:
         """The answer to each row of scores, integers ``(B, ...)``; ties go to the lowest class."""
