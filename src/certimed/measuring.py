@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from certimed.budgets import Budget, Fixed, Goal, as_budget
+from certimed.budgets import Budget, Fixed, Goal, as_budget, goals
 from certimed.budgets.values import end_level, ends_at
 from certimed.certificates import END_TO_END, MODEL_INPUT, IntervalCertificate
 from certimed.engine import PLAIN, Engine, Model, ModelStream, Origin, Progress, Scores, check_samples, model_device
-from certimed.errors import InputError
 from certimed.measurements import Measurement, parse_measurement
 from certimed.noise import DEFAULT_LAW, NoiseLaw, as_law
 from certimed.statistics import end_index
@@ -219,14 +217,3 @@ class SmoothedMeasurement:
         return Interval(
             self.num_classes, self.measurements, tuple(radii), asked, self.spacing, truth, self.binary_threshold
         )
-
-
-def goals(thresholds: Mapping[str, float] | None, widths: Mapping[str, float] | None) -> dict[str, Goal]:
-    """What is asked of measurements, by name; InputError for numbers that ask nothing."""
-    found = {}
-    for name in {**(thresholds or {}), **(widths or {})}:
-        width, threshold = (widths or {}).get(name), (thresholds or {}).get(name)
-        if (width is not None and not 0 < width < math.inf) or not math.isfinite(threshold or 0.0):
-            raise InputError(f"width={width} and threshold={threshold} of {name}: a width must be above 0, both finite")
-        found[name] = Goal(width, threshold)
-    return found

@@ -29,7 +29,7 @@ from certimed.budgets.pixels import Agreement, start_mask
 from certimed.budgets.session import Evidence, Outcome, Question, Session
 from certimed.budgets.spelling import as_budget, budget_from_dict, parse_budget
 from certimed.budgets.stops import Stop
-from certimed.budgets.values import Ends, Goal, Values, start_interval
+from certimed.budgets.values import Ends, Goal, Values, goals, start_interval
 
 __all__ = [
     "PUBLISHED_RADII",
@@ -53,6 +53,7 @@ __all__ = [
     "as_budget",
     "budget_from_dict",
     "expected",
+    "goals",
     "mean_over",
     "parse_budget",
     "start_interval",

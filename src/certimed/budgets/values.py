@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -24,7 +24,7 @@ Ends: TypeAlias = NDArray[np.float64]
 
 
 class Values(NamedTuple):
-    """Values of measurements on ``n`` noisy copies, in the order drawn: float64 ``(measurements, n)``, NaN undefined."""
+    """Values on ``n`` noisy copies, in the order drawn: float64 ``(measurements, n)``, NaN where not defined."""
 
     n: int
     values: NDArray[np.float64]
@@ -59,6 +59,17 @@ class Goal:
         """Whether no interval around [low, high] answers what is asked."""
         wide = self.width is not None and high - low > self.width
         return wide or (self.threshold is not None and low <= self.threshold <= high)
+
+
+def goals(thresholds: Mapping[str, float] | None, widths: Mapping[str, float] | None) -> dict[str, Goal]:
+    """What is asked of measurements, by name; InputError for numbers that ask nothing."""
+    found = {}
+    for name in {**(thresholds or {}), **(widths or {})}:
+        width, threshold = (widths or {}).get(name), (thresholds or {}).get(name)
+        if (width is not None and not 0 < width < math.inf) or not math.isfinite(threshold or 0.0):
+            raise InputError(f"width={width} and threshold={threshold} of {name}: a width must be above 0, both finite")
+        found[name] = Goal(width, threshold)
+    return found
 
 
 def start_interval(
@@ -206,4 +217,3 @@ def ends_at(ordered: NDArray[np.float64], n: int, place: int | None) -> tuple[fl
         float(ordered[low - 1]) if low >= 1 and len(ordered) >= low else -math.inf,
         float(ordered[high - 1]) if 1 <= high <= len(ordered) else math.inf,
     )
-

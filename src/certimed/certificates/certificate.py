@@ -165,11 +165,11 @@ class Certificate(Generic[C]):
     """What was proved about the smoothed model at one image.
 
     Guarantee: with probability at least ``1 - alpha`` over the noise that was drawn, the claim is right: the smoothed
-    model's answer (the class; the class of every certified pixel, all at once; that a median lies in its interval) is
-    the same for every perturbation ``d`` with ``||d||_2 < radius``, ``d`` living in ``space`` and the statement covering
-    ``scope`` (Cohen et al., ICML 2019, Theorem 1; masks: SegCertify, Fischer et al., ICML 2021, with the family-wise
-    error controlled; measurements: :mod:`certimed.statistics.order`). What is assumed of arithmetic depends on the
-    noise law, see :mod:`certimed.noise`.
+    model's answer (the class; the class of every certified pixel, all at once; the interval that each median lies in)
+    is the same for every perturbation ``d`` with ``||d||_2 < radius``, ``d`` living in ``space`` and the statement
+    covering ``scope`` (Cohen et al., ICML 2019, Theorem 1; masks: SegCertify, Fischer et al., ICML 2021, with the
+    family-wise error controlled; measurements: :mod:`certimed.statistics.order`). What is assumed of arithmetic depends
+    on the noise law, see :mod:`certimed.noise`.
 
     Attributes:
         claim: what is claimed.

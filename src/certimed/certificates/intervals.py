@@ -98,7 +98,9 @@ class MeasuredInterval:
     def check(self, n: int, radii: int) -> None:
         """Raise InputError unless it can be of so many samples and radii."""
         if self.undefined < 0 or self.n != n:
-            raise InputError(f"{self.name!r:.60} has {len(self.values)} values and {self.undefined} undefined, not n={n}")
+            raise InputError(
+                f"{self.name!r:.60} has {len(self.values)} values and {self.undefined} undefined, not n={n}"
+            )
         if any(a > b for a, b in pairwise(self.values)) or not all(map(math.isfinite, self.values)):
             raise InputError(f"the values of {self.name!r:.60} must be finite and must not fall")
         if len(self.lower) != radii or len(self.upper) != radii:

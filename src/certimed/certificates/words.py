@@ -87,21 +87,31 @@ def _mask_head(c: MaskCertificate) -> str:
 
 def _interval_head(c: IntervalCertificate) -> str:
     if c.abstained:
-        undefined = ", ".join(f"{one.name} ({one.undefined} of {one.n} not defined)" for one in c.claim.intervals)
-        return f"Nothing was proved for {c.item}: no end of an interval is finite: {undefined}."
+        counts = ", ".join(f"{one.name} ({one.undefined} of {one.n} not defined)" for one in c.claim.intervals)
+        return f"Nothing was proved for {c.item}: no end of an interval is finite: {counts}."
     parts = []
     for one in c.claim.intervals:
-        median = "not defined" if one.median is None else f"{one.median:.6g}{_unit(one)}"
         ranges = [f"{interval_text(one, index)} below {radius_text(r)}" for index, r in enumerate(c.radii)]
         places = [_place_text(one, index, r) for index, r in enumerate(c.radii)] if one.threshold is not None else []
         undefined = [f"not defined on {one.undefined} of {one.n} noisy copies"] if one.undefined else []
-        parts.append("; ".join([f"{one.name} (here {median}): {', '.join(ranges)}", *places, *undefined]))
+        parts.append("; ".join([f"{one.name} (here {median_text(one)}): {', '.join(ranges)}", *places, *undefined]))
+    unknown = " The spacing is not known, so sizes are in pixels." if in_pixels(c) else ""
     return (
-        f"The median under noise (Gaussian, sigma {c.sigma:g}) of each measurement that this pipeline reports of {c.item} "
-        f"stays in its interval for every perturbation with L2 norm below the radius that is named with it: "
-        f"{'. '.join(parts)}. All of this together {failure(c.alpha)} over the noise drawn. It is the median under noise "
-        "that holds, so deploy that median."
+        f"The median under noise (Gaussian, sigma {c.sigma:g}) of each measurement that this pipeline reports of "
+        f"{c.item} stays in its interval for every perturbation with L2 norm below the radius named with it: "
+        f"{'. '.join(parts)}.{unknown} All of this together {failure(c.alpha)} over the noise drawn. It is the median "
+        "under noise that holds, so deploy that median."
     )
+
+
+def median_text(one: MeasuredInterval) -> str:
+    """The median of the samples with its unit; no bound."""
+    return "not defined" if one.median is None else f"{one.median:.6g}{_unit(one)}"
+
+
+def in_pixels(c: IntervalCertificate) -> bool:
+    """Whether a size is given in pixels because the spacing is not known."""
+    return any(one.unit in ("pixels", "voxels") for one in c.claim.intervals)
 
 
 def _place_text(one: MeasuredInterval, index: int, radius: float) -> str:
@@ -123,8 +133,7 @@ def end_text(end: float, side: Side) -> str:
 
 
 def _unit(one: MeasuredInterval) -> str:
-    unknown = " (spacing not known)" if one.unit in ("pixels", "voxels") else ""
-    return f" {one.unit}{unknown}" if one.unit else ""
+    return f" {one.unit}" if one.unit else ""
 
 
 _HEADS: dict[str, Any] = {
@@ -294,7 +303,7 @@ def _mask_rows(c: MaskCertificate) -> dict[str, str]:
 def _interval_rows(c: IntervalCertificate) -> dict[str, str]:
     found = {}
     for one in c.claim.intervals:
-        found[f"{one.name}, median of samples"] = "not defined" if one.median is None else f"{one.median:.6g}{_unit(one)}"
+        found[f"{one.name}, median of samples"] = median_text(one)
         for index, radius in enumerate(c.radii):
             place = one.place(index)
             decided = "" if place is None else f" ({place} {one.threshold:g})"

@@ -56,7 +56,6 @@ class Subject:
             encoder, self.image, self.law, key, n, batch_size=self.batch_size, start=start, keep=keep
         )
 
-
     def copies(self, phase: str, start: int = 0) -> Callable[[int], Tensor]:
         """Draws the next so many noisy copies themselves, beside what :meth:`stream` embeds of the same phase."""
         key = NoiseKey(self.seed, self.item, phase)

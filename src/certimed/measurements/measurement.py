@@ -58,6 +58,7 @@ KINDS: dict[str, Kind] = {
 }
 """Kinds by name: one row each."""
 
+
 @dataclass(frozen=True)
 class Measurement:
     """A number that is read off a mask.
@@ -78,7 +79,9 @@ class Measurement:
             found = float(self.kind.function(scene, self.groups))
         except Exception as error:
             said = " ".join(str(error).split())[:200]
-            raise ModelError(f"the measurement {self.name} failed on a noisy copy ({type(error).__name__}: {said})") from error
+            raise ModelError(
+                f"the measurement {self.name} failed on a noisy copy ({type(error).__name__}: {said})"
+            ) from error
         if not math.isfinite(found):
             return math.nan
         if self.kind.length is None and scene.spacing is not None:
@@ -117,11 +120,13 @@ def measurement(function: Callable[..., float], name: str | None = None, unit: s
         InputError: an argument of another name.
     """
     known = ("mask", "image", "spacing", "truth")
-    called = name or getattr(function, "__name__", "measurement")
+    called = str(name or getattr(function, "__name__", "measurement"))
     wanted = [one.name for one in inspect.signature(function).parameters.values()]
     unknown = [one for one in wanted if one not in known]
     if unknown or not wanted:
-        raise InputError(f"{called} takes {', '.join(wanted) or 'nothing'}; a measurement takes any of {', '.join(known)}")
+        raise InputError(
+            f"{called} takes {', '.join(wanted) or 'nothing'}; a measurement takes any of {', '.join(known)}"
+        )
 
     def value(scene: Scene, groups: Any) -> float:
         return function(**{one: getattr(scene, one) for one in wanted})
@@ -155,7 +160,9 @@ def parse_measurement(text: str, class_names: Sequence[str], *, allow_code: bool
         for group in (named.strip() or kind.default or "").split("/")
     )
     if len(groups) != kind.groups:
-        raise InputError(f"measurement {text!r:.80} names {len(groups)} groups of classes, and {name} has {kind.groups}")
+        raise InputError(
+            f"measurement {text!r:.80} names {len(groups)} groups of classes, and {name} has {kind.groups}"
+        )
     return Measurement(text.strip(), kind, groups)
 
 

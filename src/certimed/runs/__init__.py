@@ -1,14 +1,14 @@
 """Runs: the request, the loaded job, and the folder on disk that holds its records."""
 
 from certimed.runs.folder import RunFolder
-from certimed.runs.job import ClassJob, Job, MaskJob, load_job
+from certimed.runs.job import ClassJob, Job, MaskJob, MeasureJob, load_job
 from certimed.runs.manifest import data_section
 from certimed.runs.merging import merge
 from certimed.runs.methods import MethodEntry, Prompting, score_methods
 from certimed.runs.record import CERTIFIED, FAILED, Record
 from certimed.runs.run import Silent, Watcher, execute, remaining
 from certimed.runs.sharding import Shard, shard
-from certimed.runs.spec import ClassTarget, DataSpec, MaskTarget, RunSpec, Tuning
+from certimed.runs.spec import ClassTarget, DataSpec, MaskTarget, MeasureTarget, RunSpec, Tuning
 
 __all__ = [
     "CERTIFIED",
@@ -19,6 +19,8 @@ __all__ = [
     "Job",
     "MaskJob",
     "MaskTarget",
+    "MeasureJob",
+    "MeasureTarget",
     "MethodEntry",
     "Prompting",
     "Record",

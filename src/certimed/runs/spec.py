@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from certimed.budgets import Fixed, as_budget
-from certimed.certificates import MODEL_INPUT, SPACES, ClassClaim, MaskClaim
+from certimed.budgets import Fixed, Goal, as_budget, goals, start_interval
+from certimed.certificates import MODEL_INPUT, SPACES, ClassClaim, IntervalClaim, MaskClaim
 from certimed.data import DEFAULT_READ, Dataset, ReadOptions, open_dataset
 from certimed.engine import FLOAT32, PLAIN, Acceleration, check_samples, check_sigma
 from certimed.engine.throughput import check_batch_size
@@ -16,7 +17,7 @@ from certimed.errors import InputError
 from certimed.metrics import EMPTY_NAMES
 from certimed.noise import DEFAULT_LAW, as_law
 from certimed.statistics import BOUND_NAMES, CORRECTION_NAMES
-from certimed.targets import check_tau
+from certimed.targets import check_radii, check_tau
 
 if TYPE_CHECKING:
     from certimed.runs.job import Job
@@ -110,6 +111,63 @@ class MaskTarget:
 
 
 @dataclass(frozen=True)
+class MeasureTarget:
+    """Measurements are certified, and with ``taus`` the masks they are read off too, from the same samples.
+
+    Attributes:
+        measurements: spellings, see :func:`certimed.measurements.parse_measurement`.
+        radii: L2, rising.
+        thresholds: ``"NAME=NUMBER"``: on which side of the number the interval of a measurement lies is asked.
+        widths: ``"NAME=NUMBER"``: how narrow an interval is to be at the largest radius.
+        spacing: millimetres from pixel to pixel of the image file along each axis, where the files do not say.
+        taus, correction, empty: of masks, see :class:`MaskTarget`; no taus, no certificates of masks.
+    """
+
+    measurements: tuple[str, ...] = ()
+    radii: tuple[float, ...] = ()
+    thresholds: tuple[str, ...] = ()
+    widths: tuple[str, ...] = ()
+    spacing: tuple[float, ...] | None = None
+    taus: tuple[float, ...] = ()
+    correction: str = "holm"
+    empty: str = "one"
+    task: ClassVar[str] = IntervalClaim.kind
+
+    def check(self) -> None:
+        """Refuse what is unknown or out of range with InputError."""
+        if not self.measurements or len(set(self.measurements)) < len(self.measurements):
+            raise InputError(f"measurements {', '.join(self.measurements) or 'none'}: name at least one, and each once")
+        check_radii(self.radii)
+        for name in self.goals():
+            if name not in self.measurements:
+                raise InputError(f"{name} has a threshold or width and is not measured; add it to the measurements")
+        if self.spacing is not None and not all(0 < step < math.inf for step in self.spacing):
+            raise InputError(f"spacing {self.spacing} must hold lengths above 0, in mm")
+        if self.taus:
+            self.mask_target.check()
+
+    def goals(self) -> dict[str, Goal]:
+        """What is asked of measurements, by name; InputError where it cannot be read."""
+        return goals(_assigned("threshold", self.thresholds), _assigned("width", self.widths))
+
+    @property
+    def mask_target(self) -> MaskTarget:
+        """What is certified of masks."""
+        return MaskTarget(self.taus, self.correction, self.empty)
+
+
+def _assigned(what: str, texts: tuple[str, ...]) -> dict[str, float]:
+    found = {}
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        try:
+            found[name.strip()] = float(number)
+        except ValueError as error:
+            raise InputError(f"{what} {text!r:.80} is not NAME=NUMBER; write e.g. ctr=0.5") from error
+    return found
+
+
+@dataclass(frozen=True)
 class Tuning:
     """Per-image tuning of prompts; see :func:`certimed.prompts.prompt_methods`.
 
@@ -136,8 +194,8 @@ class RunSpec:
         methods: names of methods, and prompt files; all are certified on the same noise.
         sigma: noise standard deviation in [0, 1] units.
         noise: name of the noise law.
-        budget: spelling of a budget, a number of samples, or None: ``grid`` for labels, ``fixed:100`` for masks.
-        n0: selection samples; None: 100 for labels, 10 for masks.
+        budget: spelling of a budget, a number of samples, or None: ``grid`` for labels, else ``fixed:100``.
+        n0: selection samples; None: 100 for labels, 10 for masks, 0 for measurements alone, which need none.
         alpha: failure probability of each certificate.
         seed: of all noise.
         space: where noise is added; see :mod:`certimed.certificates.scope`.
@@ -157,7 +215,7 @@ class RunSpec:
 
     model: str
     data: DataSpec
-    target: ClassTarget | MaskTarget = field(default_factory=ClassTarget)
+    target: ClassTarget | MaskTarget | MeasureTarget = field(default_factory=ClassTarget)
     methods: tuple[str, ...] = (PLAIN,)
     sigma: float = 0.25
     noise: str = DEFAULT_LAW
@@ -177,27 +235,39 @@ class RunSpec:
     speed: Acceleration = FLOAT32
 
     def __post_init__(self) -> None:
-        masks = self.masks
-        budget = as_budget(self.budget, default=Fixed(100) if masks else None)
+        budget = as_budget(self.budget, default=Fixed(100) if self.segments else None)
+        selecting = self.masks or not self.segments
         object.__setattr__(self, "budget", str(budget))
-        object.__setattr__(self, "n0", (10 if masks else 100) if self.n0 is None else self.n0)
+        usual = 100 if not self.segments else 10 if self.masks else 0
+        object.__setattr__(self, "n0", usual if self.n0 is None else self.n0)
         object.__setattr__(self, "sigma", check_sigma(self.sigma))
         assert self.n0 is not None
-        check_samples(n0=self.n0, n=budget.cap, alpha=self.alpha)
+        if not selecting and self.n0:
+            raise InputError(f"n0={self.n0}: measurements have no selection samples; leave n0 out, or name a tau")
+        check_samples(n0=self.n0 if selecting else None, n=budget.cap, alpha=self.alpha)
         self.target.check()
         if self.space not in SPACES:
             raise InputError(f"space={self.space!r} is unknown; use one of {', '.join(SPACES)}")
         check_batch_size(self.batch_size)
         law = as_law(self.noise, self.sigma)
-        if isinstance(self.target, MaskTarget):
+        if self.masks:
             budget.mask_looks()
-        else:
+        if isinstance(self.target, MeasureTarget):
+            shares = [law.probability(radius) for radius in self.target.radii]
+            asked = self.target.goals()
+            start_interval(budget, shares, self.alpha, [asked.get(name, Goal()) for name in self.target.measurements])
+        elif isinstance(self.target, ClassTarget):
             budget.start([self.n0, 0], self.alpha, law.sigma, self.target.bound)
 
     @property
     def masks(self) -> bool:
         """Whether masks are certified."""
-        return isinstance(self.target, MaskTarget)
+        return bool(getattr(self.target, "taus", ()))
+
+    @property
+    def segments(self) -> bool:
+        """Whether the model is a segmentation network."""
+        return not isinstance(self.target, ClassTarget)
 
     @property
     def cap(self) -> int:
@@ -217,7 +287,7 @@ class RunSpec:
         """
         given = _object(data, "a run")
         task = given.pop("task", ClassTarget.task)
-        targets: dict[str, Any] = {kind.task: kind for kind in (ClassTarget, MaskTarget)}
+        targets: dict[str, Any] = {kind.task: kind for kind in (ClassTarget, MaskTarget, MeasureTarget)}
         if task not in targets:
             raise InputError(f"task {task!r:.40} is unknown; use one of {', '.join(targets)}")
         parts = {"data": DataSpec, "target": targets[task], "tuning": Tuning, "speed": Acceleration}

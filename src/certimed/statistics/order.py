@@ -8,9 +8,10 @@ lo = 1 - hi. Then for every d with |d|_2 <= R
     h_lo(x) <= h_1/2(x + d) <= h_hi(x).
 
 Proof. By the Neyman-Pearson lemma (Cohen et al. 2019, Lemma 3) an event A of the noisy input has
-Phi(Phi^-1(P_x(A)) - |d| / sigma) <= P_{x+d}(A) <= Phi(Phi^-1(P_x(A)) + |d| / sigma). Take A = {f <= h_hi(x)}: P_x(A) >=
-hi, so P_{x+d}(A) >= Phi(Phi^-1(hi) - R / sigma) = 1/2, which says h_1/2(x + d) <= h_hi(x). Take A = {f <= y} with
-y < h_lo(x): P_x(A) < lo, so P_{x+d}(A) < Phi(Phi^-1(lo) + R / sigma) = 1/2 and h_1/2(x + d) >= y; let y rise to h_lo(x).
+Phi(Phi^-1(P_x(A)) - |d| / sigma) <= P_{x+d}(A) <= Phi(Phi^-1(P_x(A)) + |d| / sigma). Take A = {f <= h_hi(x)}:
+P_x(A) >= hi, so P_{x+d}(A) >= Phi(Phi^-1(hi) - R / sigma) = 1/2, which says h_1/2(x + d) <= h_hi(x). Take A = {f <= y}
+with y < h_lo(x): P_x(A) < lo, so P_{x+d}(A) < Phi(Phi^-1(lo) + R / sigma) = 1/2 and h_1/2(x + d) >= y; let y rise to
+h_lo(x).
 
 **One radius.** Let X_(1) <= ... <= X_(n) be the sorted values of n noisy copies. If X_(u) < h_hi(x), then at least u
 copies lie below h_hi(x), each with probability F(h_hi(x) -) <= hi; so P[X_(u) < h_hi(x)] <= P[Bin(n, hi) >= u], and the
@@ -69,8 +70,8 @@ def end_index(n: int, hi: float, level: float, variation: float = 0.0) -> int | 
     >>> end_index(100, 0.75, 0.0005)
     89
     """
-    raised = _raised(hi, variation)
-    return None if raised >= 1.0 else minimum_count(n, raised, level)
+    raised, wanted = _raised(hi, variation), check.scalar_open_unit("level", level)
+    return None if raised >= 1.0 else minimum_count(n, raised, wanted)
 
 
 def samples_for_end(hi: float, level: float, variation: float = 0.0) -> int | None:
@@ -95,11 +96,11 @@ def samples_for_end(hi: float, level: float, variation: float = 0.0) -> int | No
 def band(n: int, level: float) -> FloatArray:
     """Constants c of a simultaneous band: float64 ``(n,)``, non-decreasing, 0 where nothing is bounded. Cached.
 
-    Guarantee: for sorted uniforms P[U_(i) < c_i for any i] <= level, so that X_(u) bounds the hi-quantile from above for
-    every hi and every u with c_u >= hi at once, and mirrored from below at the same level (module's docstring). All
-    c_i that are not 0 are Clopper-Pearson bounds at one local level, which is as large as ``level`` allows; only those
-    of at least one half serve a radius, so no others are paid for. Above 1024 samples not every i has a constant of its
-    own: 512 do, closer together towards the largest values, and the others have that of the one below.
+    Guarantee: for sorted uniforms P[U_(i) < c_i for any i] <= level, so that X_(u) bounds the hi-quantile from above
+    for every hi and every u with c_u >= hi at once, and mirrored from below at the same level (module's docstring).
+    All c_i that are not 0 are Clopper-Pearson bounds at one local level, which is as large as ``level`` allows; only
+    those of at least one half serve a radius, so no others are paid for. Above 1024 samples not every i has a constant
+    of its own: 512 do, closer together towards the largest values, and the others have that of the one below.
 
     Args:
         n: samples.

@@ -56,7 +56,9 @@ class Interval:
             raise InputError(f"measurements {', '.join(names) or 'none'}: name at least one, and each once")
         for name in self.goals or {}:
             if name not in names:
-                raise InputError(f"a width or threshold is given for {name}, which is not measured ({', '.join(names)})")
+                raise InputError(
+                    f"a width or threshold is given for {name}, which is not measured ({', '.join(names)})"
+                )
 
     @property
     def reads_image(self) -> bool:

@@ -42,7 +42,9 @@ class Target(Protocol[C]):
 
     kind: ClassVar[str]
     selects: ClassVar[bool]
-    num_classes: int
+
+    @property
+    def num_classes(self) -> int: ...
 
     @property
     def reads_image(self) -> bool: ...
