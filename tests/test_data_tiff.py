@@ -176,6 +176,30 @@ def test_inks_palette_and_ycbcr(tmp_path: Path) -> None:
         read_image(save(tmp_path / "e.tif", RGB8, photometric="minisblack", planarconfig="contig"))
 
 
+def test_a_palette_of_two_colours_is_looked_up(tmp_path: Path) -> None:
+    """tifffile gives 1-bit values as booleans, which index as a mask."""
+    bits = np.random.default_rng(1).random((16, 16)) > 0.5
+    data = bytearray(save(tmp_path / "a.tif", bits, photometric="minisblack").read_bytes())
+    at = data.index(b"\x06\x01\x03\x00\x01\x00\x00\x00\x01")
+    data[at + 8] = 3  # palette, in place of zero is black
+    unused = data.index(b"\x31\x01\x02\x00")  # the tag Software becomes ColorMap: two colours
+    data[unused : unused + 12] = b"\x40\x01\x03\x00\x06\x00\x00\x00" + len(data).to_bytes(4, "little")
+    data += np.array([10, 200, 20, 100, 30, 0], np.uint16).astype("<u2").tobytes()
+    (tmp_path / "b.tif").write_bytes(data)
+    pixels = read_image(tmp_path / "b.tif").pixels
+    expected = np.where(bits[..., None], np.uint8([200, 100, 0]), np.uint8([10, 20, 30]))
+    np.testing.assert_array_equal(pixels, unit(expected))
+
+
+def test_a_header_without_a_photometric_interpretation_is_refused(tmp_path: Path) -> None:
+    data = bytearray(save(tmp_path / "a.tif", GREY8, photometric="minisblack").read_bytes())
+    at = data.index(b"\x06\x01\x03\x00\x01\x00\x00\x00")
+    data[at : at + 2] = b"\x08\x01"  # the tag becomes one that says nothing of the pixels
+    (tmp_path / "b.tif").write_bytes(data)
+    with pytest.raises(ImageError, match="does not say whether zero is black or white"):
+        read_image(tmp_path / "b.tif")
+
+
 def test_aperio_jpeg_2000_in_ycbcr_is_made_rgb(tmp_path: Path) -> None:
     imagecodecs = pytest.importorskip("imagecodecs")
     red = np.broadcast_to(np.array([76, 85, 255], np.uint8), (16, 16, 3))  # pure red in YCbCr

@@ -35,7 +35,8 @@ class Option:
         panel: heading in the help.
         verbs: which verbs have it.
         read: from typer's value to the request's.
-        differs: whether a resumed run may have another value.
+        differs: whether a resumed run may have another value: how it is computed, and where model and data now lie (that
+            they are the same is checked by content).
     """
 
     flag: str
@@ -86,8 +87,9 @@ _BUDGET_HELP = {
     "which stops once every --threshold and --width is settled; with --tau: fixed:N, pixels:100,200,400.",
 }
 OPTIONS = (
-    Option("--model", "model", str, "", _MODEL),
-    Option("--denoiser", "denoiser", str, "In front: a diffusers folder or id, guided-diffusion:FILE.pt.", _MODEL),
+    Option("--model", "model", str, "", _MODEL, differs=True),
+    Option("--denoiser", "denoiser", str, "In front: a diffusers folder or id, guided-diffusion:FILE.pt.", _MODEL,
+           differs=True),
     Option("--size", "size", str, "Resize to HEIGHTxWIDTH; of a python: classifier, its input size.", _MODEL,
            read=_inputs("size", "--size")),
     Option("--output", "output", str, "What the network returns, where its files do not say: logits, probabilities, "
@@ -96,12 +98,13 @@ OPTIONS = (
            "MEAN;STD (one value a channel, by commas).", _MODEL, MASKS),
     Option("--device", "device", str, "cpu, cuda, cuda:1, ...", _MODEL, differs=True),
     Option("--data", "data.path", Path, "Folder of images or class subfolders, a single image, or an .npz.", _DATA,
-           read=str),
+           read=str, differs=True),
     Option("--classes", "data.classes", str, "Class names in words, by commas, or a text file with one a line; "
            "FOLDER=WORDS maps.", _DATA, read=_inputs("class_entries")),
     Option("--labels", "data.labels", Path, "CSV with columns image,label for a flat folder.", _DATA, CLASSES,
-           read=str),
-    Option("--masks", "data.masks", Path, "Folder of masks, if not masks/ beside images/.", _DATA, MASKS, read=str),
+           read=str, differs=True),
+    Option("--masks", "data.masks", Path, "Folder of masks, if not masks/ beside images/.", _DATA, MASKS, read=str,
+           differs=True),
     Option("--image-column", "data.image_column", str, "Column of the images in the table.", _DATA, CLASSES),
     Option("--label-column", "data.label_column", str, "Column of the labels in the table.", _DATA, CLASSES),
     Option("--patches", "data.patches", str, "Cut whole-slide images: grid:SIZE, or a CSV of x, y, size.", _DATA),
@@ -231,28 +234,34 @@ def request(verb: str, typed: Typed, config: Path | None = None) -> dict[str, An
     return data
 
 
-def resumed(recorded: Mapping[str, Any], typed: Typed, where: Path) -> dict[str, Any]:
+def resumed(verb: str, recorded: object, typed: Typed, where: Path) -> dict[str, Any]:
     """The recorded request with what was typed for fields that may differ; anything else that differs is refused.
 
     Raises:
-        InputError: names the option, the recorded value and the one given.
+        InputError: a run of the other verb, or an option that differs: the option, the recorded value, the one given.
     """
-    data: dict[str, Any] = json.loads(json.dumps(recorded))
     from certimed.runs import RunSpec
 
-    wanted = json.loads(json.dumps(data))
+    before = RunSpec.from_dict(recorded).to_dict()
+    if before["task"] != TASKS[verb]:
+        raise InputError(f"{where} is a run of {before['task']}; go on with it by: certimed certify --resume {where}")
+    wanted = json.loads(json.dumps(before))
     for field, (option, value) in typed.items():
         _put(wanted, field, option.read(value))
-    # Both are brought to the same spelling before they are compared: 400 and fixed:400 are one budget.
-    before, after = RunSpec.from_dict(data).to_dict(), RunSpec.from_dict(wanted).to_dict()
+    # Both have one spelling when they are compared: 400 and fixed:400 are one budget.
+    after = RunSpec.from_dict(wanted).to_dict()
     for field, (option, value) in typed.items():
         was, now = _get(before, field), _get(after, field)
         if was != now and not option.differs:
             raise InputError(
-                f"{option.flag} {value} differs from the run {where}, which was started with {json.dumps(was)}; "
-                "leave it out, or start a new run"
+                f"{option.flag} {_shown(value)} differs from the run {where}, which was started with "
+                f"{json.dumps(was)}; leave it out, or start a new run"
             )
     return after
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -306,7 +315,10 @@ def _toml(text: str) -> Any:
 def _put(data: dict[str, Any], field: str, value: Any) -> None:
     *parents, last = field.split(".")
     for name in parents:
-        data = data.setdefault(name, {})
+        inner = data.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise InputError(f"{name} must be an object with named fields, not {type(inner).__name__}")
+        data = inner
     data[last] = value
 
 

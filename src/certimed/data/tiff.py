@@ -20,8 +20,8 @@ _APERIO_YCBCR = 33003
 _LOSSY = (6, 7, 33003, 33005, 33007, 34712, 34892, 50001, 50002, 52546)  # JPEG and its kin
 _JPEG = (6, 7, 33007, 34892)
 _ASSOCIATED_ALPHA = 1
-_TAG_ORIENTATION, _TAG_INKS = 274, 332
-_FRAMES_PER_READ = 10
+_TAG_PHOTOMETRIC, _TAG_ORIENTATION, _TAG_INKS = 262, 274, 332
+_VALUES_PER_PIXEL = 10
 # By what tag 274 says of the first stored row and column.
 UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     2: lambda a: a[:, ::-1],
@@ -55,9 +55,10 @@ def read_tiff(path: Path, options: ReadOptions) -> Reading:
         UnreadableError: too large, no such frame or level, samples that are no grey or colour image, cut off.
         MissingExtraError: tifffile or imagecodecs is not installed.
     """
-    values, page, steps, decoders = _plane(path, options)
-    pixels, more = to_pixels(values, page, options)
-    return Reading(pixels, (*more, *steps), decoders)
+    with _open(path) as file:
+        values, page, steps = _plane(file, options)
+        pixels, more = to_pixels(values, page, options)
+        return Reading(pixels, (*more, *steps), reader_versions(page))
 
 
 def read_tiff_values(path: Path, options: ReadOptions) -> tuple[NDArray[Any], bool]:
@@ -66,10 +67,11 @@ def read_tiff_values(path: Path, options: ReadOptions) -> tuple[NDArray[Any], bo
     A palette's indices are the values, zero-is-white is turned round, and a still serves every frame. Raises as
     :func:`read_tiff`.
     """
-    values, page, _, _ = _plane(path, options, still_is_every_frame=True)
-    if page.photometric == 0 and values.dtype.kind in "bu":
-        values = (2**page.bitspersample - 1 - values.astype(np.int64)).astype(np.uint16)
-    return values, page.compression in _LOSSY
+    with _open(path) as file:
+        values, page, _ = _plane(file, options, still_is_every_frame=True)
+        if page.photometric == 0 and values.dtype.kind in "bu":
+            values = (2**page.bitspersample - 1 - values.astype(np.int64)).astype(np.uint16)
+        return values, page.compression in _LOSSY
 
 
 def to_pixels(values: NDArray[Any], page: Any, options: ReadOptions) -> tuple[NDArray[np.float32], list[Step]]:
@@ -78,6 +80,8 @@ def to_pixels(values: NDArray[Any], page: Any, options: ReadOptions) -> tuple[ND
     Raises:
         UnreadableError: samples that are no grey or colour image, or have no defined place in [0, 1].
     """
+    if _TAG_PHOTOMETRIC not in page.tags:
+        raise UnreadableError("its header does not say whether zero is black or white; save it anew as grey or RGB")
     kind = getattr(page.photometric, "name", str(page.photometric))
     if not isinstance(page.bitspersample, int):
         raise UnreadableError(f"its samples have {page.bitspersample} bits each; save it with 8 or 16 bits a sample")
@@ -92,7 +96,7 @@ def to_pixels(values: NDArray[Any], page: Any, options: ReadOptions) -> tuple[ND
             "as grey or RGB"
         )
     if kind == "PALETTE":
-        return _palette(values.reshape(values.shape[:2]), page)
+        return _palette(values, page)
     values = values.reshape(*values.shape[:2], samples).transpose(2, 0, 1)
     if kind == "SEPARATED" and int(page.tags.valueof(_TAG_INKS, 1)) != 1:
         raise UnreadableError("its inks are not cyan, magenta, yellow and black; save it as RGB")
@@ -142,63 +146,68 @@ def is_slide(file: Any) -> bool:
     return any(getattr(file, f"is_{flag}", False) for flag in flags) or len(file.series[0].levels) > 1
 
 
-def _plane(
-    path: Path, options: ReadOptions, *, still_is_every_frame: bool = False
-) -> tuple[NDArray[Any], Any, list[Step], Mapping[str, str]]:
-    """One frame's samples as stored, its page, the steps of choosing it, and the decoders."""
-    tifffile = require("tifffile", "medical")
+def _open(path: Path) -> Any:
+    """The file, to be kept open while its pages are used: some tags are read when they are asked for."""
     require("imagecodecs", "medical")
-    with tifffile.TiffFile(path, _multifile=False) as file:
-        if not file.series:
-            raise UnreadableError("it holds no image")
-        if file.is_ome and file.series[0].kind != "ome":  # tifffile then takes the pages one by one
-            raise UnreadableError(_ELSEWHERE)
-        steps: list[Step] = []
-        slide = is_slide(file)
-        every = file.series[:1] if slide else file.series
-        counts = [prod(size for axis, size in zip(one.axes, one.shape) if axis not in "CSYX") for one in every]
-        frame = 0 if sum(counts) == 1 and still_is_every_frame else options.frame
-        if frame >= sum(counts):
-            raise UnreadableError(f"frame {frame} was asked for and it has {sum(counts)} (counted from 0)")
-        if sum(counts) > 1:
-            steps.append(step("frame", index=frame, count=sum(counts)))
-        if slide and len(file.series) > 1:
-            steps.append(step("series", count=len(file.series) - 1))
-        which = 0
-        while frame >= counts[which]:
-            frame, which = frame - counts[which], which + 1
-        levels = every[which].levels
-        if options.level >= len(levels):
-            raise UnreadableError(f"level {options.level} was asked for and it has {len(levels)} (counted from 0)")
-        if len(levels) > 1:
-            steps.append(step("level", index=options.level, count=len(levels)))
-        series = levels[options.level]
-        page = series.keyframe
-        if slide and (empty := page.databytecounts.count(0)):
-            steps.append(step("empty_tiles", count=empty))
-        if slide and page.imagelength * page.imagewidth > options.max_pixels:
-            sides = ", ".join(f"{one.keyframe.imagewidth} x {one.keyframe.imagelength}" for one in levels)
-            raise UnreadableError(
-                f"it is a whole-slide image, too large to read at once at level {options.level} (levels: {sides} "
-                "pixels); choose a smaller level (--level) or patches (--patches grid:SIZE)"
-            )
-        check_size(page.imagelength, page.imagewidth, options)
-        values, axes = _samples(series, frame, counts[which], slide, options)
-        if "C" in axes:
-            values, note = _colour_planes(values, axes, file)
-            steps.append(note)
-        elif axes == "SYX":
-            values = np.moveaxis(values, 0, -1)
-        orientation = page.tags.valueof(_TAG_ORIENTATION, 1)
-        if not slide and orientation in UPRIGHT:
-            values = UPRIGHT[orientation](values)
-            steps.append(step("turned"))
-        return values, page, steps, reader_versions(page)
+    return require("tifffile", "medical").TiffFile(path, _multifile=False)
+
+
+def _plane(
+    file: Any, options: ReadOptions, *, still_is_every_frame: bool = False
+) -> tuple[NDArray[Any], Any, list[Step]]:
+    """One frame's samples as stored, its page, and the steps of choosing it."""
+    if not file.series:
+        raise UnreadableError("it holds no image")
+    if file.is_ome and file.series[0].kind != "ome":  # tifffile then takes the pages one by one
+        raise UnreadableError(_ELSEWHERE)
+    steps: list[Step] = []
+    slide = is_slide(file)
+    every = file.series[:1] if slide else file.series
+    counts = [prod(size for axis, size in zip(one.axes, one.shape) if axis not in "CSYX") for one in every]
+    frame = 0 if sum(counts) == 1 and still_is_every_frame else options.frame
+    if frame >= sum(counts):
+        raise UnreadableError(f"frame {frame} was asked for and it has {sum(counts)} (counted from 0)")
+    if sum(counts) > 1:
+        steps.append(step("frame", index=frame, count=sum(counts)))
+    if slide and len(file.series) > 1:
+        steps.append(step("series", count=len(file.series) - 1))
+    which = 0
+    while frame >= counts[which]:
+        frame, which = frame - counts[which], which + 1
+    levels = every[which].levels
+    if options.level >= len(levels):
+        raise UnreadableError(f"level {options.level} was asked for and it has {len(levels)} (counted from 0)")
+    if len(levels) > 1:
+        steps.append(step("level", index=options.level, count=len(levels)))
+    series = levels[options.level]
+    page = series.keyframe
+    if slide and (empty := page.databytecounts.count(0)):
+        steps.append(step("empty_tiles", count=empty))
+    if slide and page.imagelength * page.imagewidth > options.max_pixels:
+        sides = ", ".join(f"{one.keyframe.imagewidth} x {one.keyframe.imagelength}" for one in levels)
+        raise UnreadableError(
+            f"it is a whole-slide image, too large to read at once at level {options.level} (levels: {sides} "
+            "pixels); choose a smaller level (--level) or patches (--patches grid:SIZE)"
+        )
+    check_size(page.imagelength, page.imagewidth, options)
+    values, axes = _samples(series, frame, counts[which], slide, options)
+    if "C" in axes:
+        values, note = _colour_planes(values, axes, file)
+        steps.append(note)
+    elif axes == "SYX":
+        values = np.moveaxis(values, 0, -1)
+    orientation = page.tags.valueof(_TAG_ORIENTATION, 1)
+    if not slide and orientation in UPRIGHT:
+        values = UPRIGHT[orientation](values)
+        steps.append(step("turned"))
+    return values, page, steps
 
 
 def _samples(series: Any, frame: int, frames: int, slide: bool, options: ReadOptions) -> tuple[NDArray[Any], str]:
     """The samples of one frame, and their axes: of the letters C, S, Y and X."""
     page, size = series.keyframe, series.keyframe.parent.filehandle.size
+    if page.size > _VALUES_PER_PIXEL * options.max_pixels:  # of all samples, and of all frames stored as one page
+        raise UnreadableError(f"its header says {page.size} values on one page, more than are read at once; split it")
     if set(page.axes) <= set("SYX") and series.axes.endswith(page.axes):
         lead = series.axes[: len(series.axes) - len(page.axes)]
         if len(series.pages) == prod(series.shape[: len(lead)]):
@@ -218,7 +227,7 @@ def _samples(series: Any, frame: int, frames: int, slide: bool, options: ReadOpt
                     raise UnreadableError("it lacks pixels: some of its strips or tiles are empty")
                 parts.append(part.asarray(maxworkers=1))
             return (np.stack(parts), "C" + page.axes) if channels >= 0 else (parts[0], page.axes)
-    if series.size > _FRAMES_PER_READ * options.max_pixels:
+    if series.size > _VALUES_PER_PIXEL * options.max_pixels:
         raise UnreadableError(f"its frames cannot be read singly and together hold {series.size} values; split it")
     values, axes = series.asarray(maxworkers=1), series.axes
     kept = [axis for axis in axes if axis in "CSYX"]
@@ -249,12 +258,12 @@ def _colour_planes(values: NDArray[Any], axes: str, file: Any) -> tuple[NDArray[
 
 
 def _palette(indices: NDArray[Any], page: Any) -> tuple[NDArray[np.float32], list[Step]]:
-    table = np.asarray(page.colormap)
+    table, steps = np.asarray(page.colormap), [step("palette")]
+    if indices.ndim == 3:
+        indices, steps = indices[..., 0], [*steps, step("alpha_dropped", kind="colours")]
     # Entries are 16 bits by the standard; writers scale 8 bits by 256 or 257, so the high byte is what they meant.
     table = table >> 8 if table.max() > 255 else table
     if indices.max() >= table.shape[1]:
         raise UnreadableError(f"its palette has {table.shape[1]} colours and its pixels name colour {indices.max()}")
-    return table[:, indices].astype(np.float32) / np.float32(255), [
-        step("palette"),
-        step("divided", what="8-bit colour", top=255),
-    ]
+    pixels = table[:, indices.astype(np.intp)].astype(np.float32) / np.float32(255)
+    return pixels, [step("divided", what="8-bit colour", top=255), *steps]

@@ -13,7 +13,7 @@ Several targets may be certified at once: their tallies see the same scores, and
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Generic, TypeVar
@@ -185,7 +185,8 @@ class Engine:
         subject = self.subject(image, item_id, seed, batch_size, wanted[0])
         shape, device = tuple(subject.image.shape), self.device
         for target in wanted:
-            target.check(shape, budget, alpha, self.law)
+            for method in self.methods:
+                target.check(shape, budget, alpha, self.law, method.views_of)
         with torch.no_grad(), unchanged(subject.image):
             tuned = {method.name: _timed_head(method, subject) for method in self.methods}
             heads = {name: head for name, (head, _) in tuned.items()}
@@ -199,7 +200,8 @@ class Engine:
                     tally(selecting, tallies, "selection", n0, 0)
                 selected |= {ask: one.counts() for ask, one in tallies.items()}
             sessions = {
-                ask: wanted[ask.target].start(one, shape, budget, alpha, self.law) for ask, one in selected.items()
+                ask: wanted[ask.target].start(one, shape, budget, alpha, self.law, ask.method.views_of)
+                for ask, one in selected.items()
             }
             counted: dict[Ask, Tally] = {}
             for sharing in self._sharing(len(wanted)):
@@ -258,17 +260,20 @@ class Engine:
 
     def _check(self, subject: Subject, heads: Mapping[str, Any], target: Target[Any]) -> None:
         """Once a method: does one input have one answer? Recorded in :attr:`one_answer`."""
-        for method in self.methods:
-            if method.name in self.one_answer:
-                continue
-            key = NoiseKey(subject.seed, subject.item, "probe")
-            copies = min(COPIES, max(2, subject.batch_size))
-            near = next(noisy_batches(subject.image, self.law, key, copies, batch_size=copies))
-            others = next(noisy_batches(subject.image, self.law, key, copies, batch_size=copies, start=copies))
-            far = torch.lerp(subject.image.expand_as(others), others, float(FAR))
+        unchecked = [method for method in self.methods if method.name not in self.one_answer]
+        if not unchecked:
+            return
+        key = NoiseKey(subject.seed, subject.item, "probe")
+        copies = min(COPIES, max(2, subject.batch_size))
+        near = next(noisy_batches(subject.image, self.law, key, copies, batch_size=copies))
+        others = next(noisy_batches(subject.image, self.law, key, copies, batch_size=copies, start=copies))
+        far = torch.lerp(subject.image.expand_as(others), others, float(FAR))
+        embedded: dict[str, list[Tensor]] = {}
+        for method in unchecked:
+            views = _replayed(method, subject, embedded)
 
-            def scores(x: Tensor, method: Method = method) -> Tensor:
-                found: Tensor = target.compared(heads[method.name](method.view(subject, x)))
+            def scores(x: Tensor, method: Method = method, views: Callable[[Tensor], Tensor] = views) -> Tensor:
+                found: Tensor = target.compared(heads[method.name](views(x)))
                 return found
 
             dtype = method.encoder(self.streams).dtype
@@ -366,6 +371,20 @@ def _estimate(
         more = min(wanted[ask] for ask in running)
         tally(running, tallies, "estimation", more, drawn)
         drawn += more
+
+
+def _replayed(method: Method, subject: Subject, embedded: dict[str, list[Tensor]]) -> Callable[[Tensor], Tensor]:
+    """``method.view``, computed once for all methods of a stream: each check asks for the same inputs in turn."""
+    if method.stream in embedded:
+        known = iter(embedded[method.stream])
+        return lambda x: next(known)
+    kept = embedded.setdefault(method.stream, [])
+
+    def views(x: Tensor) -> Tensor:
+        kept.append(method.view(subject, x))
+        return kept[-1]
+
+    return views
 
 
 def _timed_head(method: Method, subject: Subject) -> tuple[Any, float]:

@@ -11,8 +11,7 @@ from torch.nn import functional
 
 from certimed.engine import ModelStream, Stream, as_image, check_sigma, embed_copies
 from certimed.errors import InputError
-from certimed.noise import NoiseKey
-from certimed.noise import content_id
+from certimed.noise import NoiseKey, content_id
 from certimed.prompts.learner import ContextStart, Position, PromptLearner
 from certimed.prompts.prompt import Prompt
 from certimed.vlm.heads import PromptedClassifier
@@ -118,7 +117,7 @@ def zero_shot(
     """The published per-image prompt: tuned on noisy copies of the image to be certified.
 
     Scope: a certificate of ``result.classifier(vlm)`` at this image holds for **the prompt frozen at x**
-    (:data:`certimed.certificates.PROMPT_FROZEN`): an attacked image would be tuned to another prompt. For a statement
+    (:data:`certimed.certificates.FROZEN_AT_X`): an attacked image would be tuned to another prompt. For a statement
     about the whole pipeline use :func:`pool`, few-shot prompts, or the classifiers of :mod:`certimed.prompts.sound`.
 
     Args:

@@ -16,9 +16,9 @@ from certimed.budgets import Budget, Ends, Goal, Outcome, Session, Values, start
 from certimed.certificates import IntervalClaim, MeasuredInterval, Share
 from certimed.errors import InputError
 from certimed.measurements import Measurement, Scene
-from certimed.noise import NoiseLaw
+from certimed.noise import NoiseLaw, sample_variation
 from certimed.targets.pixels import Pixels
-from certimed.targets.target import FiniteScores, check_scores
+from certimed.targets.target import FiniteScores, Views, check_scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ class Interval:
         """See :class:`~certimed.targets.Target`."""
         return self._pixels.compared(scores)
 
-    def check(self, shape: tuple[int, ...], budget: Budget, alpha: float, law: NoiseLaw) -> None:
+    def check(self, shape: tuple[int, ...], budget: Budget, alpha: float, law: NoiseLaw, views: Views = None) -> None:
         """See :class:`~certimed.targets.Target`."""
         for one in self.measurements:
             one.unit(self.spacing, len(shape) - 1)
@@ -81,7 +81,7 @@ class Interval:
                 raise InputError(f"{one.name} compares with a true mask, and the image has none")
         if self.truth is not None and self.truth.shape != shape[1:]:
             raise InputError(f"the truth has shape {self.truth.shape} and the image {shape[1:]}")
-        self.start(shape[1:], shape, budget, alpha, law)
+        self.start(shape[1:], shape, budget, alpha, law, views)
 
     def select(self, shape: tuple[int, ...], device: torch.device, n0: int) -> SpaceTally:
         """Nothing is left to choose: the shape of the mask stands in for a choice."""
@@ -92,12 +92,18 @@ class Interval:
         return ValueTally(self, selected, device)
 
     def start(
-        self, selected: tuple[int, ...], shape: tuple[int, ...], budget: Budget, alpha: float, law: NoiseLaw
+        self,
+        selected: tuple[int, ...],
+        shape: tuple[int, ...],
+        budget: Budget,
+        alpha: float,
+        law: NoiseLaw,
+        views: Views = None,
     ) -> Session[Values, Ends]:
         """See :class:`~certimed.targets.Target`."""
         goals = [(self.goals or {}).get(one.name, Goal()) for one in self.measurements]
         shares = [law.probability(radius) for radius in self.radii]
-        return start_interval(budget, shares, alpha, goals, law.variation(math.prod(shape)))
+        return start_interval(budget, shares, alpha, goals, sample_variation(law, math.prod(shape), views))
 
     def claims(
         self, selected: tuple[int, ...], counts: Values, outcome: Outcome[Ends], alpha: float, law: NoiseLaw
