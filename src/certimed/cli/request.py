@@ -35,7 +35,7 @@ class Option:
         panel: heading in the help.
         verbs: which verbs have it.
         read: from typer's value to the request's.
-        differs: whether a resumed run may have another value: how it is computed, and where model and data now lie (that
+        differs: whether a resumed run may have another value: how it is computed, and where model and data lie (that
             they are the same is checked by content).
     """
 
