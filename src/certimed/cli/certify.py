@@ -129,15 +129,16 @@ class Verbs(TyperGroup):
         with one_sentence_errors():
             if args and args[0].startswith("-") and args[0] != "--help":
                 args = [_verb_of(ctx.info_name, args), *args]
-            if args and args[0] in TASKS:
-                _refuse_foreign(args[0], args[1:])
+            if args and args[0] in self.commands and args[0] in TASKS:
+                own = {flag for option in self.commands[args[0]].params for flag in option.opts}
+                _refuse_foreign(args[0], args[1:], own)
         return super().parse_args(ctx, args)
 
 
-def _refuse_foreign(verb: str, args: list[str]) -> None:
+def _refuse_foreign(verb: str, args: list[str], own: set[str]) -> None:
     from certimed.errors import InputError
 
-    foreign = {option.flag: option.verbs for option in OPTIONS if verb not in option.verbs}
+    foreign = {option.flag: option.verbs for option in OPTIONS if option.flag not in own}
     for arg in args:
         flag = arg.partition("=")[0]
         if flag in foreign:
