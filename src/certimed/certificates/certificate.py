@@ -27,7 +27,7 @@ from certimed.certificates.units import RadiusUnits, radius_units
 from certimed.errors import InputError
 from certimed.noise import NoiseLaw, Placement, law_from_dict, sample_variation
 from certimed.operators import Geometry
-from certimed.operators.norm import native_radius
+from certimed.operators.geometry import native_radius
 from certimed.statistics import band_index, radius_map_bonferroni
 
 SCHEMA = "certimed/certificate/2"
@@ -544,7 +544,9 @@ class IntervalCertificate(Certificate[IntervalClaim]):
         """One of the radii at native resolution, rounded down; None where the map is not known."""
         if self.space == NATIVE:
             return radius
-        return None if self.native is None else native_radius(self.about.placement.real_radius(radius), self.native.norm)
+        return (
+            None if self.native is None else native_radius(self.about.placement.real_radius(radius), self.native.norm)
+        )
 
     def interval(self, name: str, radius: float) -> tuple[float, float]:
         """Lower and upper end of a measurement at *any* radius from 0, also one that was chosen after looking.

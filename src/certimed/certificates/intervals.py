@@ -145,7 +145,11 @@ class IntervalClaim:
 
     def to_dict(self) -> dict[str, Any]:
         """See :class:`certimed.certificates.Claim`."""
-        return {"radii": list(self.radii), "intervals": [one.to_dict() for one in self.intervals]}
+        return {
+            "radius": self.radius,
+            "radii": list(self.radii),
+            "intervals": [one.to_dict() for one in self.intervals],
+        }
 
     @classmethod
     def from_fields(cls, fields: Fields, arrays: Mapping[str, NDArray[Any]]) -> IntervalClaim:
@@ -154,7 +158,10 @@ class IntervalClaim:
         if not isinstance(listed, list) or not listed:
             raise InputError("field 'intervals' of the claim must be a list of one or more measurements")
         read = tuple(MeasuredInterval.from_fields(Fields(one, "measurement")) for one in listed)
-        return cls(read, fields.numbers("radii"))
+        claim = cls(read, fields.numbers("radii"))
+        if claim.radius != fields.number("radius"):
+            raise InputError(f"radius {fields.number('radius')!r} is not the largest with a finite end")
+        return claim
 
     def check(self, n0: int, n: int, shape: tuple[int, ...]) -> None:
         """See :class:`certimed.certificates.Claim`."""

@@ -32,7 +32,7 @@ MASK_COLUMNS = (
 
 
 INTERVAL_COLUMNS = (
-    *_ALL, "group", "measurement", "unit", "radius", "lower", "upper", "median", "undefined", "threshold", "place",
+    *_ALL, "group", "measurement", "unit", "radius", "lower", "upper", "median", "undefined", "asked", "side",
     *_SAMPLES, "seconds",
 )  # fmt: skip
 _COLUMNS = {"classes": CLASS_COLUMNS, "mask": MASK_COLUMNS, "interval": INTERVAL_COLUMNS}
@@ -157,8 +157,8 @@ def _interval_rows(certificate: IntervalCertificate) -> Iterator[dict[str, Any]]
                 "upper": None if math.isinf(upper) else upper,
                 "median": one.median,
                 "undefined": one.undefined,
-                "threshold": one.threshold,
-                "place": one.place(index),
+                "asked": one.threshold,
+                "side": one.place(index),
             }
 
 

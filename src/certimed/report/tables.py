@@ -191,7 +191,7 @@ def mask_table(series: Sequence[Series[Any]], *, confidence: float = 0.95) -> Ta
 
 
 def interval_table(series: Sequence[Series[Any]]) -> Table:
-    """Measurements: how wide the intervals are and what was decided, one row a measurement and radius, a block a series.
+    """Measurements: how wide intervals are and what was decided, one row a measurement and radius, a block a series.
 
     Widths are means over the images whose interval is finite, rounded up.
     """
