@@ -44,11 +44,13 @@ SUBSTITUTIONS: list[tuple[str, str]] = [
 ADDED: dict[str, dict[str, str]] = {
     "demo": {"--images": "1", "--n": "10", "--masks": "1", "--mask-n": "60"},
     "certify --task segment": {"--n0": "10", "--n": "60", "--limit": "2"},
+    "certify measurements": {"--n": "60", "--limit": "2"},
     "certify": {"--n0": "10", "--n": "40", "--limit": "3"},
     "tune": {"--epochs": "2"},
     "train denoiser": {"--steps": "2", "--widths": "8,16", "--batch": "2"},
     "reproduce promptsmooth": {"--limit": "2", "--n": "20", "--sigma": "0.25", "--shots": "2", "--epochs": "1"},
     "reproduce segmentation": {"--limit": "1", "--n": "80", "--sigma": "0.25"},
+    "plan measurements": {},
     "plan": {"--images": "2", "--n": "40"},
 }
 MARKER = re.compile(r"<!-- not run: (.+?) -->")
