@@ -73,7 +73,7 @@ class MeasurePart:
         shown: list[IntervalCertificate] = list(line.of.certificates[:_MOST_ROWS])
         named = shown[0].claim.intervals[place]
         largest = shown[0].radii[-1]
-        radii = [largest * step / _STEPS for step in range(_STEPS + 1)]
+        radii = [largest * (step / _STEPS) for step in range(_STEPS + 1)]
         ends = [[one.interval(named.name, radius) for radius in radii] for one in shown]
         finite = [end for own in ends for pair in own for end in pair if math.isfinite(end)]
         finite += [named.threshold] if named.threshold is not None else []
@@ -104,14 +104,15 @@ class MeasurePart:
             middle, measured = _TOP + _ROW * (number + 0.5), one.claim.intervals[place]
             name = html.escape(plain(one.item, 22))
             parts.append(f'<text x="{_LEFT - 8}" y="{middle + 4:.1f}" text-anchor="end" class="quiet">{name}</text>')
-            left, right = x(own[-1][0]), x(own[-1][1])
+            left, right = math.floor(10 * x(own[-1][0])) / 10, math.ceil(10 * x(own[-1][1])) / 10
             parts.append(
                 f'<line class="interval" data-row="{number}" x1="{left:.1f}" x2="{right:.1f}" y1="{middle:.1f}" '
                 f'y2="{middle:.1f}"/>'
             )
             if measured.median is not None:
                 parts.append(f'<circle class="median" cx="{x(measured.median):.1f}" cy="{middle:.1f}" r="3.5"/>')
-            rows.append([[round(x(a), 1), round(x(b), 1)] for a, b in own])
+            # Outwards, as every bound that a person reads.
+            rows.append([[math.floor(10 * x(a)) / 10, math.ceil(10 * x(b)) / 10] for a, b in own])
         self._plots.append({"key": key, "radii": radii, "rows": rows})
         title = f"{line.title}: {plain(named.name)}, {line.run.name}"
         svg = (
