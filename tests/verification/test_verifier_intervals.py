@@ -4,59 +4,29 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 from typing import Any
 
-import numpy as np
 import pytest
 import tiny_models  # noqa: F401 - imported before any run so that python:tiny_models is there
 from tiny_runs import write_scans
-from verification.honest import about
+from verification.honest import interval_certificate
 
 from certimed.api import run
-from certimed.budgets import Goal, Values, parse_budget
-from certimed.certificates import IntervalCertificate, Samples, certificate_of
 from certimed.errors import InputError
-from certimed.measurements import parse_measurement
 from certimed.noise import as_law
 from certimed.runs import DataSpec, MeasureTarget, RunSpec
 from certimed.statistics import end_index
-from certimed.targets import Interval
 from certimed.verification import verify
 from certimed.verification.certificates import certificate_faults
 from certimed.verification.comparison import compare_records
 from certimed.verification.intervals import _places
-
-BUDGETS = ("fixed:60", "fixed:100", "fixed:1000", "looks:100,200,400", "pixels:100,300")
-
-
-def honest(index: int, spec: str = "", **how: Any) -> IntervalCertificate:
-    """Values drawn from normals, some of them not defined, through the real target."""
-    rng = np.random.default_rng(index)
-    law = as_law(how.get("noise", ("grid", "float32")[index % 2]), how.get("sigma", float(rng.choice([0.25, 0.5]))))
-    budget = parse_budget(spec or BUDGETS[index % len(BUDGETS)])
-    names = ["area:1", "count:1", "centroid_x:1"][: 1 + index % 3]
-    radii = tuple(law.sigma * np.array([0.2, 0.6])[: 1 + index // 3 % 2])
-    goals = {names[0]: Goal(threshold=float(rng.normal(0, 2)))} | ({names[-1]: Goal(0.9)} if index % 4 == 3 else {})
-    measured = tuple(parse_measurement(name, "ab") for name in names)
-    target, where = Interval(2, measured, radii, goals), about(law=law)
-    session, values = target.start((4, 4), where.shape, budget, 1e-3, law), np.empty((len(names), 0))
-    while more := session.next(Values(values.shape[1], values)):
-        fresh = rng.normal(0.0, 1.0, (len(names), more)).round(int(rng.integers(0, 4)))
-        fresh[rng.random(fresh.shape) < 0.02 * (index % 5 == 4)] = math.nan
-        values = np.concatenate([values, fresh], axis=1)
-    counts = Values(values.shape[1], values)
-    outcome = session.finish(counts)
-    ((claim, share, own),) = target.claims((4, 4), counts, outcome, 1e-3, law)
-    samples = Samples(0, own.n, str(budget), own.looks, own.proved_at, own.stop)
-    return certificate_of(claim, law=law, samples=samples, share=share, about=where)  # type: ignore[return-value]
 
 
 def test_honest_intervals_hold():
     stops = set()
     for index in range(60):
         try:
-            made = honest(index)
+            made = interval_certificate(index)
         except InputError as error:
             assert "use n >=" in str(error)
             continue
@@ -128,7 +98,7 @@ EDITS = {
 
 @pytest.mark.parametrize("name", EDITS)
 def test_what_was_changed_is_found(name):
-    data = json.loads(honest(1, "fixed:100", sigma=0.25, noise="float32").to_json())
+    data = json.loads(interval_certificate(1, "fixed:100", sigma=0.25, noise="float32").to_json())
     data["claim"]["intervals"][0]["threshold"] = None
     data["samples"]["stop"] = {"kind": "cap reached"}
     assert list(certificate_faults(data)) == []
