@@ -37,6 +37,7 @@ from certimed.engine.copies import Progress, as_image, check_samples, noisy_batc
 from certimed.engine.embeddings import EmbeddingCache
 from certimed.engine.methods import Method, Subject
 from certimed.engine.streams import Stream
+from certimed.engine.throughput import check_batch_size
 from certimed.errors import InputError
 from certimed.noise import NoiseKey, NoiseLaw, content_id
 from certimed.operators import Geometry
@@ -182,6 +183,7 @@ class Engine:
         """
         wanted = (targets,) if not isinstance(targets, Sequence) else tuple(targets)
         check_samples(n0=n0 if any(one.selects for one in wanted) else None, n=budget.cap, alpha=alpha)
+        check_batch_size(batch_size)
         subject = self.subject(image, item_id, seed, batch_size, wanted[0])
         shape, device = tuple(subject.image.shape), self.device
         for target in wanted:
