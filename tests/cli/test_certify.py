@@ -174,8 +174,9 @@ VALUES = {
     "methods": "plain,denoised", "templates": "a slide of {}", "tuning.initial_context": "a photo of",
     "tuning.copies": 7, "tuning.steps": 3, "tuning.lr": 0.5, "sigma": 0.5, "noise": "float32", "n0": 33,
     "budget": "fixed:333", "alpha": 0.05, "target.bound": "two-sided", "target.taus": "0.8", "target.correction":
-    "bonferroni", "target.empty": "skip", "target.measurements": "area:1,count:1", "target.radii": "0.01,0.02", "target.thresholds":
-    "area:1=9", "target.widths": "area:1=4", "target.spacing": "0.5,0.5", "seed": 99, "space": "native", "speed.precision": "bfloat16",
+    "bonferroni", "target.empty": "skip", "target.measurements": "area:1,count:1", "target.radii": "0.01,0.02",
+    "target.thresholds": "area:1=9", "target.widths": "area:1=4", "target.spacing": "0.5,0.5", "seed": 99,
+    "space": "native", "speed.precision": "bfloat16",
     "speed.compile": True, "speed.channels_last": True, "batch_size": "5",
 }  # fmt: skip
 """By field: a value that is not its default."""

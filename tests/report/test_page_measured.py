@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from itertools import pairwise
 
 import pytest
 import tiny_models  # noqa: F401 - imported before any run so that python:tiny_models is there
@@ -38,7 +39,7 @@ def test_the_page_holds_every_interval_and_its_data(measured, tmp_path):
     for plot in data["plots"]:
         assert len(plot["rows"]) == 3 and plot["radii"][-1] == 0.1
         for row in plot["rows"]:  # wider and wider, outwards
-            assert all(a[0] >= b[0] and a[1] <= b[1] for a, b in zip(row, row[1:]))
+            assert all(a[0] >= b[0] and a[1] <= b[1] for a, b in pairwise(row))
     own = records[0].certificates["plain, measured"].intervals["area:1"]
     assert f"{own.lower[0]:g} to {own.upper[0]:g} cm2" in page
     assert "the median under noise that must be reported" in page

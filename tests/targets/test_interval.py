@@ -194,7 +194,7 @@ def test_broken_models_and_measurements_are_named():
 
 
 def test_the_demo_interval_is_eight_times_narrower_than_the_pixelwise_one():
-    """The same copies, alpha and radius: what certified pixels leave open of the area, against the median's interval."""
+    """The same copies, alpha and radius: what certified pixels leave open of the area, and the interval."""
     sigma, tau = 0.25, 0.75
     image = torch.from_numpy(read_image(sorted((asset("demo_segmentation_images") / "images").iterdir())[0]).pixels)
     network = load_segmenter(str(asset("demo_unet")))
