@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from certimed.cli.app import app
 
 CLASSIFIER = ("--model", "python:tiny_models:classifier", "--allow-code")
+MEASURED = ("--measure", "area:1", "--radius", "0.05")
 SEGMENTER = ("--model", "python:tiny_models:segmenter", "--allow-code")
 
 
@@ -58,6 +59,12 @@ def classes(images: Any, out: Any, *more: Any, code: int | None = 0) -> Said:
 def masks(scans: Any, out: Any, *more: Any, code: int | None = 0) -> Said:
     """``certify masks`` by the tiny segmenter."""
     return call("certify", "masks", *SEGMENTER, "--data", scans, "--out", out, *more, code=code)
+
+
+def measurements(scans: Any, out: Any, *more: Any, code: int | None = 0) -> Said:
+    """``certify measurements`` by the tiny segmenter."""
+    asked = () if "--measure" in more else MEASURED
+    return call("certify", "measurements", *SEGMENTER, *asked, "--data", scans, "--out", out, *more, code=code)
 
 
 def is_harmless(text: str) -> bool:

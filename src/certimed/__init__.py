@@ -14,12 +14,15 @@ _HOMES = {
     "certimed.api": ("Run", "load_run", "run"),
     "certimed.budgets": ("Betting", "Budget", "Fixed", "Grid", "Looks", "PixelLooks", "Planned", "parse_budget"),
     "certimed.certificates": (
-        *("Certificate", "ClassCertificate", "MaskCertificate", "Provenance", "RadiusUnits", "load_certificate"),
+        *("Certificate", "ClassCertificate", "IntervalCertificate", "MaskCertificate", "Provenance", "RadiusUnits"),
+        "load_certificate",
     ),
     "certimed.classification": ("Prediction", "SmoothedClassifier"),
     "certimed.classifiers": ("ClassificationModel",),
     "certimed.errors": ("CertimedError", "ImageError", "InputError", "MissingExtraError", "ModelError"),
-    "certimed.runs": ("ClassTarget", "DataSpec", "MaskTarget", "RunSpec"),
+    "certimed.measurements": ("Measurement", "measurement"),
+    "certimed.measuring": ("Median", "SmoothedMeasurement"),
+    "certimed.runs": ("ClassTarget", "DataSpec", "MaskTarget", "MeasureTarget", "RunSpec"),
     "certimed.segmentation": ("SmoothedSegmenter",),
     "certimed.threads": ("use_threads",),
 }

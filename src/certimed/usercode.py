@@ -50,6 +50,20 @@ def load_user_model(spec: str, *, allow_code: bool) -> UserModel:
         InputError: no consent, a name that is none, a module or factory that is not there or raises (the sentence says
             where; ``__cause__`` has the whole of it), a result that cannot be called.
     """
+    name, build = _found(spec, allow_code, "name the one that returns the model")
+    model = _running(spec, build)
+    if not callable(model):
+        raise InputError(f"{spec} returned {type(model).__name__}, which cannot be called as a model")
+    return UserModel(model, _source_digest(name))
+
+
+def load_user_function(spec: str, *, allow_code: bool) -> Callable[..., Any]:
+    """The function of a ``python:module:function``, itself; consent and errors as for :func:`load_user_model`."""
+    return _found(spec, allow_code, "name the one that measures")[1]
+
+
+def _found(spec: str, allow_code: bool, remedy: str) -> tuple[str, Callable[..., Any]]:
+    """The module's name, and the function in it."""
     found = _SPEC.fullmatch(spec)
     if found is None:
         raise InputError(f"{spec!r:.120} is not python:MODULE:FACTORY; write e.g. python:my_models:build")
@@ -66,11 +80,8 @@ def load_user_model(spec: str, *, allow_code: bool) -> UserModel:
     module = _running(spec, lambda: importlib.import_module(name))
     build = getattr(module, factory, None)
     if not callable(build):
-        raise InputError(f"the module {name} has no function {factory}; name the one that returns the model")
-    model = _running(spec, build)
-    if not callable(model):
-        raise InputError(f"{spec} returned {type(model).__name__}, which cannot be called as a model")
-    return UserModel(model, _source_digest(name))
+        raise InputError(f"the module {name} has no function {factory}; {remedy}")
+    return name, build
 
 
 def input_channels(network: Any) -> int:

@@ -5,7 +5,7 @@ import os
 import shutil
 
 import pytest
-from cli_helper import CLASSIFIER, SEGMENTER, call, classes, masks, refused
+from cli_helper import CLASSIFIER, MEASURED, SEGMENTER, call, classes, masks, measurements, refused
 from tiny_runs import lines, manifest, write_images, write_scans
 from toys import shared
 
@@ -34,6 +34,13 @@ def whole(images, tmp_path_factory):
 def mask_run(scans, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "masks"
     masks(scans, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def measured_run(scans, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "measured"
+    measurements(scans, out, "--tau", 0.75)
     return out
 
 
@@ -104,6 +111,46 @@ def test_masks_with_several_taus_and_a_budget(scans, tmp_path):
         assert [one.tau for one in record.certificates.values()] == [0.6, 0.75]
 
 
+def test_measurements_with_masks_from_the_same_samples(scans, measured_run, mask_run, tmp_path):
+    alone = tmp_path / "alone"
+    measurements(scans, alone)
+    pairs = zip(*(RunFolder.open(run).records() for run in (measured_run, mask_run, alone)), strict=True)
+    for both, mask, interval in pairs:
+        assert list(both.certificates) == ["plain", "plain, measured"]
+        assert both.certificates["plain"] == mask.certificates["plain"]
+        assert both.certificates["plain, measured"].claim == interval.certificates["plain, measured"].claim
+        assert both.scores and not interval.scores
+    assert call("certify", "--resume", measured_run, "--allow-code").code == 0
+
+
+def test_measurements_are_refused_before_the_run(scans, tmp_path):
+    def said(*words):
+        return refused("certify", "measurements", *SEGMENTER, "--data", scans, "--out", tmp_path / "run", *words)
+
+    assert "measurements none: name at least one" in said()
+    assert "radii none must be above 0" in said("--measure", "area:1")
+    assert "names the class 'liver'" in said("--measure", "area:liver", "--radius", 0.1)
+    assert "is for images of 3 spatial axes" in said("--measure", "volume:1", "--radius", 0.1)
+    assert "ctr has a threshold or width and is not measured" in said(*MEASURED, "--threshold", "ctr=0.5")
+    assert "is not NAME=NUMBER" in said(*MEASURED, "--threshold", "area:1")
+    assert "use n >= " in said(*MEASURED, "--n", 5)
+    assert "does not serve measurements" in said(*MEASURED, "--budget", "grid")
+    assert "n0=10: measurements have no selection samples" in said(*MEASURED, "--n0", 10)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_threshold_ends_the_samples_early(scans, tmp_path):
+    measurements(scans, tmp_path / "run", "--threshold", "area:1=100000", "--budget", "looks:100,200,400")
+    for record in RunFolder.open(tmp_path / "run").records():
+        (one,) = record.certificates.values()
+        assert (one.n, one.stop.kind, one.intervals["area:1"].place(0)) == (100, "answered", "below")
+
+
+def test_plan_measurements_names_the_samples_a_radius_needs():
+    said = call("plan", "measurements", "--measure", "ctr", "--radius", "0.1,0.25", "--n", 200)
+    assert "radius 0.25: a finite interval needs n >= 49" in said.out
+
+
 def test_export(whole, mask_run, tmp_path):
     assert "4 rows written" in call("export", whole, "--out", tmp_path / "a.csv").out
     assert "4 rows written" in call("export", whole, "--out", tmp_path / "a.tsv").out
@@ -127,7 +174,9 @@ VALUES = {
     "methods": "plain,denoised", "templates": "a slide of {}", "tuning.initial_context": "a photo of",
     "tuning.copies": 7, "tuning.steps": 3, "tuning.lr": 0.5, "sigma": 0.5, "noise": "float32", "n0": 33,
     "budget": "fixed:333", "alpha": 0.05, "target.bound": "two-sided", "target.taus": "0.8", "target.correction":
-    "bonferroni", "target.empty": "skip", "seed": 99, "space": "native", "speed.precision": "bfloat16",
+    "bonferroni", "target.empty": "skip", "target.measurements": "area:1,count:1", "target.radii": "0.01,0.02",
+    "target.thresholds": "area:1=9", "target.widths": "area:1=4", "target.spacing": "0.5,0.5", "seed": 99,
+    "space": "native", "speed.precision": "bfloat16",
     "speed.compile": True, "speed.channels_last": True, "batch_size": "5",
 }  # fmt: skip
 """By field: a value that is not its default."""
@@ -154,7 +203,8 @@ def named_fields(value, prefix=""):
 
 @pytest.mark.parametrize("verb", list(TASKS))
 def test_every_field_has_an_option_and_every_option_a_field(verb):
-    data = RunSpec.from_dict({"task": TASKS[verb], "model": "m", "data": {"path": "x"}}).to_dict()
+    target = {"measurements": ["ctr"], "radii": [0.1]} if verb == "measurements" else {}
+    data = RunSpec.from_dict({"task": TASKS[verb], "model": "m", "data": {"path": "x"}, "target": target}).to_dict()
     known = set(named_fields(data)) - {"task"}
     own = {option.field for option in OPTIONS if verb in option.verbs}
     assert own <= known
@@ -179,19 +229,20 @@ def test_help_names_every_option_with_words(verb):
         assert flag in text
 
 
-@pytest.mark.parametrize("option", [one for one in OPTIONS if len(one.verbs) == 1], ids=lambda one: one.flag)
-def test_options_of_the_other_verb_are_refused_in_one_sentence(option, tmp_path):
-    (other,) = set(TASKS) - set(option.verbs)
-    sentence = f"{option.flag} is of {option.verbs[0]}, not of {other}; leave it out"
-    assert refused("certify", other, "--model", "m", "--data", "x", *typed(option)) == sentence
-    assert refused("plan", other, *typed(option)) == sentence
+@pytest.mark.parametrize("option", [one for one in OPTIONS if len(one.verbs) < len(TASKS)], ids=lambda one: one.flag)
+def test_options_of_other_verbs_are_refused_in_one_sentence(option, tmp_path):
+    for other in sorted(set(TASKS) - set(option.verbs)):
+        sentence = f"{option.flag} is of {' and '.join(option.verbs)}, not of {other}; leave it out"
+        assert refused("certify", other, "--model", "m", "--data", "x", *typed(option)) == sentence
+        if (option.flag, other) != ("--radius", "classes"):  # which plan has for a reason of its own
+            assert refused("plan", other, *typed(option)) == sentence
 
 
 def test_the_old_form_is_answered_by_the_new(tmp_path):
     for words in (("--task", "segment", "--model", "demo"), ("--model", "demo"), ("--resume",)):
         said = refused("certify", *words)
-        assert said == "say what of: certimed certify classes ..., or certimed certify masks ..."
-    assert refused("plan", "--sigma", 1) == "say what of: certimed plan classes ..., or certimed plan masks ..."
+        assert said == "say what of: certimed certify classes ..., masks ... or measurements ..."
+    assert refused("plan", "--sigma", 1) == "say what of: certimed plan classes ..., masks ... or measurements ..."
 
 
 # What a dry run opens, so only what the tiny models can be asked for.
@@ -200,6 +251,8 @@ TRIED = {
                 "data.reading.frame", "data.reading.nan", "speed.precision", "speed.channels_last", "tuning.steps"),
     "masks": ("sigma", "noise", "n0", "budget", "alpha", "seed", "space", "target.taus", "target.correction",
               "target.empty", "size", "data.limit", "batch_size", "speed.precision"),
+    "measurements": ("sigma", "noise", "n0", "budget", "alpha", "seed", "target.measurements", "target.radii",
+                     "target.thresholds", "target.widths", "target.spacing", "target.taus", "data.limit"),
 }  # fmt: skip
 
 
@@ -356,10 +409,12 @@ def test_resume_needs_no_other_option_and_does_only_what_is_missing(whole, tmp_p
 
 @pytest.mark.parametrize("verb", list(TASKS))
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda one: one.flag)
-def test_a_resumed_run_refuses_every_option_that_differs_naming_both_values(verb, option, whole, mask_run):
+def test_a_resumed_run_refuses_every_option_that_differs_naming_both_values(
+    verb, option, whole, mask_run, measured_run
+):
     if verb not in option.verbs:
         pytest.skip(f"{option.flag} is not of {verb}")
-    run = whole if verb == "classes" else mask_run
+    run = {"classes": whole, "masks": mask_run, "measurements": measured_run}[verb]
     before = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
     request = manifest(run)["request"]
     was = request

@@ -335,3 +335,11 @@ def test_any_window_gives_rising_values_in_range(low: int, high: int, centre: fl
 
     pixels = window_function(np.array(sorted((low, high)), np.int16), centre, width, kind)
     assert 0 <= pixels[0] <= pixels[1] <= 1
+
+
+def test_pixel_spacing_is_read_where_it_is_of_the_patient(tmp_path: Path) -> None:
+    pixels = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    assert read_image(write(tmp_path / "a.dcm", pixels, PixelSpacing=[0.5, 0.25])).spacing == (0.5, 0.25)
+    assert read_image(write(tmp_path / "b.dcm", pixels)).spacing is None
+    assert read_image(write(tmp_path / "c.dcm", pixels, ImagerPixelSpacing=[0.5, 0.25])).spacing is None
+    assert read_image(write(tmp_path / "d.dcm", pixels, PixelSpacing=[0.0, 0.25])).spacing is None

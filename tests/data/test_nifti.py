@@ -176,3 +176,22 @@ def test_analyze_is_refused_by_name(tmp_path: Path) -> None:
     nibabel.save(nibabel.AnalyzeImage(RAS, np.eye(4)), tmp_path / "a.img")
     with pytest.raises(ImageError, match=r"Analyze 7\.5 header, which does not say where left is"):
         read_image(tmp_path / "a.hdr")
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("flip", [1, -1])
+def test_spacing_follows_the_axes_of_the_plane(tmp_path: Path, order: tuple[int, ...], flip: int) -> None:
+    steps, affine = (1.0, 2.0, 3.5), np.zeros((4, 4))
+    affine[3, 3] = 1
+    for axis, world in enumerate(order):
+        affine[world, axis] = flip * steps[world]
+    path = save(tmp_path / "a.nii", np.ascontiguousarray(np.transpose(RAS, order)), affine)
+    for axis, wanted in (("axial", (2.0, 1.0)), ("coronal", (3.5, 1.0)), ("sagittal", (3.5, 2.0))):
+        assert read_image(path, ReadOptions(axis=axis, **FULL)).spacing == pytest.approx(wanted)
+
+
+def test_spacing_is_in_millimetres_whatever_the_unit(tmp_path: Path) -> None:
+    stored = nibabel.Nifti1Image(RAS, np.diag([200.0, 300.0, 400.0, 1.0]))
+    stored.header.set_xyzt_units("micron")
+    nibabel.save(stored, tmp_path / "a.nii")
+    assert read_image(tmp_path / "a.nii", ReadOptions(**FULL)).spacing == pytest.approx((0.3, 0.2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -9,18 +10,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from certimed.budgets import Agreement, parse_budget
+from certimed.budgets import Agreement, Goal, Values, parse_budget
 from certimed.certificates import (
     Circumstances,
     ClassCertificate,
+    IntervalCertificate,
     MaskCertificate,
     Provenance,
     Samples,
     Share,
     certificate_of,
 )
+from certimed.measurements import parse_measurement
 from certimed.noise import NoiseLaw, as_law
-from certimed.targets import Classes, Pixels
+from certimed.targets import Classes, Interval, Pixels
 
 VERSIONS = {"python": "3.12", "certimed": "0.2", "torch": "2", "numpy": "2", "scipy": "1"}
 CLASS_BUDGETS = ("grid", "grid:0.0,0.3@2000", "betting:0.25", "betting:0.1@3000", "looks", "looks:50,100,300/0.1,0.2",
@@ -90,6 +93,30 @@ def mask_certificates(
         for claim, share, outcome in found
     )
     return made  # type: ignore[return-value]
+
+
+VALUE_BUDGETS = ("fixed:60", "fixed:100", "fixed:1000", "looks:100,200,400", "pixels:100,300")
+
+
+def interval_certificate(index: int, spec: str = "", **how: Any) -> IntervalCertificate:
+    """Values drawn from normals, some of them not defined, through the real target."""
+    rng = np.random.default_rng(index)
+    law = as_law(how.get("noise", ("grid", "float32")[index % 2]), how.get("sigma", float(rng.choice([0.25, 0.5]))))
+    budget = parse_budget(spec or VALUE_BUDGETS[index % len(VALUE_BUDGETS)])
+    names = ["area:1", "count:1", "centroid_x:1"][: 1 + index % 3]
+    radii = tuple(law.sigma * np.array([0.2, 0.6])[: 1 + index // 3 % 2])
+    goals = {names[0]: Goal(threshold=float(rng.normal(0, 2)))} | ({names[-1]: Goal(0.9)} if index % 4 == 3 else {})
+    measured = tuple(parse_measurement(name, "ab") for name in names)
+    target, where = Interval(2, measured, radii, goals), about(law=law)
+    session, values = target.start((4, 4), where.shape, budget, 1e-3, law), np.empty((len(names), 0))
+    while more := session.next(Values(values.shape[1], values)):
+        fresh = rng.normal(0.0, 1.0, (len(names), more)).round(int(rng.integers(0, 4)))
+        fresh[rng.random(fresh.shape) < 0.02 * (index % 5 == 4)] = math.nan
+        values = np.concatenate([values, fresh], axis=1)
+    counts = Values(values.shape[1], values)
+    outcome = session.finish(counts)
+    ((claim, share, own),) = target.claims((4, 4), counts, outcome, 1e-3, law)
+    return certificate_of(claim, law=law, samples=_samples(0, budget, own), share=share, about=where)  # type: ignore[return-value]
 
 
 def _samples(n0: int, budget: Any, outcome: Any) -> Samples:

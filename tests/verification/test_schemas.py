@@ -9,6 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 from verification.forgeries import WORKS
+from verification.honest import interval_certificate
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schema"
 
@@ -39,3 +40,17 @@ def test_lines_match_the_published_schemas(tmp_path: Path, validator: Draft20201
             line = {**lines[0], "certificates": [certificate]}
             assert not validator.is_valid(line), f"{name} may be left out"
             part[name] = value
+
+
+def test_intervals_match_the_published_schema(validator: Draft202012Validator) -> None:
+    schemas = {one["$id"]: one for one in (json.loads(path.read_text()) for path in SCHEMAS.glob("*.json"))}
+    registry = Registry().with_resources([(name, Resource.from_contents(one)) for name, one in schemas.items()])
+    own = Draft202012Validator(schemas["urn:certimed:certificate:2"], registry=registry)
+    for index in (0, 4, 9):
+        data = json.loads(interval_certificate(index, "fixed:1000").to_json())
+        own.validate(data)
+        for part in (data["claim"], data["claim"]["intervals"][0]):
+            for name in list(part):
+                value = part.pop(name)
+                assert not own.is_valid(data), f"{name} may be left out"
+                part[name] = value

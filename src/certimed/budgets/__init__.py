@@ -7,6 +7,7 @@
     outcome = session.finish(counts)                             # outcome.bound, outcome.stop
 
 (:meth:`Session.run` is this loop.) Masks: :func:`start_mask`, whose counts are the agreement of every pixel.
+Measurements: :func:`start_interval`, whose counts are the values.
 
 Every budget's guarantee: with probability at least 1 - alpha over the estimation noise, a bound that does not abstain
 is right: the smoothed prediction is the selected class in the whole open ball of its radius. When to stop is free:
@@ -28,15 +29,18 @@ from certimed.budgets.pixels import Agreement, start_mask
 from certimed.budgets.session import Evidence, Outcome, Question, Session
 from certimed.budgets.spelling import as_budget, budget_from_dict, parse_budget
 from certimed.budgets.stops import Stop
+from certimed.budgets.values import Ends, Goal, Values, goals, start_interval
 
 __all__ = [
     "PUBLISHED_RADII",
     "Agreement",
     "Betting",
     "Budget",
+    "Ends",
     "Evidence",
     "Expectation",
     "Fixed",
+    "Goal",
     "Grid",
     "Looks",
     "Outcome",
@@ -45,10 +49,13 @@ __all__ = [
     "Question",
     "Session",
     "Stop",
+    "Values",
     "as_budget",
     "budget_from_dict",
     "expected",
+    "goals",
     "mean_over",
     "parse_budget",
+    "start_interval",
     "start_mask",
 ]

@@ -68,6 +68,14 @@ class Budget(ABC):
         """
         raise InputError(f"budget {self} does not serve masks; use e.g. fixed:100 or pixels:100,200,400/0.01")
 
+    def value_looks(self) -> tuple[int, ...]:
+        """For measurements: sizes of the looks.
+
+        Raises:
+            InputError: the budget does not serve measurements.
+        """
+        raise InputError(f"budget {self} does not serve measurements; use e.g. fixed:100 or looks:100,200,400,1000")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for manifests and certificates."""
         return {"kind": self.kind, **{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}}
@@ -127,6 +135,9 @@ class Fixed(LookBudget):
     def mask_looks(self) -> tuple[tuple[int, ...], float]:
         return (self.n,), 0.0
 
+    def value_looks(self) -> tuple[int, ...]:
+        return (self.n,)
+
 
 @dataclass(frozen=True)
 class Looks(LookBudget):
@@ -164,6 +175,11 @@ class Looks(LookBudget):
         self, classes: int, top: int, alpha: float, sigma: float, bound: str, variation: float
     ) -> ClassEvidence:
         return SplitEvidence(self.sizes, look_shares(len(self.sizes), alpha), classes, top, sigma, bound, variation)
+
+    def value_looks(self) -> tuple[int, ...]:
+        if self.radii != PUBLISHED_RADII:
+            raise InputError(f"budget {self}: the radii after the slash are of classes; leave them out")
+        return self.sizes
 
     @property
     def reported_radii(self) -> tuple[float, ...]:
@@ -358,6 +374,9 @@ class PixelLooks(Budget):
 
     def mask_looks(self) -> tuple[tuple[int, ...], float]:
         return self.sizes, self.undecided
+
+    def value_looks(self) -> tuple[int, ...]:
+        return self.sizes
 
 
 def look_shares(looks: int, alpha: float) -> tuple[float, ...]:

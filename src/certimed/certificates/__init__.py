@@ -4,9 +4,11 @@ from certimed.certificates.certificate import (
     LAYERS,
     TOO_FEW_SAMPLES,
     UNSTABLE,
+    AnyCertificate,
     Certificate,
     Circumstances,
     ClassCertificate,
+    IntervalCertificate,
     MaskCertificate,
     Samples,
     Share,
@@ -15,6 +17,7 @@ from certimed.certificates.certificate import (
     load_certificate,
 )
 from certimed.certificates.claims import Claim, ClassClaim, MaskClaim
+from certimed.certificates.intervals import IntervalClaim, MeasuredInterval
 from certimed.certificates.native import NativeRadius
 from certimed.certificates.provenance import Provenance, collect_provenance
 from certimed.certificates.rounding import shown
@@ -32,13 +35,17 @@ __all__ = [
     "SPACES",
     "TOO_FEW_SAMPLES",
     "UNSTABLE",
+    "AnyCertificate",
     "Certificate",
     "Circumstances",
     "Claim",
     "ClassCertificate",
     "ClassClaim",
+    "IntervalCertificate",
+    "IntervalClaim",
     "MaskCertificate",
     "MaskClaim",
+    "MeasuredInterval",
     "NativeRadius",
     "Provenance",
     "RadiusUnits",

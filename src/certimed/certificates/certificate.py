@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from certimed.certificates import words
 from certimed.certificates.arrays import read_arrays, write_arrays
 from certimed.certificates.claims import CLAIMS, Claim, ClassClaim, MaskClaim
 from certimed.certificates.fields import Fields
+from certimed.certificates.intervals import IntervalClaim, MeasuredInterval
 from certimed.certificates.native import NativeRadius
 from certimed.certificates.provenance import Provenance
 from certimed.certificates.scope import END_TO_END, NATIVE, SCOPES, SPACES
@@ -25,7 +27,8 @@ from certimed.certificates.units import RadiusUnits, radius_units
 from certimed.errors import InputError
 from certimed.noise import NoiseLaw, Placement, law_from_dict, sample_variation
 from certimed.operators import Geometry
-from certimed.statistics import radius_map_bonferroni
+from certimed.operators.geometry import native_radius
+from certimed.statistics import band_index, radius_map_bonferroni
 
 SCHEMA = "certimed/certificate/2"
 TOO_FEW_SAMPLES = "too few samples"
@@ -43,7 +46,7 @@ class Samples:
         budget: how many estimation samples the image could get, as :func:`certimed.budgets.parse_budget` reads it; it
             says which test the counts were put to.
         looks: the integers of every look. Classes: samples, how many agree, the strongest rival's count. Masks:
-            samples, and the smallest agreement that is certified (0: no pixel is).
+            samples, and the smallest agreement that is certified (0: no pixel is). Measurements: samples.
         proved_at: number of the look, from 0, that the claim is of.
         stop: why no more samples were drawn.
     """
@@ -79,7 +82,7 @@ class Samples:
         seen = [0, *(look[0] if look else 0 for look in counts)]
         left = found.n - seen[-1]  # samples after the last look, where it was interrupted
         if (
-            found.n0 < 1
+            found.n0 < 0
             or any(b <= a for a, b in pairwise(seen))
             or left < 0
             or (left and reason.kind != "interrupted")
@@ -163,10 +166,11 @@ class Certificate(Generic[C]):
     """What was proved about the smoothed model at one image.
 
     Guarantee: with probability at least ``1 - alpha`` over the noise that was drawn, the claim is right: the smoothed
-    model's answer (the class; the class of every certified pixel, all at once) is the same for every perturbation
-    ``d`` with ``||d||_2 < radius``, ``d`` living in ``space`` and the statement covering ``scope`` (Cohen et al., ICML
-    2019, Theorem 1; masks: SegCertify, Fischer et al., ICML 2021, with the family-wise error controlled). What is
-    assumed of arithmetic depends on the noise law, see :mod:`certimed.noise`.
+    model's answer (the class; the class of every certified pixel, all at once; the interval that each median lies in)
+    is the same for every perturbation ``d`` with ``||d||_2 < radius``, ``d`` living in ``space`` and the statement
+    covering ``scope`` (Cohen et al., ICML 2019, Theorem 1; masks: SegCertify, Fischer et al., ICML 2021, with the
+    family-wise error controlled; measurements: :mod:`certimed.statistics.order`). What is assumed of arithmetic depends
+    on the noise law, see :mod:`certimed.noise`.
 
     Attributes:
         claim: what is claimed.
@@ -505,10 +509,74 @@ class MaskCertificate(Certificate[MaskClaim]):
         return self.mask if name == "mask" else self.certified.astype(np.uint8)
 
 
+@dataclass(frozen=True, repr=False)
+class IntervalCertificate(Certificate[IntervalClaim]):
+    """The certificate of measurements; see :class:`Certificate`.
+
+    What is certified is the *median under noise* of each measurement: that median is what must be deployed, with a
+    confidence interval of its own (:meth:`certimed.SmoothedMeasurement.predict`).
+    """
+
+    @property
+    def label(self) -> str:
+        """The method, apart from its masks."""
+        return f"{self.method}, measured"
+
+    @property
+    def radii(self) -> tuple[float, ...]:
+        """The radii asked for, rising."""
+        return self.claim.radii
+
+    @property
+    def intervals(self) -> dict[str, MeasuredInterval]:
+        """By the name of the measurement."""
+        return {one.name: one for one in self.claim.intervals}
+
+    @property
+    def level(self) -> float:
+        """Failure probability of the last look: its part of ``share.level``."""
+        from certimed.budgets.kinds import look_shares
+
+        sizes = parse_budget(self.budget).value_looks()
+        return look_shares(len(sizes), self.share.level)[len(self.samples.looks) - 1]
+
+    def native_radius_at(self, radius: float) -> float | None:
+        """One of the radii at native resolution, rounded down; None where the map is not known."""
+        if self.space == NATIVE:
+            return radius
+        return (
+            None if self.native is None else native_radius(self.about.placement.real_radius(radius), self.native.norm)
+        )
+
+    def interval(self, name: str, radius: float) -> tuple[float, float]:
+        """Lower and upper end of a measurement at *any* radius from 0, also one that was chosen after looking.
+
+        Guarantee: with probability at least ``1 - alpha`` the intervals of all measurements at all radii hold at once,
+        by a simultaneous band of the distribution function (:func:`certimed.statistics.order.band`); at radius 0 this
+        is a confidence interval of the median itself. It is a second statement from the same samples: it and the
+        intervals at the radii asked for hold with probability ``1 - alpha`` each, ``1 - 2 alpha`` together.
+
+        Raises:
+            InputError: a measurement that is not here, or a radius below 0.
+        """
+        from certimed.budgets.values import end_level, ends_at
+
+        if name not in self.intervals:
+            raise InputError(f"there is no measurement {name!r:.80}; there are {', '.join(self.intervals)}")
+        if not 0 <= radius < math.inf:
+            raise InputError(f"radius={radius!r} must be a number of at least 0")
+        own, share = self.intervals[name], self.law.probability(radius)
+        level = end_level(self.level, len(self.claim.intervals), 1)
+        place = None if share >= 1 else band_index(own.n, share, level, self.variation)
+        return ends_at(own.ordered, own.n, place)
+
+
 LAYERS = ("mask", "certified", "radius")
-_KINDS: dict[str, type[ClassCertificate] | type[MaskCertificate]] = {
+AnyCertificate: TypeAlias = ClassCertificate | MaskCertificate | IntervalCertificate
+_KINDS: dict[str, type[AnyCertificate]] = {
     ClassClaim.kind: ClassCertificate,
     MaskClaim.kind: MaskCertificate,
+    IntervalClaim.kind: IntervalCertificate,
 }
 
 
@@ -517,7 +585,7 @@ def certificate_of(claim: C, **parts: Any) -> Certificate[C]:
     return _KINDS[claim.kind](claim=claim, **parts)  # type: ignore[arg-type,return-value]
 
 
-def certificate_from_dict(data: object, arrays: str | Path | None = None) -> ClassCertificate | MaskCertificate:
+def certificate_from_dict(data: object, arrays: str | Path | None = None) -> AnyCertificate:
     """Inverse of :meth:`Certificate.to_dict`.
 
     Args:
@@ -572,7 +640,7 @@ def _placement(fields: Fields) -> Placement:
     return Placement(fields.boolean("on_grid"), fields.number("rounding"), fields.number("slack"))
 
 
-def load_certificate(path: str | Path) -> ClassCertificate | MaskCertificate:
+def load_certificate(path: str | Path) -> AnyCertificate:
     """Read what :meth:`Certificate.save` wrote, given the same path, with or without ``.json``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What certificates claim: a class, or the classes of all pixels. Frozen data, integers and float64."""
+"""What certificates claim: a class, the classes of all pixels, intervals. Frozen data, integers and float64."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from certimed.certificates.arrays import arrays_digest, smallest_unsigned
 from certimed.certificates.fields import Fields
+from certimed.certificates.intervals import IntervalClaim
 from certimed.errors import InputError
 from certimed.statistics import BOUND_NAMES, CORRECTION_NAMES, radius_from_lower
 
@@ -99,8 +100,10 @@ class ClassClaim:
 
     def check(self, n0: int, n: int, shape: tuple[int, ...]) -> None:
         """See :class:`Claim`."""
-        if not 0 <= self.prediction < len(self.counts):
-            raise InputError(f"prediction {self.prediction} is no index into the {len(self.counts)} counts")
+        if n0 < 1 or not 0 <= self.prediction < len(self.counts):
+            raise InputError(
+                f"prediction {self.prediction} of {n0} selection samples is no index into the {len(self.counts)} counts"
+            )
         if sum(self.counts) != n or min(self.counts) < 0:
             raise InputError(f"the counts {self.counts} are not of n={n} samples")
         if len(self.selection) != len(self.counts) or sum(self.selection) != n0 or min(self.selection) < 0:
@@ -229,6 +232,8 @@ class MaskClaim:
             raise InputError(f"mask or agreement is empty or exceeds num_classes={self.num_classes} or n={n}")
         if self.correction not in CORRECTION_NAMES:
             raise InputError(f"correction={self.correction!r} is unknown; use one of {', '.join(CORRECTION_NAMES)}")
+        if n0 < 1:
+            raise InputError(f"n0={n0} selection samples choose no classes")
         if self.threshold is not None and not 1 <= self.threshold <= n:
             raise InputError(f"threshold={self.threshold} is no count of 1..n={n}")
 
@@ -239,7 +244,9 @@ class MaskClaim:
         return hash((self.threshold, self.tau, self.sigma))
 
 
-CLAIMS: dict[str, type[ClassClaim] | type[MaskClaim]] = {one.kind: one for one in (ClassClaim, MaskClaim)}
+CLAIMS: dict[str, type[ClassClaim] | type[MaskClaim] | type[IntervalClaim]] = {
+    one.kind: one for one in (ClassClaim, MaskClaim, IntervalClaim)
+}
 """Kinds of claims by the name in a certificate's JSON."""
 
 

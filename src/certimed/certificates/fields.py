@@ -91,6 +91,19 @@ class Fields:
         self._typed(name, good, "a list of whole numbers")
         return tuple(value)
 
+    def numbers(self, name: str) -> tuple[float, ...]:
+        """A list of finite numbers."""
+        found = self.optional_numbers(name)
+        self._typed(name, None not in found, "a list of finite numbers")
+        return tuple(float(one) for one in found if one is not None)
+
+    def optional_numbers(self, name: str) -> tuple[float | None, ...]:
+        """A list of finite numbers and nulls."""
+        value = self.get(name)
+        self._typed(name, isinstance(value, list), "a list of finite numbers or nulls")
+        each = Fields({str(place): one for place, one in enumerate(value)}, f"list {name!r} of the {self._what}")
+        return tuple(each.optional_number(str(place)) for place in range(len(value)))
+
     def mapping(self, name: str) -> dict[str, Any]:
         """A JSON object."""
         value = self.get(name)

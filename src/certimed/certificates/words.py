@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from certimed.budgets import Fixed, Stop, parse_budget
 from certimed.certificates.claims import ClassClaim, MaskClaim
-from certimed.certificates.rounding import shown
+from certimed.certificates.intervals import IntervalClaim, MeasuredInterval
+from certimed.certificates.rounding import Side, shown
 from certimed.certificates.scope import CHOSEN_AT_X, END_TO_END, FROZEN_AT_X, MODEL_INPUT, NATIVE
 from certimed.certificates.units import GREY_LEVELS
 
 if TYPE_CHECKING:
-    from certimed.certificates.certificate import Certificate, ClassCertificate, MaskCertificate
+    from certimed.certificates.certificate import Certificate, ClassCertificate, IntervalCertificate, MaskCertificate
     from certimed.certificates.native import NativeRadius
 
 SCOPE_WORDS = {
@@ -50,7 +52,7 @@ def statement(certificate: Certificate[Any]) -> str:
     if not c.abstained:
         parts.append(f"Space: {SPACE_WORDS[c.space]}.")  # type: ignore[index]
         parts.append(f"Scope: {SCOPE_WORDS[c.scope]}.")  # type: ignore[index]
-        parts += [] if c.native is None else [native_sentence(c.native)]
+        parts += [] if c.native is None else [_at_largest(c) + native_sentence(c.native)]
         parts += assumptions(c)
     parts += samples_sentences(c) + sharing_sentences(c)
     return " ".join(parts)
@@ -83,7 +85,68 @@ def _mask_head(c: MaskCertificate) -> str:
     )
 
 
-_HEADS: dict[str, Any] = {ClassClaim.kind: _class_head, MaskClaim.kind: _mask_head}
+def _interval_head(c: IntervalCertificate) -> str:
+    if c.abstained:
+        counts = ", ".join(f"{one.name} ({one.undefined} of {one.n} not defined)" for one in c.claim.intervals)
+        return f"Nothing was proved for {c.item}: no end of an interval is finite: {counts}."
+    parts = []
+    for one in c.claim.intervals:
+        ranges = [f"{interval_text(one, index)} below {radius_text(r)}" for index, r in enumerate(c.radii)]
+        places = [_place_text(one, index, r) for index, r in enumerate(c.radii)] if one.threshold is not None else []
+        undefined = [f"not defined on {one.undefined} of {one.n} noisy copies"] if one.undefined else []
+        parts.append("; ".join([f"{one.name} (here {median_text(one)}): {', '.join(ranges)}", *places, *undefined]))
+    unknown = " The spacing is not known, so sizes are in pixels." if in_pixels(c) else ""
+    return (
+        f"The median under noise (Gaussian, sigma {c.sigma:g}) of each measurement that this pipeline reports of "
+        f"{c.item} stays in its interval for every perturbation with L2 norm below the radius named with it: "
+        f"{'. '.join(parts)}.{unknown} All of this together {failure(c.alpha)} over the noise drawn. It is the median "
+        "under noise that holds, so deploy that median."
+    )
+
+
+def median_text(one: MeasuredInterval) -> str:
+    """The median of the samples with its unit; no bound."""
+    return "not defined" if one.median is None else f"{one.median:.6g}{_unit(one)}"
+
+
+def in_pixels(c: IntervalCertificate) -> bool:
+    """Whether a size is given in pixels because the spacing is not known."""
+    return any(one.unit in ("pixels", "voxels") for one in c.claim.intervals)
+
+
+def _place_text(one: MeasuredInterval, index: int, radius: float) -> str:
+    place = one.place(index)
+    proved = "on which side of" if place is None else place
+    return f"{'not ' if place is None else ''}proved {proved} {one.threshold:g} at radius {radius_text(radius)}"
+
+
+def interval_text(one: MeasuredInterval, index: int) -> str:
+    """An interval with its unit, rounded outwards."""
+    return f"{end_text(one.lower[index], 'lower')} to {end_text(one.upper[index], 'upper')}{_unit(one)}"
+
+
+def end_text(end: float, side: Side) -> str:
+    """An end of an interval rounded outwards; words where it is infinite."""
+    if math.isinf(end):
+        return "no lower end" if side == "lower" else "no upper end"
+    return shown(end, side, digits=6)
+
+
+def _unit(one: MeasuredInterval) -> str:
+    return f" {one.unit}" if one.unit else ""
+
+
+_HEADS: dict[str, Any] = {
+    ClassClaim.kind: _class_head,
+    MaskClaim.kind: _mask_head,
+    IntervalClaim.kind: _interval_head,
+}
+
+
+def _at_largest(c: Certificate[Any]) -> str:
+    """Words before a sentence about one radius, where a certificate has several."""
+    several = c.claim.kind == IntervalClaim.kind and len(c.claim.radii) > 1
+    return f"Of the radius {radius_text(c.radius)}: " if several else ""
 
 
 def share_text(share: float) -> str:
@@ -107,7 +170,7 @@ def assumptions(c: Certificate[Any]) -> list[str]:
     if levels is None:
         return [f"Assumed: real arithmetic where float32 noise is drawn and added, and that {function}."]
     return [
-        f"This holds in floating point, for every perturbed image on the grid of step 1/{levels}"
+        f"{_at_largest(c)}This holds in floating point, for every perturbed image on the grid of step 1/{levels}"
         + (", on which this image lies" if c.about.placement.on_grid else ", to which images are rounded")
         + f"; for any other perturbation, with L2 norm below {radius_text(c.real_radius)}. Assumed: that {function}."
     ]
@@ -185,7 +248,16 @@ def _short_mask(c: MaskCertificate, size: str) -> str:
     return f"{certified}, {size}; {c.correction}, tau={c.tau:g}"
 
 
-_SHORT: dict[str, Any] = {ClassClaim.kind: _short_class, MaskClaim.kind: _short_mask}
+def _short_interval(c: IntervalCertificate, size: str) -> str:
+    at = f"at {shown(c.radii[-1], 'lower', places=4)} L2"
+    return "; ".join(f"{one.name} {interval_text(one, len(c.radii) - 1)}" for one in c.claim.intervals) + f" {at}"
+
+
+_SHORT: dict[str, Any] = {
+    ClassClaim.kind: _short_class,
+    MaskClaim.kind: _short_mask,
+    IntervalClaim.kind: _short_interval,
+}
 
 
 def rows(c: Certificate[Any]) -> dict[str, str]:
@@ -228,7 +300,22 @@ def _mask_rows(c: MaskCertificate) -> dict[str, str]:
     }
 
 
-_ROWS: dict[str, Any] = {ClassClaim.kind: _class_rows, MaskClaim.kind: _mask_rows}
+def _interval_rows(c: IntervalCertificate) -> dict[str, str]:
+    found = {}
+    for one in c.claim.intervals:
+        found[f"{one.name}, median of samples"] = median_text(one)
+        for index, radius in enumerate(c.radii):
+            place = one.place(index)
+            decided = "" if place is None else f" ({place} {one.threshold:g})"
+            found[f"{one.name}, below {radius_text(radius)}"] = interval_text(one, index) + decided
+    return found
+
+
+_ROWS: dict[str, Any] = {
+    ClassClaim.kind: _class_rows,
+    MaskClaim.kind: _mask_rows,
+    IntervalClaim.kind: _interval_rows,
+}
 
 
 def card(c: Certificate[Any]) -> str:

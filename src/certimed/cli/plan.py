@@ -33,6 +33,14 @@ MASKS_HELP = """Plan a run on masks: samples needed for a tau, and with --model 
 
   certimed plan masks --model smp:FOLDER --denoiser ddpm/ --data xray/ --tau 0.75
 """
+MEASUREMENTS_HELP = """Plan a run on measurements: samples needed for a radius, with --model and --data the time here.
+
+[bold]Examples[/]
+
+  certimed plan measurements --measure ctr --radius 0.1,0.25 --sigma 0.25
+
+  certimed plan measurements --model smp:FOLDER --data xray/ --measure "area:left lung,ctr" --radius 0.1
+"""
 _SIZES = (100, 1_000, 10_000, 100_000)
 
 
@@ -58,8 +66,10 @@ def plan(
             _ceilings(spec)
             if radius is not None:
                 _needed_for_radius(spec, radius)
-        else:
+        if spec.masks:
             _needed_for_tau(spec, pixels or 512 * 512)
+        if verb == "measurements":
+            _needed_for_ends(spec)
         if named:
             from certimed.cli.rehearsing import rehearse
 
@@ -92,10 +102,10 @@ def _needed_for_radius(spec: RunSpec, radius: float) -> None:
 
 
 def _needed_for_tau(spec: RunSpec, pixels: int) -> None:
-    from certimed.runs import MaskTarget
+    from certimed.runs import MaskTarget, MeasureTarget
     from certimed.statistics import radius_from_lower, samples_for_tau
 
-    assert isinstance(spec.target, MaskTarget)
+    assert isinstance(spec.target, MaskTarget | MeasureTarget)
     for tau in spec.target.taus:
         n = int(samples_for_tau(tau, spec.alpha / len(spec.target.taus), pixels, spec.target.correction))
         say(
@@ -104,9 +114,24 @@ def _needed_for_tau(spec: RunSpec, pixels: int) -> None:
         )
 
 
+def _needed_for_ends(spec: RunSpec) -> None:
+    from certimed.budgets.values import end_level
+    from certimed.noise import as_law
+    from certimed.runs import MeasureTarget
+    from certimed.statistics import samples_for_end
+
+    assert isinstance(spec.target, MeasureTarget)
+    level = end_level(spec.alpha, len(spec.target.measurements), len(spec.target.radii))
+    law = as_law(spec.noise, spec.sigma)
+    for radius in spec.target.radii:
+        n = samples_for_end(law.probability(radius), level)
+        say(f"radius {radius:g}: a finite interval needs n >= {n:,}; more samples make it narrower")
+
+
 _SHARED = {name: MORE[name] for name in ("config", "allow_code", "n")}
 _RADIUS = Annotated[float | None, typer.Option(help="Radius wanted: smallest n that can reach it.")]
 _PIXELS = Annotated[int | None, typer.Option(help="Pixels of one image; 512 x 512.")]
 app = typer.Typer(cls=Verbs, help="Plan a run before it starts.", no_args_is_help=True, rich_markup_mode="rich")
 app.command("classes", help=CLASSES_HELP)(verb_command("classes", plan, {**_SHARED, "radius": (_RADIUS, None)}))
 app.command("masks", help=MASKS_HELP)(verb_command("masks", plan, {**_SHARED, "pixels": (_PIXELS, None)}))
+app.command("measurements", help=MEASUREMENTS_HELP)(verb_command("measurements", plan, _SHARED))

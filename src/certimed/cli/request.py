@@ -17,8 +17,9 @@ import typer
 
 from certimed.errors import InputError
 
-BOTH, CLASSES, MASKS = ("classes", "masks"), ("classes",), ("masks",)
-TASKS = {"classes": "classes", "masks": "mask"}
+CLASSES, MASKS, MEASUREMENTS = ("classes",), ("masks", "measurements"), ("measurements",)
+ALL = (*CLASSES, *MASKS)
+TASKS = {"classes": "classes", "masks": "mask", "measurements": "interval"}
 """Verb to the kind of certificates."""
 
 
@@ -43,7 +44,7 @@ class Option:
     type: Any
     help: str
     panel: str
-    verbs: tuple[str, ...] = BOTH
+    verbs: tuple[str, ...] = ALL
     read: Callable[[Any], Any] = lambda value: value
     differs: bool = False
 
@@ -73,6 +74,7 @@ def _commas(text: str) -> list[str]:
 
 
 _MODEL, _DATA, _NOISE, _METHODS, _SPEED = "Model", "Data", "Smoothing", "Methods", "Speed"
+_MEASURED = "Measurements"
 _MODEL_HELP = {
     "classes": "hf:ORG/NAME, open_clip:hf-hub:ORG/NAME, medclip:FOLDER, a folder, demo; yours: python:MODULE:FACTORY.",
     "masks": "smp:FOLDER, smp:ARCH:ENCODER:FILE, monai:BUNDLE, hf:FOLDER, unet:FOLDER, demo; python:MODULE:FACTORY.",
@@ -81,6 +83,8 @@ _BUDGET_HELP = {
     "classes": "When to stop sampling, alpha covering all looks: grid (default: published radii, at most 10000 "
     "copies), grid:0,0.25,0.5@N, betting:RADIUS, planned:5%, looks:100,1000,10000, fixed:N.",
     "masks": "When to stop sampling, alpha covering all looks: fixed:100 (default), pixels:100,200,400/0.01.",
+    "measurements": "When to stop sampling, alpha covering all looks: fixed:100 (default), looks:100,200,400,1000, "
+    "which stops once every --threshold and --width is settled; with --tau: fixed:N, pixels:100,200,400.",
 }
 OPTIONS = (
     Option("--model", "model", str, "", _MODEL, differs=True),
@@ -132,6 +136,17 @@ OPTIONS = (
     Option("--correction", "target.correction", str, "holm or bonferroni.", _NOISE, MASKS),
     Option("--empty", "target.empty", str, "Dice of a class absent from truth and answer: one, zero, skip.", _NOISE,
            MASKS),
+    Option("--measure", "target.measurements", str, "What is measured, by commas: area:CLASS, volume, diameter, count, "
+           "ctr, centroid_x, intensity, dice, iou; classes joined by +; python:MODULE:FUNCTION.", _MEASURED,
+           MEASUREMENTS, read=_commas),
+    Option("--radius", "target.radii", str, "Radii of the intervals, L2, by commas, fixed beforehand.", _MEASURED,
+           MEASUREMENTS, read=_numbers("--radius")),
+    Option("--threshold", "target.thresholds", str, "Numbers whose side is asked, by commas: ctr=0.5.", _MEASURED,
+           MEASUREMENTS, read=_commas),
+    Option("--width", "target.widths", str, "How narrow intervals are to be at the largest radius: ctr=0.05.",
+           _MEASURED, MEASUREMENTS, read=_commas),
+    Option("--spacing", "target.spacing", str, "Millimetres from pixel to pixel of the files, DOWN,ACROSS, where they "
+           "do not say.", _MEASURED, MEASUREMENTS, read=_numbers("--spacing")),
     Option("--seed", "seed", int, "Seed of all noise; 0.", _NOISE),
     Option("--space", "space", str, "Where noise is added and radii live: input (after resizing) or native.", _NOISE,
            read=_inputs("space")),
@@ -142,10 +157,14 @@ OPTIONS = (
     Option("--batch-size", "batch_size", str, "Noisy copies a forward pass, or auto: probed once, then recorded; does "
            "not change the noise.", _SPEED, read=_inputs("batch_size"), differs=True),
 )  # fmt: skip
+_MODEL_HELP["measurements"] = _MODEL_HELP["masks"]
 _BY_VERB = {"model": _MODEL_HELP, "budget": _BUDGET_HELP}
 _BY_VERB["methods"] = {
     "classes": "Methods and prompt files, by commas: plain, zero-shot, both, per-sample, split, denoised, FILE.",
-    "masks": "plain, denoised or both; default: all that can be had.",
+    **dict.fromkeys(MASKS, "plain, denoised or both; default: all that can be had."),
+}
+_BY_VERB["target.taus"] = {
+    "measurements": "Certify the masks too, from the same samples: agreement to exceed, e.g. 0.75; several by commas."
 }
 
 
@@ -210,7 +229,7 @@ def request(verb: str, typed: Typed, config: Path | None = None) -> dict[str, An
     for flag, field, example in (("--model", "model", "hf:vinid/plip"), ("--data", "data.path", "images/")):
         if _get(data, field) is None:
             raise InputError(f"{flag} is missing; add it, e.g. {flag} {example}")
-    if verb == "masks" and "methods" not in data:
+    if verb in MASKS and "methods" not in data:
         data["methods"] = ["plain", "denoised"] if data.get("denoiser") else ["plain"]
     return data
 

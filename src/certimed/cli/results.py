@@ -13,7 +13,7 @@ from certimed.cli.tables import MOST_RADII, print_table
 from certimed.data import IntensityReport
 from certimed.data.records import Intensity
 from certimed.exports.summary import write_summary
-from certimed.report.series import series
+from certimed.report.series import by_kind, series
 from certimed.report.tables import table
 from certimed.runs import FAILED, MaskJob, RunFolder
 
@@ -32,9 +32,9 @@ def conclude(folder: RunFolder, *, quiet: bool, as_json: bool) -> int:
         print(json.dumps(found, allow_nan=False))
     elif not quiet:
         if found["certified"]:
-            print_table(
-                table(series([folder.path]), **({} if folder.task == "mask" else {"most": MOST_RADII, "places": 0}))
-            )
+            how = {"most": MOST_RADII, "places": 0} if folder.task == "classes" else {}
+            for own in by_kind(series([folder.path])):
+                print_table(table(own, **how))
         say_intensities(intensities(folder))
         say(f"{found['certified']} certified, {failed} failed; written to {harmless(str(folder.path))}")
         say(f"digest {found['digest']}", style="dim")

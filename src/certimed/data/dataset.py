@@ -73,7 +73,9 @@ class FileStore:
             mask, how = read_mask(item.mask, options, name=item.id, num_classes=self.mask_classes)
         source = printable(path)
         return MedicalImage(
-            item.id, read.pixels, item.label, read.steps, source, mask, item.group, how, decoders=read.decoders
+            *(item.id, read.pixels, item.label, read.steps, source, mask, item.group, how),
+            decoders=read.decoders,
+            spacing=read.spacing,
         )
 
     def contents(self, item: Item) -> Iterable[bytes]:

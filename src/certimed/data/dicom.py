@@ -82,7 +82,18 @@ def read_dicom(path: Path, options: ReadOptions) -> Reading:
         pixels, steps = _colour(header, stored)
     if frames > 1:
         steps.append(step("frame", index=options.frame, count=frames))
-    return Reading(np.ascontiguousarray(pixels), tuple(steps), {"pydicom": pydicom.__version__, **versions})
+    versions = {"pydicom": pydicom.__version__, **versions}
+    return Reading(np.ascontiguousarray(pixels), tuple(steps), versions, _spacing(header, options.frame))
+
+
+def _spacing(header: Any, frame: int) -> tuple[float, float] | None:
+    """Pixel Spacing, down and across, in mm: in the patient, not at the detector of a projection."""
+    found = _find(header, frame, "PixelMeasuresSequence", "PixelSpacing")
+    try:
+        down, across = (float(step) for step in found)
+    except (TypeError, ValueError):
+        return None
+    return (down, across) if 0 < down < np.inf and 0 < across < np.inf else None
 
 
 def _decoder(syntax: Any) -> tuple[str, Mapping[str, str]]:

@@ -37,6 +37,7 @@ class MedicalImage:
         group: patient, sequence or other unit that must not be split between training and test, or None.
         mask_reading: how stored mask values became class ids, in words; None without a mask.
         decoders: versions of the libraries that turned the file into numbers, by name.
+        spacing: millimetres from pixel to pixel, ``(down, across)``, where the file says; else None.
 
     Raises:
         ImageError: pixels are not finite float32 ``(C, H, W)`` in [0, 1], or the mask has another size.
@@ -51,6 +52,7 @@ class MedicalImage:
     group: str | None = None
     mask_reading: str | None = None
     decoders: Mapping[str, str] = field(default_factory=dict)
+    spacing: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         pixels = self.pixels

@@ -26,7 +26,10 @@ _PIECE = 1 << 20
 
 @dataclass(frozen=True)
 class _Volume:
-    """An opened volume. ``shape`` has three sides; ``axes`` and ``flips`` say where each stored axis points in RAS."""
+    """An opened volume. ``shape`` has three sides; ``axes`` and ``flips`` say where each stored axis points in RAS.
+
+    ``steps`` are the millimetres from voxel to voxel along each stored axis.
+    """
 
     data: Any
     shape: tuple[int, int, int]
@@ -34,6 +37,7 @@ class _Volume:
     flips: tuple[bool, bool, bool]
     frame: int | None
     frames: int
+    steps: tuple[float, ...]
 
     def slab(self, k: int) -> NDArray[Any]:
         """Scaled values at index k of the third stored axis, ``shape[:2]``; the file is read a slab at a time."""
@@ -62,7 +66,9 @@ def read_nifti(path: Path, options: ReadOptions) -> Reading:
         MissingExtraError: nibabel is not installed.
     """
     with _open(path, options) as volume:
-        plane, steps, sample, lowest = _slice(volume, options, whole=options.window is None or options.nan == "min")
+        plane, steps, sample, lowest, spacing = _slice(
+            volume, options, whole=options.window is None or options.nan == "min"
+        )
     plane, notes = replace_nan(plane, options, lowest)
     if options.window is not None:
         pixels, placed = apply_window(plane, options.window)
@@ -79,7 +85,7 @@ def read_nifti(path: Path, options: ReadOptions) -> Reading:
         pixels = to_unit(plane, low, high)
         placed = step("percentiles", first=first, last=last, low=low, high=high)
     versions = {"nibabel": require("nibabel", "medical").__version__}
-    return Reading(np.ascontiguousarray(pixels[None]), (*steps, *notes, placed), versions)
+    return Reading(np.ascontiguousarray(pixels[None]), (*steps, *notes, placed), versions, spacing)
 
 
 def read_nifti_values(path: Path, options: ReadOptions) -> NDArray[Any]:
@@ -148,13 +154,19 @@ def _describe(nibabel: Any, image: Any, options: ReadOptions, still_is_every_fra
         raise UnreadableError("its affine matrix is singular, so it has no orientation")
     axes = tuple(int(axis) for axis in turns[:, 0])
     flips = tuple(bool(sign < 0) for sign in turns[:, 1])
-    return _Volume(image.dataobj, sides, axes, flips, options.frame if frames > 1 else None, frames)  # type: ignore[arg-type]
+    # Files that do not name their unit are in millimetres, by every reader's convention.
+    unit = {"meter": 1000.0, "micron": 0.001}.get(image.header.get_xyzt_units()[0], 1.0)
+    steps = tuple(float(size) * unit for size in nibabel.affines.voxel_sizes(image.affine))
+    return _Volume(image.dataobj, sides, axes, flips, options.frame if frames > 1 else None, frames, steps)  # type: ignore[arg-type]
 
 
 def _slice(
     volume: _Volume, options: ReadOptions, *, whole: bool
-) -> tuple[NDArray[Any], list[Step], NDArray[np.float32], float | None]:
-    """The oriented plane, where it lies, and of the ``whole`` volume its values for percentiles and the smallest."""
+) -> tuple[NDArray[Any], list[Step], NDArray[np.float32], float | None, tuple[float, float]]:
+    """The oriented plane, where it lies, of the ``whole`` volume its values for percentiles and the smallest; spacing.
+
+    Its rows lie along the higher of the two anatomical axes that are left, its columns along the lower.
+    """
     thin = [stored for stored, side in enumerate(volume.shape) if side == 1]
     across = thin[0] if len(thin) == 1 else volume.axes.index(options.axis_index)
     axis, size = volume.axes[across], volume.shape[across]
@@ -191,4 +203,6 @@ def _slice(
     steps = [step("slice", axis=AXES[axis], index=index, count=size, start=_FROM[axis], side=side)]
     if volume.frames > 1:
         steps.append(step("frame", index=volume.frame, count=volume.frames))
-    return np.rot90(plane), steps, np.concatenate(values) if values else np.empty(0, np.float32), lowest
+    across_steps, down_steps = (volume.steps[stored] for stored in sorted(kept, key=lambda stored: volume.axes[stored]))
+    sample = np.concatenate(values) if values else np.empty(0, np.float32)
+    return np.rot90(plane), steps, sample, lowest, (down_steps, across_steps)

@@ -67,7 +67,8 @@ def read_image(path: str | Path, options: ReadOptions = DEFAULT_READ, *, name: s
     path = Path(path)
     name = name or printable(Path(path.name))
     read = read_pixels(path, options, name)
-    return MedicalImage(name, read.pixels, None, read.steps, printable(path), decoders=read.decoders)
+    where = printable(path)
+    return MedicalImage(name, read.pixels, None, read.steps, where, decoders=read.decoders, spacing=read.spacing)
 
 
 def read_pixels(path: Path, options: ReadOptions, name: str) -> Reading:

@@ -78,11 +78,13 @@ class Reading:
         pixels: float32 ``(C, H, W)`` in [0, 1].
         steps: how the stored values got there, in order.
         decoders: versions of the libraries that turned the file into numbers, by name.
+        spacing: millimetres from pixel to pixel, ``(down, across)``, where the file says; else None.
     """
 
     pixels: NDArray[np.float32]
     steps: tuple[Step, ...]
     decoders: Mapping[str, str]
+    spacing: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -54,9 +54,9 @@ def check_sigma(sigma: float) -> float:
     return float(sigma)
 
 
-def check_samples(*, n0: int, n: int, alpha: float) -> None:
-    """Refuse sample sizes and failure probabilities that make no sense, with InputError."""
-    if n0 < 1 or n < 1:
+def check_samples(*, n0: int | None, n: int, alpha: float) -> None:
+    """Refuse sample sizes and failure probabilities that make no sense, with InputError; n0=None: none are wanted."""
+    if (n0 is not None and n0 < 1) or n < 1:
         raise InputError(f"n0={n0}, n={n}: both need at least 1 sample")
     if not 0 < alpha < 1:
         raise InputError(f"alpha={alpha} is no failure probability; use a value between 0 and 1, e.g. 0.001")

@@ -3,9 +3,11 @@
 CERTIFY of Cohen et al. (ICML 2019), for any target, any noise law, any budget, and many methods on the same noise:
 
 1. selection: every method tallies the n0 selection samples, which fix what its claim will be about (a class; a class
-   for each pixel);
+   for each pixel; nothing, where that is known);
 2. estimation: fresh samples, never seen by the selection, are tallied until the budget's session stops;
 3. the session's outcome is the claim, and claim, integers and circumstances are the certificate.
+
+Several targets may be certified at once: their tallies see the same scores, and each has a session of its own.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -24,7 +27,6 @@ from certimed.budgets import Budget, Outcome, Session
 from certimed.certificates import (
     Certificate,
     Circumstances,
-    Claim,
     NativeRadius,
     Samples,
     certificate_of,
@@ -41,7 +43,6 @@ from certimed.noise import NoiseKey, NoiseLaw, content_id
 from certimed.operators import Geometry
 from certimed.targets import Tally, Target
 
-C = TypeVar("C", bound=Claim)
 K = TypeVar("K", bound=Certificate[Any])
 
 
@@ -50,9 +51,9 @@ class Result(Generic[K]):
     """One method on one image.
 
     Attributes:
-        certificates: what was proved: one certificate, or one for each tau.
+        certificates: what was proved: one certificate, or one for each tau; of each target, in their order.
         clean: the answer to the image without noise, by the same (tuned) method: a class, or a mask.
-        selection: what the selection samples chose: counts of all classes, or the candidate mask.
+        selection: what the selection samples chose for the first target: counts of all classes, or the candidate mask.
         tuning_seconds: spent before counting, for this image alone: tuning and, for the first method that needs them,
             embedding its copies.
     """
@@ -143,7 +144,7 @@ class Engine:
     def run(
         self,
         image: Tensor | NDArray[np.floating],
-        target: Target[C],
+        targets: Target[Any] | Sequence[Target[Any]],
         budget: Budget,
         *,
         n0: int,
@@ -155,16 +156,17 @@ class Engine:
         clean: bool = True,
         progress: Progress | None = None,
     ) -> dict[str, Result[Any]]:
-        """Certify one image with every method.
+        """Certify one image with every method, for every target.
 
-        Under a budget each method has looks and a stop of its own, and counts no sample after it; copies are drawn and
-        embedded until the last method of a stream has stopped.
+        Under a budget each method has looks and a stop of its own for each target, and counts no sample after it;
+        copies are drawn and embedded until the last of a stream has stopped. Certificates of different targets hold
+        each at its own alpha.
 
         Args:
             image: ``(C, *space)`` floats in [0, 1].
-            target: what is certified.
-            budget: how many estimation samples, and when to look.
-            n0: selection samples.
+            targets: what is certified.
+            budget: how many estimation samples, and when to look; it must serve every target.
+            n0: selection samples; unused by targets that select nothing.
             alpha: failure probability of each method's claims, all looks together.
             seed, item_id: the key of the noise; without an id the image's content hash is its id, so the certificate
                 does not depend on what else is certified, nor in which order.
@@ -179,50 +181,56 @@ class Engine:
         Raises:
             InputError: an impossible argument. ModelError: a model or method broke its contract.
         """
-        check_samples(n0=n0, n=budget.cap, alpha=alpha)
+        wanted = (targets,) if not isinstance(targets, Sequence) else tuple(targets)
+        check_samples(n0=n0 if any(one.selects for one in wanted) else None, n=budget.cap, alpha=alpha)
         check_batch_size(batch_size)
-        subject = self.subject(image, item_id, seed, batch_size, target)
+        subject = self.subject(image, item_id, seed, batch_size, wanted[0])
         shape, device = tuple(subject.image.shape), self.device
-        for method in self.methods:
-            target.check(shape, budget, alpha, self.law, method.views_of)
+        for target in wanted:
+            for method in self.methods:
+                target.check(shape, budget, alpha, self.law, method.views_of)
         with torch.no_grad(), unchanged(subject.image):
             tuned = {method.name: _timed_head(method, subject) for method in self.methods}
             heads = {name: head for name, (head, _) in tuned.items()}
-            self._check(subject, heads, target)
-            answers = self._clean(subject, heads, target) if clean else {}
-            tally = _Tally(subject, heads, progress)
-            selected: dict[str, Any] = {}
-            for sharing in self._sharing():
-                tallies = {method.name: target.select(shape, device, n0) for method in sharing}
-                tally(sharing, tallies, "selection", n0, 0)
-                selected |= {name: one.counts() for name, one in tallies.items()}
-            views = {method.name: method.views_of for method in self.methods}
+            self._check(subject, heads, wanted[0])
+            answers = self._clean(subject, heads, wanted[0]) if clean else {}
+            tally = _Tally(subject, heads, wanted, progress)
+            selected: dict[Ask, Any] = {}
+            for sharing in self._sharing(len(wanted)):
+                tallies = {ask: wanted[ask.target].select(shape, device, n0) for ask in sharing}
+                if selecting := [ask for ask in sharing if wanted[ask.target].selects]:
+                    tally(selecting, tallies, "selection", n0, 0)
+                selected |= {ask: one.counts() for ask, one in tallies.items()}
             sessions = {
-                name: target.start(one, shape, budget, alpha, self.law, views[name]) for name, one in selected.items()
+                ask: wanted[ask.target].start(one, shape, budget, alpha, self.law, ask.method.views_of)
+                for ask, one in selected.items()
             }
-            counted: dict[str, Tally] = {}
-            for sharing in self._sharing():
-                tallies = {m.name: target.estimate(selected[m.name], device, budget.cap) for m in sharing}
+            counted: dict[Ask, Tally] = {}
+            for sharing in self._sharing(len(wanted)):
+                tallies = {ask: wanted[ask.target].estimate(selected[ask], device, budget.cap) for ask in sharing}
                 _estimate(tally, sharing, tallies, sessions)
                 counted |= tallies
         found = {}
         for method in self.methods:
-            counts = counted[method.name].counts()
-            outcome = sessions[method.name].finish(counts)
             about = self._about(method, subject, origin or Origin())
-            made = tuple(
-                certificate_of(
-                    claim,
-                    law=self.law,
-                    samples=_samples(n0, budget, own),
-                    share=share,
-                    about=about,
-                    native=_native(about.placement.real_radius(claim.radius), origin),
-                )
-                for claim, share, own in target.claims(selected[method.name], counts, outcome, alpha, self.law)
-            )
-            chosen = selected[method.name]
-            found[method.name] = Result(made, answers.get(method.name), chosen, tuned[method.name][1])
+            made: list[Certificate[Any]] = []
+            for place, target in enumerate(wanted):
+                ask = Ask(method, place)
+                counts = counted[ask].counts()
+                outcome = sessions[ask].finish(counts)
+                made += [
+                    certificate_of(
+                        claim,
+                        law=self.law,
+                        samples=_samples(n0 if target.selects else 0, budget, own),
+                        share=share,
+                        about=about,
+                        native=_native(about.placement.real_radius(claim.radius), origin),
+                    )
+                    for claim, share, own in target.claims(selected[ask], counts, outcome, alpha, self.law)
+                ]
+            chosen = selected[Ask(method, 0)]
+            found[method.name] = Result(tuple(made), answers.get(method.name), chosen, tuned[method.name][1])
         return found
 
     @staticmethod
@@ -238,13 +246,18 @@ class Engine:
     def counts(
         self, subject: Subject, target: Target[Any], phase: str, n: int, progress: Progress | None = None
     ) -> Any:
-        """What the selection tally of the first method gives for n samples of a phase, e.g. for a prediction."""
-        method = self.methods[0]
+        """What n samples of a phase give the first method, e.g. for a prediction.
+
+        Of a target that selects nothing these are its estimation counts, else the selection's.
+        """
+        ask, shape = Ask(self.methods[0], 0), tuple(subject.image.shape)
         with torch.no_grad(), unchanged(subject.image):
-            heads = {method.name: method.head(subject)}
+            heads = {ask.method.name: ask.method.head(subject)}
             self._check(subject, heads, target)
-            tally = target.select(tuple(subject.image.shape), self.device, n)
-            _Tally(subject, heads, progress)([method], {method.name: tally}, phase, n, 0)
+            tally = target.select(shape, self.device, n)
+            if not target.selects:
+                tally = target.estimate(tally.counts(), self.device, n)
+            _Tally(subject, heads, (target,), progress)([ask], {ask: tally}, phase, n, 0)
         return tally.counts()
 
     def _check(self, subject: Subject, heads: Mapping[str, Any], target: Target[Any]) -> None:
@@ -279,11 +292,11 @@ class Engine:
             found[method.name] = int(answer) if answer.ndim == 0 else answer.numpy()
         return found
 
-    def _sharing(self) -> list[list[Method]]:
-        """The methods that share embedded copies, in order."""
-        streams: dict[str, list[Method]] = {}
+    def _sharing(self, targets: int) -> list[list[Ask]]:
+        """Methods that share embedded copies, each with every target, in order."""
+        streams: dict[str, list[Ask]] = {}
         for method in self.methods:
-            streams.setdefault(method.stream, []).append(method)
+            streams.setdefault(method.stream, []).extend(Ask(method, place) for place in range(targets))
         return list(streams.values())
 
     def _about(self, method: Method, subject: Subject, origin: Origin) -> Circumstances:
@@ -312,26 +325,40 @@ class Engine:
 
 
 @dataclass(frozen=True)
+class Ask:
+    """One method and the number of one target."""
+
+    method: Method
+    target: int
+
+
+@dataclass(frozen=True)
 class _Tally:
-    """Counts what methods of one stream answer to the same noisy copies."""
+    """Counts, for every target, what methods of one stream answer to the same noisy copies."""
 
     subject: Subject
     heads: Mapping[str, Any]
+    targets: Sequence[Target[Any]]
     progress: Progress | None
 
-    def __call__(self, sharing: Sequence[Method], tallies: Mapping[str, Tally], phase: str, n: int, start: int) -> None:
-        for views in sharing[0].views(self.subject, phase, n, start):
-            for method in sharing:
-                tallies[method.name].add(self.heads[method.name](views))
+    def __call__(self, asks: Sequence[Ask], tallies: Mapping[Ask, Tally], phase: str, n: int, start: int) -> None:
+        reading = any(self.targets[ask.target].reads_image for ask in asks)
+        copies = self.subject.copies(phase, start) if reading else None
+        for views in asks[0].method.views(self.subject, phase, n, start):
+            seen = None if copies is None else copies(len(views))
+            for method, own in groupby(asks, key=lambda ask: ask.method):
+                scores = self.heads[method.name](views)
+                for ask in own:
+                    tallies[ask].add(scores, seen if self.targets[ask.target].reads_image else None)
             if self.progress is not None:
                 self.progress(len(views))
 
 
 def _estimate(
     tally: _Tally,
-    sharing: Sequence[Method],
-    tallies: Mapping[str, Tally],
-    sessions: Mapping[str, Session[Any, Any]],
+    sharing: Sequence[Ask],
+    tallies: Mapping[Ask, Tally],
+    sessions: Mapping[Ask, Session[Any, Any]],
 ) -> None:
     """Draw for the methods of one stream, each up to its own stop.
 
@@ -339,11 +366,11 @@ def _estimate(
     """
     running, drawn = list(sharing), 0
     while True:
-        wanted = {method.name: sessions[method.name].next(tallies[method.name].counts()) for method in running}
-        running = [method for method in running if wanted[method.name]]
+        wanted = {ask: sessions[ask].next(tallies[ask].counts()) for ask in running}
+        running = [ask for ask in running if wanted[ask]]
         if not running:
             return
-        more = min(wanted[method.name] for method in running)
+        more = min(wanted[ask] for ask in running)
         tally(running, tallies, "estimation", more, drawn)
         drawn += more
 

@@ -15,7 +15,7 @@ from certimed.certificates.scope import END_TO_END
 from certimed.engine.copies import noisy_batches
 from certimed.engine.embeddings import EmbeddingCache
 from certimed.engine.streams import PLAIN, Stream
-from certimed.noise import NoiseKey, NoiseLaw
+from certimed.noise import NoiseKey, NoiseLaw, NoiseStream
 
 Head = Callable[[Tensor], Tensor]
 """Embedded views of one stream, ``(B, ...)`` -> scores ``(B, K, ...)``."""
@@ -55,6 +55,12 @@ class Subject:
         yield from self.cache.batches(
             encoder, self.image, self.law, key, n, batch_size=self.batch_size, start=start, keep=keep
         )
+
+    def copies(self, phase: str, start: int = 0) -> Callable[[int], Tensor]:
+        """Draws the next so many noisy copies themselves, beside what :meth:`stream` embeds of the same phase."""
+        key = NoiseKey(self.seed, self.item, phase)
+        noise = NoiseStream(key, tuple(self.image.shape), self.image.device, start=start, law=self.law)
+        return lambda count: self.law.noisy(self.law.origin(self.image), noise.draw(count))
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,9 +6,19 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from certimed.certificates import TOO_FEW_SAMPLES, UNSTABLE, ClassCertificate, MaskCertificate
+from certimed.certificates import (
+    TOO_FEW_SAMPLES,
+    UNSTABLE,
+    ClassCertificate,
+    ClassClaim,
+    IntervalCertificate,
+    IntervalClaim,
+    MaskCertificate,
+    MaskClaim,
+)
 from certimed.integrity import write_whole
 from certimed.metrics import MaskScores, summarise, summarise_masks
+from certimed.metrics.measured import interval_rows
 from certimed.runs import CERTIFIED, FAILED, Record, RunFolder
 
 SUMMARY = "summary.json"
@@ -26,19 +36,20 @@ def summary(folder: RunFolder, *, confidence: float = 0.95) -> dict[str, Any]:
         ``task``, ``images`` (of the run or shard), ``certified``, ``failed``, ``complete``, ``digest`` and, by
         certificate label, ``results``. Of labels: clean and certified accuracy with intervals, abstentions, mean
         samples; failed images count as not certified and as wrong. Of masks: share certified, radius, and where there
-        are true masks Dice, IoU and accuracy with intervals, of certified images.
+        are true masks Dice, IoU and accuracy with intervals, of certified images. Of measurements: see
+        :func:`certimed.metrics.measured.interval_rows`.
 
     Raises:
         InputError: names the first broken line.
     """
-    found: dict[str, _Classes | _Masks] = {}
+    found: dict[str, _Classes | _Masks | _Intervals] = {}
     certified = failed = 0
     for record in folder.records():
         certified += record.status == CERTIFIED
         failed += record.status == FAILED
         for label, one in record.certificates.items():
             if label not in found:
-                found[label] = _Masks(one) if isinstance(one, MaskCertificate) else _Classes(one)
+                found[label] = _COLLECTORS[one.claim.kind](one)
             found[label].add(record, one)
     section = folder.manifest.get("shard") or folder.manifest.get("data") or {}
     images = section.get("images") if isinstance(section, dict) else None
@@ -130,3 +141,29 @@ class _Masks:
             "mean_samples": sum(self.samples) / count,
             "scores": rows,
         }
+
+
+class _Intervals:
+    """Certificates of the measurements of one method."""
+
+    def __init__(self, first: IntervalCertificate) -> None:
+        self.certificates: list[IntervalCertificate] = []
+
+    def add(self, record: Record, certificate: Any) -> None:
+        self.certificates.append(certificate)
+
+    def summary(self, classes: Sequence[str], failed: int, confidence: float) -> dict[str, Any]:
+        first, samples = self.certificates[0], [one.n for one in self.certificates]
+        return {
+            "sigma": first.sigma,
+            "alpha": first.alpha,
+            "intervals": interval_rows(self.certificates),
+            "mean_samples": sum(samples) / len(samples),
+        }
+
+
+_COLLECTORS: dict[str, Any] = {
+    ClassClaim.kind: _Classes,
+    MaskClaim.kind: _Masks,
+    IntervalClaim.kind: _Intervals,
+}

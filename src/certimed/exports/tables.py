@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from certimed.certificates import ClassCertificate, MaskCertificate, shown
+from certimed.certificates import AnyCertificate, IntervalCertificate, MaskCertificate, shown
 from certimed.errors import InputError, require
 from certimed.integrity import write_whole
 from certimed.runs import FAILED, Record, RunFolder
@@ -31,13 +31,24 @@ MASK_COLUMNS = (
 )  # fmt: skip
 
 
+INTERVAL_COLUMNS = (
+    *_ALL, "group", "measurement", "unit", "radius", "lower", "upper", "median", "undefined", "asked", "side",
+    *_SAMPLES, "seconds",
+)  # fmt: skip
+_COLUMNS = {"classes": CLASS_COLUMNS, "mask": MASK_COLUMNS, "interval": INTERVAL_COLUMNS}
+
+
 def columns(folder: RunFolder) -> tuple[str, ...]:
-    """Names of the columns of a run's table."""
-    return MASK_COLUMNS if folder.task == "mask" else CLASS_COLUMNS
+    """Names of the columns of a run's table; where a run of measurements has masks too, theirs stand behind."""
+    own = _COLUMNS[folder.task]
+    target = folder.manifest["request"].get("target")
+    both = folder.task == "interval" and isinstance(target, dict) and target.get("taus")
+    return (*own, *(name for name in MASK_COLUMNS if name not in own)) if both else own
 
 
 def rows(folder: RunFolder) -> Iterator[dict[str, Any]]:
-    """One row for each image and certificate (failed images: one row, method None), in the order written.
+    """One row for each image and certificate, of measurements one for each of them and radius (failed images: one row,
+    method None), in the order written.
 
     Raises:
         InputError: names the first broken line.
@@ -46,7 +57,8 @@ def rows(folder: RunFolder) -> Iterator[dict[str, Any]]:
     for record in folder.records():
         for certificate in record.certificates.values() or (None,):
             row = _row(record, certificate, folder.classes)
-            yield {name: _plain(row.get(name)) for name in names}
+            for more in _interval_rows(certificate) if isinstance(certificate, IntervalCertificate) else ({},):
+                yield {name: _plain((row | more).get(name)) for name in names}
 
 
 def to_pandas(folder: RunFolder) -> pandas.DataFrame:
@@ -131,9 +143,26 @@ TABLES: dict[str, Callable[[RunFolder, Path], int]] = {
 """Formats of whole runs by name."""
 
 
-def _row(
-    record: Record, certificate: ClassCertificate | MaskCertificate | None, classes: tuple[str, ...]
-) -> dict[str, Any]:
+def _interval_rows(certificate: IntervalCertificate) -> Iterator[dict[str, Any]]:
+    """What tells the rows of one certificate apart; an infinite end is None."""
+    for one in certificate.claim.intervals:
+        for index, radius in enumerate(certificate.radii):
+            lower, upper = one.lower[index], one.upper[index]
+            yield {
+                "measurement": one.name,
+                "unit": one.unit,
+                "radius": radius,
+                "native_radius": certificate.native_radius_at(radius),
+                "lower": None if math.isinf(lower) else lower,
+                "upper": None if math.isinf(upper) else upper,
+                "median": one.median,
+                "undefined": one.undefined,
+                "asked": one.threshold,
+                "side": one.place(index),
+            }
+
+
+def _row(record: Record, certificate: AnyCertificate | None, classes: tuple[str, ...]) -> dict[str, Any]:
     def name(index: int | None) -> str | None:
         return classes[index] if index is not None and 0 <= index < len(classes) else None
 
@@ -167,6 +196,8 @@ def _row(
             "num_classes": c.num_classes,
             "correction": c.correction,
         }
+    if isinstance(c, IntervalCertificate):
+        return row
     right = None if record.label is None else bool(not c.abstained and c.prediction == record.label)
     return row | {
         "prediction": c.prediction,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from certimed.report.curves import curve_figure
 from certimed.report.journal import width_in_mm
-from certimed.report.series import panels, series
+from certimed.report.series import by_kind, panels, series
 from certimed.report.tables import table
 
 if TYPE_CHECKING:
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 def run_card(path: Path) -> str:
     """The results of a run as an HTML table, one row a series."""
     found = series([path])
-    shown, first = table(found), found[0]
-    about = f"{len(first.records)} images certified, {first.failed} failed; budget {first.spec.budget}; {shown.title}."
-    notes = "".join(f"<br>{escape(note)}" for note in shown.notes)
-    return f"<p><b>{escape(path.name)}</b>: {escape(about)}</p>{shown.html()}<p><small>{notes[4:]}</small></p>"
+    first, parts = found[0], []
+    for shown in map(table, by_kind(found)):
+        notes = "".join(f"<br>{escape(note)}" for note in shown.notes)
+        parts.append(f"<p>{escape(shown.title)}</p>{shown.html()}<p><small>{notes[4:]}</small></p>")
+    about = f"{len(first.records)} images certified, {first.failed} failed; budget {first.spec.budget}."
+    return f"<p><b>{escape(path.name)}</b>: {escape(about)}</p>{''.join(parts)}"
 
 
 def run_figure(path: Path, *, by: str = "sigma", width: str = "double", native: bool = False) -> Figure:

@@ -17,8 +17,10 @@ from certimed.certificates import (
     NATIVE,
     TOO_FEW_SAMPLES,
     UNSTABLE,
+    AnyCertificate,
     Certificate,
     ClassCertificate,
+    IntervalCertificate,
     MaskCertificate,
     certificate_from_dict,
 )
@@ -120,7 +122,12 @@ class Series(Generic[C]):
     @property
     def masks(self) -> bool:
         """Whether masks were certified."""
-        return self.spec.masks
+        return isinstance(self.first, MaskCertificate)
+
+    @property
+    def measured(self) -> bool:
+        """Whether measurements were certified."""
+        return isinstance(self.first, IntervalCertificate)
 
     @property
     def method(self) -> str:
@@ -343,7 +350,9 @@ def series_of(
         for label, certificate in record.certificates.items():
             _check_native(certificate, native)
             own = by_label.setdefault(label, [])
-            own.append(json.dumps(certificate.to_dict()) if own and spec.masks else certificate)
+            own.append(
+                json.dumps(certificate.to_dict()) if own and isinstance(own[0], MaskCertificate) else certificate
+            )
         records.append(replace(record, certificates={}))
     kinds = {str(entry["name"]): str(entry.get("kind", entry["name"])) for entry in folder.methods}
     found = []
@@ -351,11 +360,13 @@ def series_of(
         first, *rest = by_label[label]
         kind = kinds.get(first.method, first.method)
         parts: dict[str, Any] = {"records": tuple(records), "failures": tuple(failures)}
-        if spec.masks:
+        if isinstance(first, MaskCertificate):
             lines = [json.dumps(first.to_dict()), *rest]
             scopes = frozenset({first.scope, *(json.loads(line)["scope"] for line in rest)})
             parts |= {"certificates": Stored[Any](folder.path, lines, label), "first": first, "scopes": scopes}
         else:
+            if native and isinstance(first, IntervalCertificate):
+                raise InputError("the radii of intervals are those asked for; leave native radii to their certificates")
             shown = tuple(at_native(one) if native else one for one in by_label[label])
             parts |= {"certificates": shown, "first": shown[0], "scopes": frozenset(one.scope for one in shown)}
         found.append(Series(name, folder.path, spec, label, kind, class_names=folder.classes, native=native, **parts))
@@ -366,8 +377,11 @@ def panels(series: Sequence[Series[C]], by: str) -> dict[str, dict[str, Series[C
     """Sort series into panels: one a sigma, a method or a run; series are named by what tells them apart.
 
     Raises:
-        InputError: an unknown grouping.
+        InputError: an unknown grouping, or measurements alone, which have intervals and no curves.
     """
+    series = [one for one in series if not one.measured]
+    if not series:
+        raise InputError("a run of measurements has intervals and no curves; read its table, page or export")
     if by not in GROUPINGS:
         raise InputError(f"panels by {by!r:.40} are unknown; use one of {', '.join(GROUPINGS)}")
     keys: dict[str, Callable[[Series[C]], str]] = {
@@ -439,7 +453,15 @@ def at_native(certificate: ClassCertificate) -> ClassCertificate:
     return replace(certificate, claim=claim, about=replace(about, space=NATIVE), native=None)
 
 
-def _check_native(certificate: ClassCertificate | MaskCertificate, native: bool) -> None:
+def by_kind(series: Sequence[Series[Any]]) -> list[list[Series[Any]]]:
+    """The series of one kind of certificates each, in order."""
+    found: dict[str, list[Series[Any]]] = {}
+    for one in series:
+        found.setdefault(one.first.claim.kind, []).append(one)
+    return list(found.values())
+
+
+def _check_native(certificate: AnyCertificate, native: bool) -> None:
     if native and certificate.native_radius is None:
         raise InputError(
             f"the radius of {certificate.item!r:.80} at native resolution is not known; certify with a model that "

@@ -14,6 +14,7 @@ from typing import Any
 from certimed.certificates import MODEL_INPUT, shown
 from certimed.errors import InputError
 from certimed.metrics import PUBLISHED_RADII, ClassificationSummary, MaskSummary
+from certimed.metrics.measured import interval_rows
 from certimed.metrics.segmentation import (
     DICE_HIGH,
     DICE_LOW,
@@ -189,8 +190,54 @@ def mask_table(series: Sequence[Series[Any]], *, confidence: float = 0.95) -> Ta
     return Table("Dice of the foreground", tuple(columns), tuple(rows), tuple(notes))
 
 
+def interval_table(series: Sequence[Series[Any]]) -> Table:
+    """Measurements: how wide intervals are and what was decided, one row a measurement and radius, a block a series.
+
+    Widths are means over the images whose interval is finite, rounded up.
+    """
+    columns = [
+        Column("method", left=True),
+        Column("measurement", left=True),
+        Column("unit", left=True),
+        Column("radius"),
+    ]
+    columns += [
+        Column("median"),
+        Column("width"),
+        Column("finite"),
+        Column("below threshold"),
+        Column("above threshold"),
+    ]
+    columns += [Column("undecided"), Column("images"), Column("failed")]
+    rows = []
+    for one, title in zip(series, titles(series)):
+        for found in interval_rows(one.certificates):
+            median, width = found["median"], found["width"]
+            decided = [DASH] * 3
+            if found["threshold"] is not None:
+                decided = [str(found[name]) for name in ("below", "above")]
+                decided.append(str(found["images"] - found["below"] - found["above"]))
+            cells = [title + one.marks, found["measurement"], found["unit"], shown(found["radius"], "lower", digits=6)]
+            cells += [
+                DASH if median is None else f"{median:.4g}",
+                DASH if width is None else shown(width, "upper", digits=4),
+            ]
+            cells += [str(found["finite"]), *decided, str(found["images"]), str(one.failed)]
+            rows.append(Row(one, title, tuple(cells)))
+    notes = [
+        f"radius: L2 in [0, 1] units of the certified space ({_where(series)}). For every perturbation below it the "
+        "median under noise stays in its interval; median, width: means over images (of finite intervals); finite: "
+        "images whose interval has two ends; below, above: images whose interval is proved to lie on that side of the "
+        "threshold.",
+        *common_notes(series),
+    ]
+    return Table("intervals of measurements", tuple(columns), tuple(rows), tuple(notes))
+
+
 def table(series: Sequence[Series[Any]], **how: Any) -> Table:
-    """:func:`accuracy_table` of labels, :func:`mask_table` of masks."""
+    """Of series of one kind: :func:`accuracy_table`, :func:`mask_table` or :func:`interval_table`."""
+    if series[0].measured:
+        return interval_table(series)
     return (mask_table if series[0].masks else accuracy_table)(series, **how)
 
 
@@ -207,7 +254,8 @@ def common_notes(series: Sequence[Series[Any]]) -> list[str]:
     notes = []
     if failed := max(one.failed for one in series):
         said = "1 image failed and counts" if failed == 1 else f"{failed} images failed and count"
-        notes.append(f"{said} {'with Dice 0' if series[0].masks else 'as wrong and not certified'}.")
+        counts = "with Dice 0" if series[0].masks else "as wrong and not certified"
+        notes.append(f"{failed} failed and have no interval." if series[0].measured else f"{said} {counts}.")
     risks = " or ".join(shown(alpha, "upper", digits=3) for alpha in alphas)
     notes.append(f"Each certificate fails with probability at most {risks} over the noise drawn.")
     notes += [f"{mark}: {words}." for mark, words in MARK_WORDS.items() if any(mark in one.marks for one in series)]

@@ -1,7 +1,7 @@
 """Runs: the request, the loaded job, and the folder on disk that holds its records."""
 
 from certimed.runs.folder import RunFolder
-from certimed.runs.job import ClassJob, Job, MaskJob, class_names, load_job
+from certimed.runs.job import ClassJob, Job, MaskJob, MeasureJob, class_names, load_job
 from certimed.runs.manifest import data_section
 from certimed.runs.merging import merge
 from certimed.runs.methods import MethodEntry, MethodSpec, Prompting, score_methods, words_before_name
@@ -9,7 +9,7 @@ from certimed.runs.record import CERTIFIED, FAILED, Record
 from certimed.runs.run import Silent, Watcher, execute, remaining
 from certimed.runs.sharding import Shard, shard
 from certimed.runs.spec import DataSpec, RunSpec
-from certimed.runs.targets import ClassTarget, MaskTarget, Tuning
+from certimed.runs.targets import ClassTarget, MaskTarget, MeasureTarget, Tuning
 
 __all__ = [
     "CERTIFIED",
@@ -20,6 +20,8 @@ __all__ = [
     "Job",
     "MaskJob",
     "MaskTarget",
+    "MeasureJob",
+    "MeasureTarget",
     "MethodEntry",
     "MethodSpec",
     "Prompting",

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from certimed import __version__
 from certimed.assets import asset, demo_prompts
 from certimed.budgets import as_budget
-from certimed.certificates import NATIVE, collect_provenance
+from certimed.certificates import NATIVE, MaskCertificate, collect_provenance
 from certimed.classifiers import ClassificationModel, load_classifier
 from certimed.data import Dataset, MedicalImage, class_balanced
 from certimed.denoising import load_denoiser
@@ -37,15 +37,16 @@ from certimed.engine import (
 )
 from certimed.engine.throughput import AUTO, probe_batch_size
 from certimed.errors import ImageError, InputError, ModelError
+from certimed.measurements import Measurement, parse_measurement
 from certimed.metrics import MaskScores, mask_scores
 from certimed.noise import NoiseKey, as_law, content_id
 from certimed.operators import Geometry, apply
 from certimed.runs.methods import MethodEntry, Prompting, score_methods
 from certimed.runs.record import CERTIFIED, Record, arrays_name
-from certimed.runs.targets import MaskTarget
+from certimed.runs.targets import MaskTarget, MeasureTarget
 from certimed.segmenters import NativeSegmenter, SegmentationModel, load_segmenter
 from certimed.segmenters.native import mask_geometry, resized_truth
-from certimed.targets import Classes, Pixels, winning_class
+from certimed.targets import Classes, Interval, Pixels, winning_class
 from certimed.usercode import is_user_code
 from certimed.vlm import NativeModel, VisionLanguageModel
 from certimed.vlm.loading import checked_device
@@ -79,7 +80,7 @@ class Job(ABC):
         dataset: the images.
         class_names: in the order of the scores.
         engine: streams and methods.
-        target: what is certified.
+        target: of labels and masks: what is certified.
         entries: the methods as the manifest records them.
     """
 
@@ -89,7 +90,7 @@ class Job(ABC):
         dataset: Dataset,
         class_names: Sequence[str],
         engine: Engine,
-        target: Classes | Pixels,
+        target: Classes | Pixels | None,
         model: Any,
         denoiser: nn.Module | None,
         kinds: Mapping[str, str] | None = None,
@@ -118,6 +119,10 @@ class Job(ABC):
     ) -> dict[str, MaskScores]:
         """Scores against the truth, by the certificate's label; empty where a target has none."""
         return {}
+
+    def targets(self, image: MedicalImage, prepared: Prepared) -> list[Any]:
+        """What is certified of an image; ImageError where the image does not have what that needs."""
+        return [self.target]
 
     @abstractmethod
     def check_settings(self) -> None:
@@ -150,7 +155,7 @@ class Job(ABC):
         before = set(self.engine.one_answer)
         found = self.engine.run(
             prepared.pixels,
-            self.target,
+            self.targets(image, prepared),
             as_budget(self.spec.budget),
             n0=self.spec.n0 or 0,
             alpha=self.spec.alpha,
@@ -158,12 +163,12 @@ class Job(ABC):
             item_id=image.id,
             batch_size=self.batch_size,
             origin=Origin(image.intensity, image.decoders, prepared.geometry),
-            clean=not self.spec.masks,
+            clean=not self.spec.segments,
             progress=progress,
         )
         checked = {name: one.to_dict() for name, one in self.engine.one_answer.items() if name not in before}
         certificates = {one.label: one for result in found.values() for one in result.certificates}
-        clean = {} if self.spec.masks else {name: result.clean for name, result in found.items()}
+        clean = {} if self.spec.segments else {name: result.clean for name, result in found.items()}
         scores = self.scores(image, prepared, found)
         return Record(
             item=image.id,
@@ -205,7 +210,7 @@ class Job(ABC):
         found = self.record(place[item])
         data: dict[str, Any] = json.loads(found.to_json())
         if self.spec.masks:
-            every = found.certificates.values()
+            every = [one for one in found.certificates.values() if isinstance(one, MaskCertificate)]
             data["arrays"] = {arrays_name(one.item, one.method, one.tau): one.claim.arrays() for one in every}
         return data
 
@@ -299,21 +304,23 @@ class MaskJob(Job):
         """See :class:`Job`."""
         for index in range(len(self.dataset)):
             try:
-                pixels = self.prepare(self.dataset.load(index)).pixels
+                image = self.dataset.load(index)
+                prepared = self.prepare(image)
+                targets = self.targets(image, prepared)
             except ImageError:
                 continue
-            candidate = torch.zeros(tuple(pixels.shape[1:]), dtype=torch.int64)
-            budget, law = as_budget(self.spec.budget), self.engine.law
-            self.target.start(candidate, tuple(pixels.shape), budget, self.spec.alpha, law)  # type: ignore[arg-type]
+            for target in targets:
+                budget, shape = as_budget(self.spec.budget), tuple(prepared.pixels.shape)
+                target.check(shape, budget, self.spec.alpha, self.engine.law)
             return
 
     def scores(
         self, image: MedicalImage, prepared: Prepared, found: Mapping[str, Result[Any]]
     ) -> dict[str, MaskScores]:
         """See :class:`Job`. Beside the certified mask: the network alone on the clean image, and one noisy copy."""
-        if prepared.truth is None:
+        if prepared.truth is None or not self.spec.masks:
             return {}
-        assert isinstance(self.spec.target, MaskTarget)
+        assert isinstance(self.spec.target, MaskTarget | MeasureTarget)
         engine, pixels = self.engine, prepared.pixels.to(self.engine.device)
         key = NoiseKey(self.spec.seed, image.id, "evaluation")
         plain = engine.streams[PLAIN]
@@ -328,9 +335,34 @@ class MaskJob(Job):
                 one.label: mask_scores(one, prepared.truth, plain=made[name], empty=self.spec.target.empty)
                 for name, result in found.items()
                 for one in result.certificates
+                if isinstance(one, MaskCertificate)
             }
         except InputError as error:
             raise ImageError(f"{image.id} cannot be scored: {error}") from error
+
+
+class MeasureJob(MaskJob):
+    """Measurements of masks, and with taus the masks too."""
+
+    def __init__(self, *args: Any, measurements: Sequence[Measurement], **parts: Any) -> None:
+        super().__init__(*args, **parts)
+        self.measurements = tuple(measurements)
+
+    def targets(self, image: MedicalImage, prepared: Prepared) -> list[Any]:
+        """See :class:`Job`: the masks first, where they are certified, then the measurements."""
+        asked = self.spec.target
+        assert isinstance(asked, MeasureTarget)
+        needed = [one.name for one in self.measurements if one.kind.needs_truth]
+        if needed and prepared.truth is None:
+            raise ImageError(f"{image.id} has no true mask, and {needed[0]} compares with one")
+        spacing = asked.spacing if image.spacing is None else image.spacing
+        if spacing is not None and len(spacing) == image.pixels.ndim - 1:
+            sizes = zip(image.pixels.shape[1:], prepared.pixels.shape[1:])
+            spacing = tuple(step * native / here for step, (native, here) in zip(spacing, sizes))
+        measured = Interval(
+            self.model.num_classes, self.measurements, asked.radii, asked.goals(), spacing, prepared.truth
+        )
+        return [measured] if self.target is None else [self.target, measured]
 
 
 def _mask(scores: Tensor) -> NDArray[Any]:
@@ -344,7 +376,7 @@ def load_job(spec: RunSpec, *, allow_code: bool = False, dataset: Dataset | None
     checked_device(spec.device)
     if (spec.denoiser is None) == (DENOISED in methods):
         raise InputError("a denoiser and the method denoised go together; give both, or neither")
-    load = _load_masks if spec.masks else _load_classes
+    load = _load_masks if spec.segments else _load_classes
     return load(spec, dataset, allow_code, model)
 
 
@@ -384,7 +416,7 @@ def _load_classes(spec: RunSpec, dataset: Dataset | None, allow_code: bool, mode
 def _load_masks(spec: RunSpec, dataset: Dataset | None, allow_code: bool, model: Any) -> Job:
     if spec.templates or spec.tuning != type(spec.tuning)():
         raise InputError("templates and per-image tuning are for prompts, and this run certifies masks")
-    assert isinstance(spec.target, MaskTarget)
+    assert isinstance(spec.target, MaskTarget | MeasureTarget)
     data = _limited(dataset or spec.data.open(), spec)
     named = str(asset("demo_unet")) if spec.model == "demo" else spec.model
     classes = spec.data.classes or data.class_names
@@ -406,8 +438,11 @@ def _load_masks(spec: RunSpec, dataset: Dataset | None, allow_code: bool, model:
         certified = NativeSegmenter(model, 1 if model.in_channels == 1 else None, spec.size)
     methods = score_methods(spec.methods, model.num_classes)
     engine = _engine(spec, certified, front, methods, model_device(model), share_copies=False)
-    target = Pixels(model.num_classes, spec.target.taus, spec.target.correction)
-    return MaskJob(spec, data, names, engine, target, model, front)
+    target = Pixels(model.num_classes, spec.target.taus, spec.target.correction) if spec.masks else None
+    if isinstance(spec.target, MaskTarget):
+        return MaskJob(spec, data, names, engine, target, model, front)
+    measured = [parse_measurement(text, names, allow_code=allow_code) for text in spec.target.measurements]
+    return MeasureJob(spec, data, names, engine, target, model, front, measurements=measured)
 
 
 def _engine(
@@ -432,7 +467,7 @@ def _limited(dataset: Dataset, spec: RunSpec) -> Dataset:
     limit = spec.data.limit
     if limit is None or limit >= len(dataset):
         return dataset
-    if not spec.masks and dataset.is_labelled:
+    if not spec.segments and dataset.is_labelled:
         return class_balanced(dataset, limit, spec.seed)
     return dataset.subset(range(limit))
 

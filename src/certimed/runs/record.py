@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from certimed.certificates import ClassCertificate, MaskCertificate, certificate_from_dict
+from certimed.certificates import AnyCertificate, certificate_from_dict
 from certimed.certificates.fields import Fields
 from certimed.errors import InputError
 from certimed.integrity import strict_json
@@ -31,7 +31,8 @@ class Record:
         label: true class index, or None.
         group: patient or sequence, or None.
         clean: class index that each method's base model gives to the clean image; empty for masks.
-        certificates: by their ``label``: the method, and the tau where there are several.
+        certificates: by their ``label``: the method, and the tau where there are several; of measurements
+            ``"METHOD, measured"``.
         intensity: how the image's stored values became [0, 1], see :class:`certimed.data.records.Intensity`; None where
             it could not be read.
         scores: of masks, against the truth, by the certificate's ``label``; empty where there is no truth.
@@ -135,7 +136,7 @@ def arrays_name(item: str, method: str, tau: float) -> str:
     return f"{ARRAYS}/{hashlib.sha256(json.dumps([item, method, tau]).encode()).hexdigest()[:24]}.npz"
 
 
-def _certificate(data: Any, folder: Path | None) -> ClassCertificate | MaskCertificate:
+def _certificate(data: Any, folder: Path | None) -> AnyCertificate:
     fields = Fields(data, "certificate")
     claim = Fields(fields.mapping("claim"), "claim")
     path = None

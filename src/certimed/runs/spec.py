@@ -9,14 +9,14 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
-from certimed.budgets import Fixed, as_budget
+from certimed.budgets import Fixed, Goal, as_budget, start_interval
 from certimed.certificates import MODEL_INPUT, SPACES
 from certimed.data import DEFAULT_READ, Dataset, ReadOptions, open_dataset
 from certimed.engine import FLOAT32, PLAIN, Acceleration, check_samples, check_sigma
 from certimed.engine.throughput import check_batch_size
 from certimed.errors import InputError
 from certimed.noise import DEFAULT_LAW, as_law
-from certimed.runs.targets import ClassTarget, MaskTarget, Tuning
+from certimed.runs.targets import ClassTarget, MaskTarget, MeasureTarget, Tuning
 
 if TYPE_CHECKING:
     from certimed.runs.job import Job
@@ -101,8 +101,8 @@ class RunSpec:
             same noise.
         sigma: noise standard deviation in [0, 1] units.
         noise: name of the noise law.
-        budget: spelling of a budget, a number of samples, or None: ``grid`` for labels, ``fixed:100`` for masks.
-        n0: selection samples; None: 100 for labels, 10 for masks.
+        budget: spelling of a budget, a number of samples, or None: ``grid`` for labels, else ``fixed:100``.
+        n0: selection samples; None: 100 for labels, 10 for masks, 0 for measurements alone, which need none.
         alpha: failure probability of each certificate.
         seed: of all noise.
         space: where noise is added; see :mod:`certimed.certificates.scope`.
@@ -122,7 +122,7 @@ class RunSpec:
 
     model: str
     data: DataSpec
-    target: ClassTarget | MaskTarget = field(default_factory=ClassTarget)
+    target: ClassTarget | MaskTarget | MeasureTarget = field(default_factory=ClassTarget)
     methods: tuple[str, ...] = (PLAIN,)
     sigma: float = 0.25
     noise: str = DEFAULT_LAW
@@ -142,14 +142,17 @@ class RunSpec:
     speed: Acceleration = FLOAT32
 
     def __post_init__(self) -> None:
-        masks = self.masks
-        budget = as_budget(self.budget, default=Fixed(100) if masks else None)
+        self.target.check()
+        budget = as_budget(self.budget, default=Fixed(100) if self.segments else None)
+        selecting = self.masks or not self.segments
         object.__setattr__(self, "budget", str(budget))
-        object.__setattr__(self, "n0", (10 if masks else 100) if self.n0 is None else self.n0)
+        usual = 100 if not self.segments else 10 if self.masks else 0
+        object.__setattr__(self, "n0", usual if self.n0 is None else self.n0)
         object.__setattr__(self, "sigma", check_sigma(self.sigma))
         assert self.n0 is not None
-        check_samples(n0=self.n0, n=budget.cap, alpha=self.alpha)
-        self.target.check()
+        if not selecting and self.n0:
+            raise InputError(f"n0={self.n0}: measurements have no selection samples; leave n0 out, or name a tau")
+        check_samples(n0=self.n0 if selecting else None, n=budget.cap, alpha=self.alpha)
         if not self.methods:
             raise InputError(f"no method is named; name one, e.g. {PLAIN}")
         if self.size is not None and min(self.size) < 1:
@@ -158,15 +161,24 @@ class RunSpec:
             raise InputError(f"space={self.space!r} is unknown; use one of {', '.join(SPACES)}")
         check_batch_size(self.batch_size)
         law = as_law(self.noise, self.sigma)
-        if isinstance(self.target, MaskTarget):
+        if self.masks:
             budget.mask_looks()
-        else:
+        if isinstance(self.target, MeasureTarget):
+            shares = [law.probability(radius) for radius in self.target.radii]
+            asked = self.target.goals()
+            start_interval(budget, shares, self.alpha, [asked.get(name, Goal()) for name in self.target.measurements])
+        elif isinstance(self.target, ClassTarget):
             budget.start([self.n0, 0], self.alpha, law.sigma, self.target.bound)
 
     @property
     def masks(self) -> bool:
         """Whether masks are certified."""
-        return isinstance(self.target, MaskTarget)
+        return bool(getattr(self.target, "taus", ()))
+
+    @property
+    def segments(self) -> bool:
+        """Whether the model is a segmentation network."""
+        return not isinstance(self.target, ClassTarget)
 
     @property
     def cap(self) -> int:
@@ -186,7 +198,7 @@ class RunSpec:
         """
         given = _object(data, "a run")
         task = given.pop("task", ClassTarget.task)
-        targets: dict[str, Any] = {kind.task: kind for kind in (ClassTarget, MaskTarget)}
+        targets: dict[str, Any] = {kind.task: kind for kind in (ClassTarget, MaskTarget, MeasureTarget)}
         if task not in targets:
             raise InputError(f"task {task!r:.40} is unknown; use one of {', '.join(targets)}")
         parts = {"data": DataSpec, "target": targets[task], "tuning": Tuning, "speed": Acceleration}

@@ -30,6 +30,7 @@ from certimed.statistics.multiplicity import (
     minimum_count,
     radius_map_bonferroni,
 )
+from certimed.statistics.order import band, band_index, end_index, samples_for_end
 from certimed.statistics.planning import (
     CORRECTION_NAMES,
     Correction,
@@ -55,6 +56,8 @@ __all__ = [
     "Correction",
     "abstains",
     "alpha_split",
+    "band",
+    "band_index",
     "best_of_both",
     "betting_thresholds",
     "binomial_tail",
@@ -65,6 +68,7 @@ __all__ = [
     "clopper_pearson_upper",
     "count_threshold",
     "crossing_probability",
+    "end_index",
     "holm_threshold",
     "holm_thresholds",
     "log_wealth",
@@ -81,6 +85,7 @@ __all__ = [
     "radius_map_bonferroni",
     "radius_two_sided",
     "require_samples_for_tau",
+    "samples_for_end",
     "samples_for_radius",
     "samples_for_radius_at",
     "samples_for_tau",

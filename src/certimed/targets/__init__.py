@@ -1,7 +1,19 @@
-"""What is certified: the class of an image, or the class of every pixel. One file each."""
+"""What is certified: the class of an image, the class of every pixel, where measurements stay. One file each."""
 
 from certimed.targets.classes import Classes, default_batch_size
+from certimed.targets.interval import Interval, check_radii
 from certimed.targets.pixels import Pixels, check_tau, winning_class
 from certimed.targets.target import Tally, Target, check_scores
 
-__all__ = ["Classes", "Pixels", "Tally", "Target", "check_scores", "check_tau", "default_batch_size", "winning_class"]
+__all__ = [
+    "Classes",
+    "Interval",
+    "Pixels",
+    "Tally",
+    "Target",
+    "check_radii",
+    "check_scores",
+    "check_tau",
+    "default_batch_size",
+    "winning_class",
+]

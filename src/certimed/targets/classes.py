@@ -45,6 +45,8 @@ class Classes:
     num_classes: int
     bound: str = "one-sided"
     kind: ClassVar[str] = ClassClaim.kind
+    selects: ClassVar[bool] = True
+    reads_image: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.num_classes < 2:
@@ -106,7 +108,7 @@ class ClassTally:
         self._counts = torch.zeros(num_classes, dtype=torch.int64, device=device)
         self._finite = FiniteScores(device)
 
-    def add(self, scores: Tensor) -> None:
+    def add(self, scores: Tensor, copies: Tensor | None = None) -> None:
         """See :class:`~certimed.targets.Tally`."""
         check_rows(scores, self._classes)
         self._counts += torch.bincount(scores.argmax(dim=1), minlength=self._classes)

@@ -45,6 +45,8 @@ class Pixels:
     correction: str = "holm"
     binary_threshold: float | None = None
     kind: ClassVar[str] = MaskClaim.kind
+    selects: ClassVar[bool] = True
+    reads_image: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.num_classes < 2:
@@ -146,7 +148,7 @@ class _PixelTally(ABC):
         self._target, self._space = target, tuple(space)
         self._finite = FiniteScores(device)
 
-    def add(self, scores: Tensor) -> None:
+    def add(self, scores: Tensor, copies: Tensor | None = None) -> None:
         """See :class:`~certimed.targets.Tally`."""
         won = self._target.answer(scores)
         check_scores(scores, (*scores.shape[:2], *self._space))

@@ -1,4 +1,4 @@
-"""The contract of a target: how scores become integers, and integers a claim."""
+"""The contract of a target: how scores become integers (or numbers), and these a claim."""
 
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ C_co = TypeVar("C_co", bound=Claim, covariant=True)
 
 
 class Tally(Protocol):
-    """Integers counted on the model's device; nothing in it grows with the number of samples."""
+    """What is counted on the model's device; nothing in it grows with the number of samples but measured numbers."""
 
-    def add(self, scores: Tensor) -> None:
-        """Count one batch of scores; ModelError for scores of the wrong shape."""
+    def add(self, scores: Tensor, copies: Tensor | None = None) -> None:
+        """Count one batch of scores; ModelError for scores of the wrong shape.
+
+        Args:
+            copies: the noisy copies they are of, ``(B, C, *space)``, where the target asks for them.
+        """
 
     def counts(self) -> Any:
         """What was counted so far, on the CPU; ModelError if any score was not finite."""
@@ -34,13 +38,19 @@ class Target(Protocol[C_co]):
 
     Attributes:
         kind: name of the claim's kind in JSON.
+        selects: whether selection samples fix what the claim is about.
     """
 
     kind: ClassVar[str]
+    selects: ClassVar[bool]
 
     @property
     def num_classes(self) -> int:
         """K."""
+
+    @property
+    def reads_image(self) -> bool:
+        """Whether tallies want the noisy copies too."""
 
     def answer(self, scores: Tensor) -> Tensor:
         """The answer to each row of scores, integers ``(B, ...)``; ties go to the lowest class."""

@@ -37,7 +37,8 @@ _SPELLINGS = {
     "pixels": re.compile(rf"pixels:(?P<sizes>{_SIZES})(?:/(?P<numbers>{_NUMBER}))?"),
 }
 _GROWTH = {"grid": (64, Fraction(5, 4)), "betting": (32, Fraction(9, 8)), "planned": (32, Fraction(17, 16))}
-_TASKS = {"classes": ("fixed", "looks", "grid", "betting", "planned"), "mask": ("fixed", "pixels")}
+_TASKS = {"classes": ("fixed", "looks", "grid", "betting", "planned"), "mask": ("fixed", "pixels"),
+          "interval": ("fixed", "looks", "pixels")}  # fmt: skip
 _RUNG = Fraction(1, 100)  # of sigma, between the rungs of the ladder of claims
 _NEAR_RUNG = Fraction(1, 10**6)
 _OUTSIDE = 1e-15
@@ -68,7 +69,7 @@ class Allowance:
         return self.kind in ("fixed", "planned") or len(self.looks) == 1
 
     def serves(self, task: str) -> bool:
-        """Whether certificates of this kind ("classes" or "mask") can be made under it."""
+        """Whether certificates of this kind ("classes", "mask" or "interval") can be made under it."""
         return self.kind in _TASKS[task]
 
     def share(self, look: int, level: Fraction) -> Fraction:

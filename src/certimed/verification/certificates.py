@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from certimed.verification.classes import class_claim_faults
+from certimed.verification.intervals import interval_claim_faults
 from certimed.verification.laws import read_law
 from certimed.verification.masks import mask_claim_faults, read_layers
 from certimed.verification.native import native_faults
@@ -33,6 +34,8 @@ def certificate_faults(data: Any, arrays: Path | None = None) -> Iterator[str]:
     yield from _scope_faults(data)
     if data["kind"] == "classes":
         yield from class_claim_faults(data, law)
+    elif data["kind"] == "interval":
+        yield from interval_claim_faults(data, law)
     else:
         layers = "a mask certificate has arrays" if arrays is None else read_layers(arrays)
         yield from mask_claim_faults(data, law, layers)
@@ -52,7 +55,7 @@ def share_faults(data: dict[str, Any]) -> Iterator[str]:
     elif not total * (1 - (_ROUNDING if of > 1 else 0)) <= level * of <= total:
         yield f"alpha: level={share['level']!r} is not total={share['total']!r} shared by {of}"
     if share["why"] == "taus" and data["kind"] != "mask":
-        yield "alpha: a class has no taus to share with"
+        yield f"alpha: a claim of kind {data['kind']!r} has no taus to share with"
     if chosen and (share["why"] != "methods" or of < len(chosen)):
         yield f"it was chosen from {len(chosen)}, and its alpha is shared {share['why']!r} by {of}"
 

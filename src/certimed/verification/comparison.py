@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certimed.verification.exact import fisher
+from certimed.verification.intervals import moved_values, values_p_value
 from certimed.verification.masks import Layers, arrays_name
 
 EQUAL = "equal"
@@ -38,9 +39,10 @@ n = 10 000 a share may be off by about 0.04 and pass.
 """
 
 _MOST_PAIRS = 200
+_FAR = 0.1  # of the middle half's range: by so much near ties may move a sorted value of a measurement
 _DRAWN = (
     *("claim.prediction", "claim.abstained", "claim.radius", "claim.p_lower", "claim.q_upper", "claim.counts"),
-    *("claim.selection", "claim.threshold", "claim.share_certified", "claim.arrays_sha256"),
+    *("claim.selection", "claim.threshold", "claim.share_certified", "claim.arrays_sha256", "claim.intervals"),
     *("samples.n", "samples.looks", "samples.proved_at", "samples.stop", "native.radius"),
 )
 _APART = ("certificates", "clean", "scores", "arrays", "reason", "sha256")
@@ -211,6 +213,12 @@ def _moved(
             if moved > near_ties(dtype, n):
                 yield DIFFERENT, f"{name}: {was!r:.120} of {n} samples are {here!r:.120} here"
                 return
+    elif mine["kind"] == "interval":
+        far = moved_values(mine["claim"], its["claim"]) if mine["samples"]["n"] == its["samples"]["n"] else 0.0
+        if far > _FAR:
+            yield DIFFERENT, f"{name}: sorted values are apart here by {far:.3g} of the range of their middle half"
+            return
+        counted = int(far > 0)
     elif mine["samples"]["n"] == its["samples"]["n"]:
         (was, here), n = pair, mine["samples"]["n"]
         classes = was["mask"] != here["mask"]
@@ -241,6 +249,9 @@ def _tested(
             return
         p_value = min(1.0, len(counts[0]) * min(fisher(a, sizes[0], b, sizes[1]) for a, b in zip(*counts)))
         said = f"{counts[0]!r:.120} of {sizes[0]} samples, {counts[1]!r:.120} of {sizes[1]} here"
+    elif mine["kind"] == "interval":
+        p_value = values_p_value(mine["claim"], its["claim"])
+        said = f"values of {len(mine['claim']['intervals'])} measurements"
     else:
         p_value = mask_p_value(pair[0], pair[1], *sizes)
         said = f"agreement over {pair[0]['mask'].size} pixels"

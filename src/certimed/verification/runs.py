@@ -19,6 +19,7 @@ from certimed.integrity import (
     strict_json,
 )
 from certimed.verification.certificates import certificate_faults
+from certimed.verification.intervals import request_faults
 from certimed.verification.laws import GRID_STEPS, NAMED
 from certimed.verification.masks import arrays_name
 from certimed.verification.shapes import MANIFEST, METHOD, RECORD, REQUEST, SHARD, shape_faults
@@ -80,10 +81,16 @@ class RunCheck:
 
     @property
     def taus(self) -> list[Any]:
-        """The taus of a run of masks; one None for classes."""
+        """The taus of a run of masks, and None for what has none: classes, and measurements beside masks."""
         found = self.part("request").get("target", {})
         taus = found.get("taus") if isinstance(found, dict) else None
-        return taus if isinstance(taus, list) and self.request.get("task") == "mask" else [None]
+        masks = taus if isinstance(taus, list) and self.request.get("task") in ("mask", "interval") else []
+        return masks if self.request.get("task") == "mask" else [*masks, None]
+
+    @property
+    def mask_taus(self) -> list[Any]:
+        """The taus of masks."""
+        return [tau for tau in self.taus if tau is not None]
 
     def meant(self, name: str) -> Any:
         """What the manifest says of the images that this folder is meant to hold."""
@@ -153,6 +160,8 @@ def _target_faults(target: dict[str, Any], task: str) -> Iterator[str]:
             yield f"the bound {target.get('bound')!r:.40} is unknown"
         return
     taus = target.get("taus")
+    if task == "interval" and taus == []:
+        return
     if not isinstance(taus, list) or not taus or not all(isinstance(tau, float) and 0.5 <= tau < 1 for tau in taus):
         yield f"taus must be numbers from 0.5 to below 1, not {taus!r:.80}"
     elif len(set(taus)) != len(taus):
@@ -252,7 +261,9 @@ def _set_faults(check: RunCheck, data: dict[str, Any], found: dict[tuple[Any, An
                 yield f"its certificates are of images with different {name}"
     labels = set()
     for (method, tau), certificate in found.items():
-        labels.add(method if len(check.taus) == 1 else f"{method}, tau {tau:g}")
+        if tau is None:
+            continue
+        labels.add(method if len(check.mask_taus) == 1 else f"{method}, tau {tau:g}")
         other = found[method, check.taus[0]]
         same = (
             certificate["claim"].get("arrays_sha256") == other["claim"].get("arrays_sha256"),
@@ -264,19 +275,18 @@ def _set_faults(check: RunCheck, data: dict[str, Any], found: dict[tuple[Any, An
     some = any(one["claim"].get("threshold") and one["claim"]["share_certified"] for one in found.values())
     if first["samples"]["stop"]["kind"] == "answered" and first["kind"] == "mask" and not some and len(found) == 1:
         yield "it was answered, and no pixel is certified"
-    if check.request.get("task") == "mask":
+    if check.mask_taus:
         yield from _score_faults(data, labels, check.classes)
 
 
 def _answer_faults(check: RunCheck, data: dict[str, Any]) -> Iterator[str]:
-    masks = check.request.get("task") == "mask"
-    wanted = set() if masks else set(check.methods)
+    wanted = set(check.methods) if check.request.get("task") == "classes" else set()
     if set(data["clean"]) != wanted:
         yield f"clean predictions are of {sorted(data['clean'])}, not of {sorted(wanted)}"
     if any(value >= check.classes for value in data["clean"].values()):
         yield f"a clean prediction is none of the {check.classes} classes"
-    if not masks and data["scores"]:
-        yield "a class has no scores"
+    if not check.mask_taus and data["scores"]:
+        yield "what is no mask has no scores"
 
 
 _ORDERED = (
@@ -320,9 +330,9 @@ def _share(value: Any) -> bool:
 def _belongs(check: RunCheck, item: str, certificate: dict[str, Any]) -> Iterator[str]:
     """Does a certificate, sound in itself, agree with its record and with the manifest?"""
     request, samples, claim = check.request, certificate["samples"], certificate["claim"]
-    kind = request.get("task")
-    if certificate["kind"] != kind:
-        yield f"it is of kind {certificate['kind']!r}, the run's task is {kind!r:.40}"
+    kind, task = certificate["kind"], request.get("task")
+    if kind != task and not (kind == "mask" and task == "interval" and check.mask_taus):
+        yield f"it is of kind {kind!r}, the run's task is {task!r:.40}"
         return
     if certificate["item"] != item:
         yield f"it is about {certificate['item']!r:.120}, its line about {item!r:.120}"
@@ -331,7 +341,7 @@ def _belongs(check: RunCheck, item: str, certificate: dict[str, Any]) -> Iterato
     for name, mine, its in (
         ("seed", certificate["seed"], request.get("seed")),
         ("space", certificate["space"], request.get("space")),
-        ("n0", samples["n0"], request.get("n0")),
+        ("n0", samples["n0"], 0 if kind == "interval" else request.get("n0")),
         ("budget", samples["budget"], request.get("budget")),
         ("law", certificate["law"], law),
         ("total alpha", certificate["alpha"]["total"], request.get("alpha")),
@@ -344,10 +354,13 @@ def _belongs(check: RunCheck, item: str, certificate: dict[str, Any]) -> Iterato
         yield from _differs("bound", claim["bound"], target.get("bound"))
         yield from _differs("number of classes", len(claim["counts"]), check.classes)
         taus = 1
+    elif kind == "interval":
+        yield from request_faults(claim, target)
+        taus = 1
     else:
         yield from _differs("correction", claim["correction"], target.get("correction"))
         yield from _differs("number of classes", claim["num_classes"], check.classes)
-        taus = len(check.taus)
+        taus = len(check.mask_taus)
     share, chosen = certificate["alpha"], certificate["chosen_from"]
     of, why = (taus, "taus") if taus > 1 else (len(chosen), "methods") if chosen else (1, "alone")
     if (share["of"], share["why"]) != (of, why):

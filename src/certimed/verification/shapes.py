@@ -28,6 +28,10 @@ def _optional(check: Check) -> Check:
     return (lambda value: value is None or check[0](value), f"{check[1]} or null")
 
 
+def _reals(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_real, value))
+
+
 def _wholes(value: Any, low: int, shortest: int) -> bool:
     return isinstance(value, list) and len(value) >= shortest and all(_whole(one, low) for one in value)
 
@@ -65,6 +69,11 @@ STRINGS: Check = (
     lambda value: isinstance(value, dict) and all(map(_text, value.values())),
     "an object of strings",
 )
+REAL: Check = (_real, "a number")
+ENDS: Check = (
+    lambda value: isinstance(value, list) and all(one is None or _real(one) for one in value),
+    "a list of numbers and nulls",
+)
 LIST: Check = (lambda value: isinstance(value, list), "a list")
 OBJECT: Check = (lambda value: isinstance(value, dict), "an object")
 SPACE_SHAPE: Check = (lambda value: _wholes(value, 1, 2), "a list of two or more sizes")
@@ -88,7 +97,7 @@ PROVENANCE: dict[str, Check] = {
 
 CERTIFICATE: dict[str, Check] = {
     "schema": _exactly("certimed/certificate/2"),
-    "kind": _one_of("classes", "mask"),
+    "kind": _one_of("classes", "mask", "interval"),
     "item": TEXT,
     "method": TEXT,
     "claim": OBJECT,
@@ -127,16 +136,32 @@ CLAIMS: dict[str, dict[str, Check]] = {
         "sigma": POSITIVE,
         "arrays_sha256": HEX,
     },
+    "interval": {
+        "radius": NOT_NEGATIVE,
+        "radii": (lambda value: _reals(value) and bool(value), "a list of one or more numbers"),
+        "intervals": (lambda value: isinstance(value, list) and bool(value), "a list of one or more measurements"),
+    },
 }
 
-_INTEGERS_OF_A_LOOK = {"classes": 3, "mask": 2}
+INTERVAL: dict[str, Check] = {
+    "name": TEXT,
+    "unit": TEXT,
+    "values": (_reals, "a list of numbers"),
+    "undefined": COUNT,
+    "lower": ENDS,
+    "upper": ENDS,
+    "median": _optional(REAL),
+    "threshold": _optional(REAL),
+    "width": _optional(POSITIVE),
+}
+_INTEGERS_OF_A_LOOK = {"classes": 3, "mask": 2, "interval": 1}
 
 SAMPLES: dict[str, Check] = {
-    "n0": POSITIVE_COUNT,
+    "n0": COUNT,
     "n": (lambda value: _whole(value, 1) and value <= _MOST_SAMPLES, f"a whole number from 1 to {_MOST_SAMPLES}"),
     "budget": TEXT,
     "looks": (
-        lambda value: isinstance(value, list) and bool(value) and all(_wholes(look, 0, 2) for look in value),
+        lambda value: isinstance(value, list) and bool(value) and all(_wholes(look, 0, 1) for look in value),
         "a list of looks",
     ),
     "proved_at": COUNT,
@@ -192,12 +217,12 @@ MANIFEST: dict[str, Check] = {
 }
 
 REQUEST: dict[str, Check] = {
-    "task": _one_of("classes", "mask"),
+    "task": _one_of("classes", "mask", "interval"),
     "target": OBJECT,
     "sigma": POSITIVE,
     "noise": _one_of("grid", "float32"),
     "budget": TEXT,
-    "n0": POSITIVE_COUNT,
+    "n0": COUNT,
     "alpha": LEVEL,
     "seed": INTEGER,
     "space": _one_of(*SPACES),
@@ -249,6 +274,8 @@ def certificate_shape(data: Any) -> Iterator[str]:
     yield from (f"stop: {fault}" for fault in shape_faults(stop, {**STOP, **details}))
     looks = data["samples"].get("looks")
     integers = _INTEGERS_OF_A_LOOK[kind]
+    if kind != "interval" and data["samples"].get("n0") == 0:
+        yield f"samples: n0=0 selection samples choose nothing, and kind {kind!r} needs a choice"
     if isinstance(looks, list) and any(isinstance(look, list) and len(look) != integers for look in looks):
         yield f"samples: a look of a certificate of kind {kind!r} has {integers} integers"
 

@@ -75,6 +75,19 @@ def nice_ticks(largest: float, most: int = 6) -> list[float]:
     return [round(index * step, 10) for index in range(int(largest / step + 1e-9) + 1)]
 
 
+def nice_between(low: float, high: float, most: int = 6) -> list[float]:
+    """Round numbers from at most ``low`` to at least ``high``, of any sign.
+
+    >>> nice_between(5236.0, 5301.0)
+    [5220.0, 5240.0, 5260.0, 5280.0, 5300.0, 5320.0]
+    """
+    rough = ((high - low) or abs(high) or 1.0) / most
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough)
+    first, last = math.floor(low / step), math.ceil(high / step)
+    return [round(index * step, 10) for index in range(first, last + 1)]
+
+
 def _y_axis(label: str) -> list[str]:
     parts = []
     for share in (0, 0.25, 0.5, 0.75, 1):

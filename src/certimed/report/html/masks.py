@@ -56,7 +56,8 @@ class MaskReader:
         """Numbers into the profiles, pixels into an entry of the viewer."""
         if record.status != CERTIFIED:
             return
-        first = next(iter(record.certificates.values()))
+        certificates = {label: one for label, one in record.certificates.items() if isinstance(one, MaskCertificate)}
+        first = next(iter(certificates.values()))
         image = self.pictures.load(record.item) if first.mask.ndim == _SECTION else None
         pixels, truth = (None, None) if image is None else certified_space(image, first)
         if truth is not None and not all(
@@ -67,7 +68,7 @@ class MaskReader:
         truth = truth if record.scores else None
         entry: dict[str, Any] = {"name": plain(record.item), "series": {}}
         maps: dict[str, Any] = {}
-        for label, certificate in record.certificates.items():
+        for label, certificate in certificates.items():
             layers = Layers.of(certificate)
             key = self.keys.setdefault(label, f"r{self.run.index}m{len(self.keys)}")
             own = self.profiles.setdefault(label, [])
@@ -78,7 +79,7 @@ class MaskReader:
         if maps:
             self._spend(entry, record, first, maps, pixels, truth)
         if self.worked is None and image is not None:
-            best = max(record.certificates.values(), key=lambda one: one.share_certified)
+            best = max(certificates.values(), key=lambda one: one.share_certified)
             if not best.abstained:
                 self.worked = worked_example("The radius of a mask", best, image, self.budget)
         self.entries.append(entry)

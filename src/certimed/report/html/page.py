@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from certimed import __version__
-from certimed.certificates import Certificate, ClassClaim
+from certimed.certificates import Certificate, ClassClaim, IntervalClaim
 from certimed.data import IntensityReport
 from certimed.errors import InputError, require
 from certimed.integrity import write_whole
 from certimed.report.html import numbers, words
 from certimed.report.html.classes import ClassPart, Line
 from certimed.report.html.masks import MaskPart, MaskReader
+from certimed.report.html.measured import MeasurePart
 from certimed.report.html.numbers import plain
 from certimed.report.html.pictures import Budget
 from certimed.report.html.sources import Pictures, Run, find_pictures, open_runs
@@ -28,7 +29,7 @@ from certimed.runs import CERTIFIED, Record
 PICTURE_BYTES = 24_000_000
 """Most of a page that pictures may take; what does not fit is listed without."""
 
-_SCRIPTS = ("common.js", "charts.js", "gallery.js", "viewer.js")
+_SCRIPTS = ("common.js", "charts.js", "gallery.js", "viewer.js", "forests.js")
 
 
 @dataclass(frozen=True)
@@ -109,13 +110,15 @@ def _context(runs: Sequence[Run], found: Mapping[int, Pictures], budget: Budget)
         own, lost = _read(run, reader)
         failed += [(run.name, plain(one.item), plain(one.reason or "no reason given")) for one in lost]
         for index, one in enumerate(own):
-            key = f"r{run.index}m{index}" if reader is None else reader.keys[one.label]
+            key = reader.keys[one.label] if reader is not None and one.masks else f"r{run.index}m{index}"
             lines.append(Line(key, index, run, replace(one, class_names=run.class_names)))
-    labels, shapes = ([line for line in lines if line.of.masks == masks] for masks in (False, True))
+    shapes, sizes = [line for line in lines if line.of.masks], [line for line in lines if line.of.measured]
+    labels = [line for line in lines if not line.of.masks and not line.of.measured]
     if not lines:
         raise InputError("no image of these runs has a certificate; there is nothing to report")
     classes = ClassPart(labels, found, budget) if labels else None
     masks = MaskPart(shapes, readers) if shapes else None
+    measured = MeasurePart(sizes) if sizes else None
     notes = [f"{run.name}: {note}" for run in runs if (note := found[run.index].note) is not None]
     notes += [
         f"{reader.run.name}: The truth of {reader.strangers} images is not the one the run was scored with; it is not "
@@ -135,6 +138,8 @@ def _context(runs: Sequence[Run], found: Mapping[int, Pictures], budget: Budget)
         "settings": [_settings(run) for run in runs],
         "classes": classes,
         "masks": masks,
+        "measured": measured,
+        "forests": None if measured is None else numbers.embedded_json(measured.data()),
         "gallery": None if classes is None else numbers.embedded_json(classes.gallery.data),
         "viewer": None if masks is None else numbers.embedded_json(masks.viewer()),
         "worked": [one for part in (classes, masks) if part for one in part.worked],
@@ -178,13 +183,21 @@ def _facts(
         sizes = (n for line in masks for n in line.of.tally.sizes)
         said = words.copies((line.of.first.n0 for line in masks), sizes)
         samples.append(f"For masks, {said} in each pixel; the test accounts for all pixels of an image at once.")
+    ranges = [c for c in certificates if c.claim.kind == IntervalClaim.kind]
+    if ranges:
+        counts = sorted({c.n for c in ranges})
+        between = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        samples.append(
+            f"For measurements, the number is read off the mask of each of {between} noisy copies. What holds is their "
+            "median: it is the median under noise that must be reported."
+        )
     return {
         "sigmas": sorted({c.sigma for c in certificates}),
         "risks": [numbers.risk(alpha) for alpha in sorted({c.alpha for c in certificates})],
         "samples": samples,
         "where": words.where(c.space for c in certificates),
         "reading": [f"{name}: intensities: {plain(report.line)}." for name, report in reports.items()],
-        "unstable": words.unstable(certificates),
+        "unstable": words.unstable(c for c in certificates if c.claim.kind != IntervalClaim.kind),
     }
 
 
