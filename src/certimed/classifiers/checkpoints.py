@@ -16,8 +16,7 @@ def filled(
     build: Callable[..., nn.Module],
     weights: Weights,
     *,
-    head: str,
-    first: str,
+    ends: Callable[[nn.Module], tuple[str, str]],
     defaults: tuple[int, int],
     names: tuple[str, str],
     aside: Sequence[str] = (),
@@ -27,7 +26,7 @@ def filled(
     Args:
         build: makes the network from keywords.
         weights: of the checkpoint.
-        head, first: names of the weights of the last and the first layer.
+        ends: of a network the names of the weights of its last and its first layer.
         defaults: classes and channels of a network built without keywords.
         names: keywords of classes and channels; "" where it cannot be chosen.
         aside: see :func:`certimed.models.fit`.
@@ -39,6 +38,7 @@ def filled(
         ModelError: a head or a first layer is missing, or the weights do not fit.
     """
     network = built(build)
+    head, first = ends(network)
     state, _, _ = unwrapped(weights, network.state_dict())
     absent = [name for name in (head, first) if name not in state]
     if absent:

@@ -52,7 +52,8 @@ def load_classifier(
         if prefix == "demo":
             _refuse(spec, size, normalise)
             return load(spec, place)
-        settings = {name: value for name, value in (("size", size), ("normalise", normalise)) if value is not None}
+        given: dict[str, Any] = {"size": size, "normalise": normalise}
+        settings = {name: value for name, value in given.items() if value is not None}
         row = CLASSIFIERS.rows[prefix]
         if row.loader == row.prompted:
             _refuse(spec, size, normalise)

@@ -36,7 +36,7 @@ def confirm(preparation: Preprocess, channel_order: str, library: Callable[[Any]
     shape = (height + height // 3 + 1, width + width // 2 + 1, 3)
     pixels = np.random.default_rng(0).integers(64, 192, shape, dtype=np.uint8)
     image = Image.fromarray(pixels if preparation.channels == 3 else pixels[..., 0])
-    ours = preparation(torch.from_numpy(np.atleast_3d(np.asarray(image))).permute(2, 0, 1).float() / 255)
+    ours = preparation(torch.from_numpy(np.atleast_3d(np.array(image))).permute(2, 0, 1).float() / 255)
     try:
         theirs = library(image).float()
     # Libraries refuse images each in their own way.
@@ -51,6 +51,6 @@ def confirm(preparation: Preprocess, channel_order: str, library: Callable[[Any]
     else:
         return
     raise InputError(
-        f"{what} does more than resize, crop and normalise ({apart} than '{preparation.describe()}'); load the model in "
-        "code of your own (python:MODULE:FACTORY) with a certimed.ClassificationModel that states its preparation"
+        f"{what} does more than resize, crop and normalise ({apart} than '{preparation.describe()}'); load the model "
+        "in code of your own (python:MODULE:FACTORY) with a certimed.ClassificationModel that states its preparation"
     )

@@ -93,10 +93,9 @@ def _model(
     build = partial(library.create_model, architecture, pretrained=False, **options)
     defaults = (int(options.get("num_classes", config.get("num_classes", 1000))), int(options.get("in_chans", 3)))
     network, done, classes, channels = filled(
-        lambda **more: build(**more),
+        build,
         weights,
-        head=f"{head}.weight",
-        first=f"{first}.weight",
+        ends=lambda _: (f"{head}.weight", f"{first}.weight"),
         defaults=defaults,
         names=("num_classes", "in_chans"),
     )

@@ -20,6 +20,8 @@ from certimed.vlm.preprocessing import Preprocess
 
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
 _CLASSES = 1000
+# Their initialisation takes minutes, and every tensor is replaced.
+_OPTIONS: dict[str, dict[str, Any]] = {name: {"init_weights": False} for name in ("googlenet", "inception_v3")}
 
 
 def load_torchvision(reference: str, name: str, **settings: Any) -> ClassificationModel:
@@ -47,19 +49,17 @@ def load_torchvision(reference: str, name: str, **settings: Any) -> Classificati
         )
     published = models.get_model_weights(architecture).DEFAULT
     file = Path(checkpoint).expanduser() if checkpoint else _fetched(published)
-    size, options = settings.pop("size", None), {}
+    size, options = settings.pop("size", None), dict(_OPTIONS.get(architecture, {}))
     if size is not None and architecture.startswith("vit_"):
         if size[0] != size[1]:
             raise InputError(f"--size {size[0]}x{size[1]}: {architecture} takes square images")
         options["image_size"] = size[0]
     builder: Any = models.get_model_builder(architecture)
     build = partial(_built, builder, options)
-    head, first = _ends(build)
-    network, done, classes, channels = filled(
+    network, done, _, channels = filled(
         build,
         read_weights(file, settings.pop("part", None)),
-        head=head,
-        first=first,
+        ends=_ends,
         defaults=(_CLASSES, 3),
         names=("num_classes", ""),
         aside=_AUXILIARY,
@@ -68,7 +68,7 @@ def load_torchvision(reference: str, name: str, **settings: Any) -> Classificati
     own = Normalisation(tuple(transform.mean), tuple(transform.std))
     chosen = choose(settings, channels, stored=(done.mean, done.std), own=own)
     crop, edge = int(transform.crop_size[0]), int(transform.resize_size[0])
-    prepared: dict[str, Any] = {"input_shape": (channels, *size)}
+    prepared: dict[str, Any] = {} if size is None else {"input_shape": (channels, *size)}
     notes = (*done.notes, *chosen.notes)
     if size is None:
         prepared = {
@@ -113,13 +113,12 @@ def _built(builder: Any, options: dict[str, Any], **more: Any) -> nn.Module:
     return network
 
 
-def _ends(build: Any) -> tuple[str, str]:
-    """Names of the weights of head and first layer: what grows with the classes, and the first with an input."""
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        few, more = (build(num_classes=number).state_dict() for number in (7, 11))
-    head = next(name for name, value in few.items() if value.shape != more[name].shape and value.ndim > 1)
-    first = next(name for name, value in few.items() if value.ndim == 4)
-    return head, first
+def _ends(network: nn.Module) -> tuple[str, str]:
+    """Names of the weights of head and first layer: the last with a row a class, and the first convolution."""
+    kinds = (nn.Linear, nn.Conv2d)
+    layers = [(f"{name}.weight", part) for name, part in network.named_modules() if isinstance(part, kinds)]
+    head = next(name for name, part in reversed(layers) if len(part.weight) == _CLASSES)
+    return head, next(name for name, part in layers if isinstance(part, nn.Conv2d))
 
 
 def _fetched(published: Any) -> Path:

@@ -130,7 +130,8 @@ def _named(stated: str, encoder: Callable[[], Mapping[str, Any]] | None) -> Norm
             mean, std = given
         except ValueError as error:
             raise InputError(
-                f"normalise={stated!r} is not MEAN;STD; write one value a channel, e.g. 0.485,0.456,0.406;0.229,0.224,0.225"
+                f"normalise={stated!r} is not MEAN;STD; write one value a channel, e.g. "
+                "0.485,0.456,0.406;0.229,0.224,0.225"
             ) from error
         return Normalisation(mean, std)
     path = Path(stated).expanduser()

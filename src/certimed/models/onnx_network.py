@@ -88,7 +88,7 @@ class OnnxNetwork(nn.Module):
         self._names, self._kind = (inputs[0].name, fitting[0].name), _KINDS[inputs[0].type]
         self.eval()
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, x: Tensor) -> Tensor:
         """See the class.
 
@@ -191,6 +191,6 @@ def _refuse(node: Any, path: Path) -> None:
         )
     if node.op_type.startswith("DynamicQuantize"):
         raise ModelError(
-            f"{path.name} is quantised dynamically ({node.op_type} {node.name!r:.80}), with a scale that depends on the "
-            "batch it is in; use static quantisation, or float weights"
+            f"{path.name} is quantised dynamically ({node.op_type} {node.name!r:.80}), with a scale that depends on "
+            "the batch it is in; use static quantisation, or float weights"
         )
