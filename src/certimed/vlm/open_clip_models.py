@@ -15,7 +15,7 @@ from torch import Tensor
 from certimed.errors import InputError, require
 from certimed.models.sources import brief, read_json, resolve_folder
 from certimed.models.weights import find_weights, fit, quiet_build, read_weights, unwrapped
-from certimed.vlm.adapter import Adapter
+from certimed.vlm.adapter import Adapter, filled_up
 from certimed.vlm.preprocessing import Preprocess
 from certimed.vlm.protocol import Tokens
 from certimed.vlm.tokenizers import has_tokenizer, load_tokenizer, special_ids, tokenizer_digest
@@ -39,21 +39,22 @@ class OpenClipAdapter(Adapter):
 
     libraries = ("open_clip_torch", "timm", "torchvision", "transformers", "tokenizers", "safetensors")
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, config: dict[str, Any] | None = None, file: Path | None = None) -> None:
         """Build the model that ``open_clip_config.json`` describes and fill it from the weights beside it.
 
         Args:
             name: how the user asked for the model.
             folder: holds open_clip_config.json and the weights.
+            config, file: what a training's output lies without: the library's own configuration, and the checkpoint.
 
         Raises:
             InputError: a file is missing or asks for something that is not supported.
             ModelError: the weights do not fit or cannot be read safely.
         """
-        config = read_config(folder)
+        config = config or read_config(folder)
         model = build_model(config["model_cfg"], folder)
         super().__init__(name, _preprocessing(config.get("preprocess_cfg", {}), model, folder))
-        self.notes = _load_weights(model, folder)
+        self.notes = _load_weights(model, folder, file)
         self.model: Any = model.float()
         self.model_config: dict[str, Any] = config["model_cfg"]
         self.embedding_dim = int(config["model_cfg"]["embed_dim"])
@@ -61,20 +62,21 @@ class OpenClipAdapter(Adapter):
 
     def image_features(self, x: Tensor) -> Tensor:
         """The library's own vision tower and projection."""
-        features: Tensor = self.model.encode_image(x)
+        features: Tensor = self.model.encode_image(x, normalize=False)
         return features
 
 
 class OpenClip(OpenClipAdapter):
-    """An open_clip model with CLIP's own causal text transformer.
+    """An open_clip model with CLIP's own causal text transformer, or CoCa's.
 
-    Text features are computed from embeddings on the longest prompt's length: under the causal mask, tokens after the
-    end-of-text token cannot matter.
+    CLIP's text features are computed from embeddings on the longest prompt's length: under the causal mask, tokens
+    after the end-of-text token cannot matter. CoCa reads a class token behind the whole context, so its prompts are
+    filled up with padding; its captioning decoder is loaded and not used.
     """
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, config: dict[str, Any] | None = None, file: Path | None = None) -> None:
         """Load from a local folder in the hub format; arguments and errors as the base class."""
-        super().__init__(name, folder)
+        super().__init__(name, folder, config, file)
         _check_tower(self._tower, folder)
         self._encode, special, vocabulary = _open_clip_tokenizer(self.model_config["text_cfg"], folder)
         self.bos_id, self.eos_id, self.pad_id = special
@@ -84,7 +86,7 @@ class OpenClip(OpenClipAdapter):
                 f"the tokenizer of {folder} has {len(vocabulary)} tokens but its text tower only {rows}; correct "
                 "hf_tokenizer_name or vocab_size in open_clip_config.json"
             )
-        self.context_length = len(self._tower.positional_embedding)
+        self.context_length = int(self._tower.context_length)
         configuration = {
             "family": "open_clip",
             "model": self.model_config,
@@ -108,11 +110,22 @@ class OpenClip(OpenClipAdapter):
         return embeddings
 
     def text_features(self, embeddings: Tensor, tokens: Tokens) -> Tensor:
-        """Positions, causal transformer, final norm, the end-of-text token, projection."""
+        """Positions, causal transformer, final norm, the end-of-text (or class) token, projection."""
+        features: Tensor
         tower, length = self._tower, embeddings.shape[1]
+        if _class_token(tower):
+            ids, values = filled_up(self, embeddings, tokens, self.context_length)
+            # The library's own masks of padding and class token, on our embeddings.
+            hook = tower.token_embedding.register_forward_hook(lambda *_: values)
+            try:
+                pooled: Any = tower(ids)
+            finally:
+                hook.remove()
+            features = pooled[0] if isinstance(pooled, tuple) else pooled
+            return features
         x = embeddings + tower.positional_embedding[:length]
         x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
-        features: Tensor = tower.ln_final(x)[torch.arange(len(x), device=x.device), tokens.last]
+        features = tower.ln_final(x)[torch.arange(len(x), device=x.device), tokens.last]
         projection = tower.text_projection
         if projection is not None:
             features = projection(features) if isinstance(projection, torch.nn.Linear) else features @ projection
@@ -120,14 +133,33 @@ class OpenClip(OpenClipAdapter):
 
 
 def load_open_clip(reference: str, name: str) -> OpenClipAdapter:
-    """An open_clip model from a local folder or a hub name, with a CLIP or a BERT text tower.
+    """An open_clip model with a CLIP, CoCa or BERT text tower: a local folder, a hub name, or a training's output.
+
+    Args:
+        reference: a folder or hub name, or ``ARCHITECTURE:CHECKPOINT`` (open_clip's ``epoch_N.pt``), prepared as
+            open_clip prepares images for that architecture.
+        name: how the user asked for the model.
 
     Raises:
         InputError: the reference cannot be resolved, or a file is missing or asks for something not supported.
         ModelError: the weights do not fit or cannot be read safely.
         MissingExtraError: open_clip is not installed.
     """
-    require("open_clip", "vlm")
+    library = require("open_clip", "vlm")
+    architecture, colon, checkpoint = reference.partition(":")
+    if colon and not Path(reference).is_dir():
+        found, file = library.get_model_config(architecture), Path(checkpoint).expanduser()
+        if found is None:
+            raise InputError(
+                f"open_clip has no architecture {architecture!r:.80}; use a name of open_clip.list_models(), as "
+                "given to the training by --model"
+            )
+        if found["text_cfg"].get("hf_model_name"):
+            raise InputError(
+                f"{architecture} has a text tower of transformers, whose files a checkpoint does not hold; put "
+                "open_clip_config.json, tokenizer and weights into one folder: open_clip:FOLDER"
+            )
+        return OpenClip(name, file.parent, {"model_cfg": found, "preprocess_cfg": {}}, file)
     folder = resolve_folder(reference, WEIGHTS)
     if read_config(folder)["model_cfg"]["text_cfg"].get("hf_model_name"):
         from certimed.vlm.biomedclip import BertOpenClip
@@ -149,8 +181,6 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder / 'open_clip_config.json'} has no model_cfg with embed_dim, vision_cfg and text_cfg, so it does "
             "not describe a CLIP model; download it again"
         )
-    if "multimodal_cfg" in model:
-        raise InputError(f"the model in {folder} is a captioning model (CoCa), not a CLIP dual encoder; use another")
     return config
 
 
@@ -179,6 +209,8 @@ def build_model(model_config: dict[str, Any], folder: Path) -> Any:
         custom = True
     try:
         with quiet_build():
+            if "multimodal_cfg" in config:
+                return require("open_clip.coca_model", "vlm").CoCa(**config)
             return (module.CustomTextCLIP if custom else module.CLIP)(**config)
     # Whatever a constructor of open_clip, timm or transformers trips over in a configuration.
     except Exception as error:
@@ -188,9 +220,10 @@ def build_model(model_config: dict[str, Any], folder: Path) -> Any:
         ) from error
 
 
-def _load_weights(model: torch.nn.Module, folder: Path) -> tuple[str, ...]:
-    """Fill the model from the folder's weights; returns the notes."""
-    weights = read_weights(find_weights(folder, WEIGHTS, "add the weights published with open_clip_config.json"))
+def _load_weights(model: torch.nn.Module, folder: Path, file: Path | None) -> tuple[str, ...]:
+    """Fill the model from the folder's weights, or a file of them; returns the notes."""
+    remedy = "add the weights published with open_clip_config.json"
+    weights = read_weights(file or find_weights(folder, WEIGHTS, remedy))
     own = model.state_dict()
     # The plain names of a model whose text tower is kept apart.
     flat = {name.removeprefix("text."): value for name, value in own.items()}
@@ -201,7 +234,8 @@ def _load_weights(model: torch.nn.Module, folder: Path) -> tuple[str, ...]:
         if key in state and key in own and state[key].numel() == own[key].numel():
             state[key] = state[key].reshape(own[key].shape)
     named = replace(weights, tensors=state | beside, notes=notes)
-    return fit(model, named, advice="open_clip_config.json and the weights do not belong together").notes
+    described = "open_clip_config.json" if file is None else "the architecture"
+    return fit(model, named, advice=f"{described} and the weights do not belong together").notes
 
 
 def _preprocessing(config: dict[str, Any], model: Any, folder: Path) -> Preprocess:
@@ -241,11 +275,15 @@ def _three(value: Any) -> tuple[float, ...]:
 def _check_tower(tower: Any, folder: Path) -> None:
     pool = getattr(tower, "text_pool_type", getattr(tower, "pool_type", None))
     causal = getattr(tower, "attn_mask", None) is not None
-    if pool not in ("argmax", "eos") or not causal or getattr(tower, "cls_emb", None) is not None:
+    if not causal or (pool not in ("argmax", "eos") and not _class_token(tower)):
         raise InputError(
             f"the text tower in {folder} (pool type {pool!r}, {'causal' if causal else 'not causal'}) is not CLIP's "
-            "causal transformer read at the end-of-text token; only such towers and BERT ones are supported"
+            "causal transformer read at the end-of-text token; only such towers, CoCa's and BERT ones are supported"
         )
+
+
+def _class_token(tower: Any) -> bool:
+    return getattr(tower, "cls_emb", None) is not None
 
 
 def _open_clip_tokenizer(
