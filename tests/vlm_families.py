@@ -353,6 +353,7 @@ def _siglip(folder: Path, tokenizer: Any, config_kind: Any, model_kind: Any, pro
     config = config_kind(text_config=text, vision_config={**tower, "image_size": 32, "patch_size": 8})
     torch.manual_seed(0)
     model = model_kind(config).eval()
+    model.logit_scale.data.fill_(2.3)
     model.save_pretrained(folder)
     processor = processor_kind(size={"height": 32, "width": 32})
     processor.save_pretrained(folder)

@@ -86,11 +86,11 @@ class Forms:
         nearest = self._nearest(spec, rows)
         usages = ", ".join(row.usage for row in rows.values())
         said = reason or f"{spec!r:.160} is of no known form"
-        meant = f"did you mean {self._written(nearest)}? " if nearest else ""
+        meant = f"did you mean {self._written(nearest)}? By name, " if nearest else ""
         example = rows[nearest or next(iter(rows))].example
         return InputError(
-            f"the {self.kind} {said}; {meant}The forms are {usages}, python:MODULE:FACTORY (code of your own, with "
-            f"--allow-code), or a folder of these kinds; e.g. {self.command} {example}"
+            f"the {self.kind} {said}; {meant}the forms are {usages}, demo, python:MODULE:FACTORY (code of your "
+            f"own, with --allow-code), or a folder of these kinds; e.g. {self.command} {example}"
         )
 
     def _written(self, prefix: str) -> str:
