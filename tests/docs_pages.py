@@ -24,7 +24,7 @@ SUBSTITUTIONS: list[tuple[str, str]] = [
     (r"\bload\(\"biomedclip\"\)", 'load("biomedclip:MODELS/biomedclip")'),
     (r"\bmedclip:my_medclip\b", "medclip:MODELS/medclip"),
     (r"\btorchvision:resnet18:weights.pth", "torchvision:squeezenet1_1:MODELS/weights.pth/squeezenet.pth"),
-    (r"\bonnx:model.onnx", "onnx:MODELS/onnx:model/model.onnx"),
+    (r"\bonnx:model.onnx", "onnx:MODELS/onnx/model.onnx"),
     (r"--model plip\b", "--model hf:MODELS/plip"),
     (r"--shots 16\b", "--shots 2"),
     (r"\bshots=16\b", "shots=2"),
@@ -45,7 +45,7 @@ SUBSTITUTIONS: list[tuple[str, str]] = [
 # Verb -> what is added unless the command says it itself.
 ADDED: dict[str, dict[str, str]] = {
     "demo": {"--images": "1", "--n": "10", "--masks": "1", "--mask-n": "60"},
-    "certify --task segment": {"--n0": "10", "--n": "60", "--limit": "2"},
+    "certify masks": {"--n0": "10", "--n": "60", "--limit": "2"},
     "certify": {"--n0": "10", "--n": "40", "--limit": "3"},
     "tune": {"--epochs": "2"},
     "train denoiser": {"--steps": "2", "--widths": "8,16", "--batch": "2"},

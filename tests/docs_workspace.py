@@ -49,7 +49,7 @@ MODELS = {
     "biomedclip": vlm_families.write_biomedclip,
     "medclip": vlm_families.write_medclip,
     "weights.pth": squeezenet,
-    "onnx:model": onnx_classifier,
+    "onnx": onnx_classifier,
 }
 
 
