@@ -299,6 +299,8 @@ def write_coca(folder: Path) -> Reference:
     config |= {"multimodal_cfg": decoder, "custom_text": True}
     torch.manual_seed(0)
     model = open_clip.coca_model.CoCa(**{key: value for key, value in config.items() if key != "custom_text"}).eval()
+    for value in model.text_decoder.parameters():  # the library leaves some as memory was
+        torch.nn.init.normal_(value, std=0.02)
     constants = open_clip.constants
     mean, std = constants.OPENAI_DATASET_MEAN, constants.OPENAI_DATASET_STD
     preprocess = {"mean": mean, "std": std, "interpolation": "bicubic", "resize_mode": "shortest"}
