@@ -25,12 +25,16 @@ class Family:
         write: puts the model into a folder and returns what the source library computes with it.
         context: the largest number of tokens of one text.
         channels: of the certified space.
+        dim: of the joint space.
+        begins: whether a text has a begin token.
     """
 
     spec: str
     write: Callable[[Path], Reference]
     context: int
     channels: int = 3
+    dim: int = 24
+    begins: bool = True
 
 
 @dataclass
@@ -282,9 +286,98 @@ def _medclip_pil(image: Any, size: int) -> Tensor:
     return torch.from_numpy(np.asarray(grey, dtype=np.float32) / 255)[None]
 
 
+def write_coca(folder: Path) -> Reference:
+    """An open_clip CoCa: attentional pooling of images, a class token behind the text, a captioning decoder."""
+    import open_clip
+    from safetensors.torch import save_file
+
+    vision = {"image_size": 32, "layers": 2, "width": 32, "head_width": 8, "patch_size": 8, "output_tokens": True}
+    vision |= {"attentional_pool": True, "attn_pooler_heads": 4}
+    text = {"context_length": 76, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2, "embed_cls": True}
+    decoder = {"context_length": 76, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1, "attn_pooler_heads": 4}
+    config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": {**text, "output_tokens": True}}
+    config |= {"multimodal_cfg": decoder, "custom_text": True}
+    torch.manual_seed(0)
+    model = open_clip.coca_model.CoCa(**{key: value for key, value in config.items() if key != "custom_text"}).eval()
+    for value in model.text_decoder.parameters():  # the library leaves some as memory was
+        torch.nn.init.normal_(value, std=0.02)
+    constants = open_clip.constants
+    mean, std = constants.OPENAI_DATASET_MEAN, constants.OPENAI_DATASET_STD
+    preprocess = {"mean": mean, "std": std, "interpolation": "bicubic", "resize_mode": "shortest"}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}))
+    save_file(
+        {key: value.contiguous() for key, value in model.state_dict().items()}, folder / "open_clip_model.safetensors"
+    )
+    shift, scale = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+    transform = open_clip.transform.image_transform(32, is_train=False, mean=mean, std=std)
+    tokenizer = open_clip.SimpleTokenizer(context_length=76)
+    return Reference(
+        images=lambda x: model.encode_image((x - shift) / scale, normalize=False),
+        texts=lambda batch: model.encode_text(tokenizer(batch), normalize=False),
+        pil=lambda image: transform(image) * scale + shift,
+    )
+
+
+def write_siglip(folder: Path) -> Reference:
+    """A transformers SiglipModel with a SentencePiece tokenizer and its image processor."""
+    import sentencepiece
+    from transformers import SiglipConfig, SiglipImageProcessor, SiglipModel, SiglipTokenizer
+
+    (folder / "corpus.txt").write_text("\n".join([*CORPUS, *TEXTS]).lower())
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(folder / "corpus.txt"), model_prefix=str(folder / "spiece"), vocab_size=70, minloglevel=2,
+        pad_id=-1, bos_id=-1, eos_id=1, unk_id=2, hard_vocab_limit=False, eos_piece="</s>", unk_piece="<unk>",
+    )  # fmt: skip
+    tokenizer = SiglipTokenizer(str(folder / "spiece.model"), model_max_length=64)
+    tokenizer.save_pretrained(folder)
+    return _siglip(folder, tokenizer, SiglipConfig, SiglipModel, SiglipImageProcessor)
+
+
+def write_siglip2(folder: Path) -> Reference:
+    """As published for fixed resolutions: a SiglipModel with Gemma's kind of tokenizer, no begin token and an end."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast, SiglipConfig, SiglipImageProcessor, SiglipModel
+
+    words = ["<pad>", "<eos>", "<unk>", *dict.fromkeys(BERT_WORDS.split())]
+    inner = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
+    inner.normalizer, inner.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.BertPreTokenizer()
+    inner.post_processor = processors.TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", 1)])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", model_max_length=64
+    )
+    tokenizer.save_pretrained(folder)
+    return _siglip(folder, tokenizer, SiglipConfig, SiglipModel, SiglipImageProcessor)
+
+
+def _siglip(folder: Path, tokenizer: Any, config_kind: Any, model_kind: Any, processor_kind: Any) -> Reference:
+    tower = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text = {**tower, "vocab_size": len(tokenizer), "max_position_embeddings": 64}
+    config = config_kind(text_config=text, vision_config={**tower, "image_size": 32, "patch_size": 8})
+    torch.manual_seed(0)
+    model = model_kind(config).eval()
+    model.logit_scale.data.fill_(2.3)
+    model.save_pretrained(folder)
+    processor = processor_kind(size={"height": 32, "width": 32})
+    processor.save_pretrained(folder)
+
+    def texts(batch: list[str]) -> Tensor:
+        tokens = tokenizer(batch, padding="max_length", max_length=64, return_tensors="pt")
+        return _pooled(model.get_text_features(input_ids=tokens["input_ids"]))
+
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (processor.image_mean, processor.image_std))
+    return Reference(
+        images=lambda x: _pooled(model.get_image_features(pixel_values=(x - mean) / std)),
+        texts=texts,
+        pil=lambda image: processor(image, return_tensors="pt")["pixel_values"][0] * std + mean,
+    )
+
+
 FAMILIES = {
     "transformers": Family("hf:", write_transformers_clip, context=77),
     "open_clip": Family("open_clip:", write_open_clip, context=77),
     "biomedclip": Family("biomedclip:", write_biomedclip, context=256),
+    "coca": Family("open_clip:", write_coca, context=76, dim=16),
+    "siglip": Family("hf:", write_siglip, context=65, dim=32, begins=False),
+    "siglip2": Family("hf:", write_siglip2, context=65, dim=32, begins=False),
     "medclip": Family("medclip:", write_medclip, context=77, channels=1),
 }

@@ -242,7 +242,7 @@ def test_noise_beyond_what_was_trained_is_refused(tmp_path: Path) -> None:
 
 
 def test_folders_that_are_no_denoiser(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is not understood"):
+    with pytest.raises(InputError, match="is of no known form"):
         load_denoiser(tmp_path)
     with pytest.raises(InputError, match=r"has no config\.json"):
         load_denoiser(f"diffusers:{tmp_path}")

@@ -252,7 +252,7 @@ def test_plain_modules() -> None:
         denoiser.at(0.5)
     with pytest.raises(InputError, match="steps=2"):
         denoiser.at(0.25, steps=2)
-    with pytest.raises(ModelError, match="answered shape"):
+    with pytest.raises(ModelError, match="must return their shape"):
         ModuleDenoiser(nn.AvgPool2d(2))(torch.rand(1, 1, 8, 8))
 
 

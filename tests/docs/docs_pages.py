@@ -23,6 +23,8 @@ SUBSTITUTIONS: list[tuple[str, str]] = [
     (r"--model biomedclip\b", "--model biomedclip:MODELS/biomedclip"),
     (r"\bload\(\"biomedclip\"\)", 'load("biomedclip:MODELS/biomedclip")'),
     (r"\bmedclip:my_medclip\b", "medclip:MODELS/medclip"),
+    (r"\btorchvision:resnet18:weights.pth", "torchvision:squeezenet1_1:MODELS/weights.pth/squeezenet.pth"),
+    (r"\bonnx:model.onnx", "onnx:MODELS/onnx/model.onnx"),
     (r"--model plip\b", "--model hf:MODELS/plip"),
     (r"--shots 16\b", "--shots 2"),
     (r"\bshots=16\b", "shots=2"),

@@ -16,11 +16,40 @@ from certimed.studies import classification_preset
 
 SIZE = 32
 CLASSES = ("adipose tissue", "mucus", "debris")
+
+
+def squeezenet(folder: Path) -> None:
+    """A checkpoint of torchvision's smallest classifier, of two classes."""
+    import torchvision
+
+    torch.save(torchvision.models.squeezenet1_1(num_classes=2).state_dict(), folder / "squeezenet.pth")
+
+
+def onnx_classifier(folder: Path) -> None:
+    """The mean grey level against one half, in the ONNX format."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("MatMul", ["f", "w"], ["y"]),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, "h", "w"])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])
+    weights = numpy_helper.from_array(np.array([[-1, 1]] * 3, np.float32), "w")
+    graph = helper.make_graph(nodes, "g", [x], [y], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, str(folder / "model.onnx"))
+
+
 MODELS = {
     "plip": vlm_families.write_transformers_clip,
     "quiltnet": vlm_families.write_open_clip,
     "biomedclip": vlm_families.write_biomedclip,
     "medclip": vlm_families.write_medclip,
+    "weights.pth": squeezenet,
+    "onnx": onnx_classifier,
 }
 
 

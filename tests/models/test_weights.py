@@ -478,7 +478,7 @@ def test_normalisation_by_name_file_and_encoder(
     assert found["channel_order"] == "bgr" and found["mean"] == pytest.approx([123 / 255, 117 / 255, 104 / 255])
     (tmp_path / "n.json").write_text("{}")
     for settings, said in (
-        ({"normalise": "zscore"}, "'zscore' is unknown; use imagenet, none, encoder, or a JSON file"),
+        ({"normalise": "zscore"}, "'zscore' is unknown; use imagenet, none, encoder, MEAN;STD .*, or a JSON file"),
         ({"normalise": str(tmp_path / "n.json")}, "holds no mean and std as numbers"),
         ({"normalise": "none", "mean": 0.5}, "give one of them"),
         ({"mean": [0.1, 0.2]}, "mean has 2 values for 3 channels"),

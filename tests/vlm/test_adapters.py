@@ -76,13 +76,14 @@ def test_text_features_do_not_depend_on_padding(loaded: Loaded) -> None:
 
 
 def test_gradients_reach_the_embeddings_and_nothing_else(loaded: Loaded) -> None:
-    vlm, _, _, _ = loaded
+    vlm, _, family, _ = loaded
     before = {name: value.clone() for name, value in vlm.state_dict().items()}
     tokens = _tokens(vlm, TEXTS)
     embeddings = vlm.token_embeddings(tokens.ids).requires_grad_()
     vlm.encode_text(embeddings, tokens).square().sum().backward()
     assert embeddings.grad is not None
-    content = tokens.mask & (torch.arange(tokens.mask.shape[1]) < tokens.last[:, None])
+    places = torch.arange(tokens.mask.shape[1])
+    content = tokens.mask & (places < tokens.last[:, None]) & (places >= int(not family.begins))
     assert (embeddings.grad[content].abs().sum(dim=-1) > 0).all()
     assert (embeddings.grad[~tokens.mask] == 0).all()
     assert all(p.grad is None and not p.requires_grad for p in vlm.parameters())
@@ -109,7 +110,7 @@ def test_contract_of_every_adapter(loaded: Loaded) -> None:
     assert vlm.name == f"{family.spec}{folder}"
     assert vlm.input_shape == (family.channels, 32, 32)
     assert vlm.context_length == family.context
-    assert vlm.embedding_dim == 24 and vlm.encode_texts(["a"]).shape == (1, 24)
+    assert vlm.embedding_dim == family.dim and vlm.encode_texts(["a"]).shape == (1, family.dim)
     assert len(vlm.identity) == 64
     assert not any(module.training for module in vlm.train().modules())
     ids = _tokens(vlm, ["melanoma"]).ids[0]
@@ -163,7 +164,7 @@ def test_a_text_beyond_the_context_is_refused(loaded: Loaded) -> None:
 
 
 def test_zero_shot_classifier_runs_on_every_family(loaded: Loaded) -> None:
-    vlm, reference, _, _ = loaded
+    vlm, reference, family, _ = loaded
     classifier = ZeroShotClassifier(vlm, ["melanoma", "lung opacity"], ["a photo of {}", "an image of {}."])
     x = torch.rand(2, *vlm.input_shape)
     with torch.no_grad():
@@ -176,7 +177,7 @@ def test_zero_shot_classifier_runs_on_every_family(loaded: Loaded) -> None:
         cosine = torch.nn.functional.cosine_similarity(reference.images(x)[:, None], text[None], dim=-1)
         assert torch.allclose(classifier(x), vlm.logit_scale * cosine, atol=2e-4)
         assert torch.allclose(classifier.logits(vlm.encode_image(x)), classifier(x))
-    assert classifier.text_features.shape == (2, 24)
+    assert classifier.text_features.shape == (2, family.dim)
     same = PromptedClassifier(vlm, 7 * classifier.text_features)
     assert torch.allclose(same(x), classifier(x), atol=1e-5)
 

@@ -87,7 +87,7 @@ BROKEN: list[tuple[str, Callable[[Path], None], type[CertimedError], str]] = [
         "transformers",
         edit("config.json", lambda c: c.update(model_type="bert")),
         InputError,
-        "not a CLIP model.*'bert'",
+        "reads no prompts certimed knows.*'bert'",
     ),
     ("transformers", edit("config.json", vision_size), ModelError, r"position_embedding.*\(65, 32\)"),
     ("transformers", edit("config.json", lambda c: c["text_config"].update(vocab_size=9)), ModelError, r"\(9, 32\)"),
@@ -110,8 +110,8 @@ BROKEN: list[tuple[str, Callable[[Path], None], type[CertimedError], str]] = [
     (
         "open_clip",
         edit("open_clip_config.json", lambda c: c["model_cfg"].update(multimodal_cfg={})),
-        InputError,
-        "CoCa",
+        ModelError,
+        "do not fit this CoCa",
     ),
     (
         "open_clip",
@@ -203,10 +203,10 @@ def test_a_hub_name_is_fetched_once_and_loaded_like_a_folder(
 @pytest.mark.parametrize(
     ("spec", "part"),
     [
-        ("nonsense", "hf:ORG/NAME .*medclip:FOLDER, demo"),
+        ("nonsense", "hf:FOLDER_OR_ID.*medclip:FOLDER, demo, python:MODULE:FACTORY"),
         ("", "no known form"),
-        ("hf:", "no folder or hub model after the colon"),
-        ("/no/such/folder", "there is no folder /no/such/folder"),
+        ("hf:", "nothing after the colon"),
+        ("/no/such/folder", "there is no folder or file /no/such/folder"),
         ("hf:/no/such/folder", "there is no folder"),
         ("open_clip:./no/such", "there is no folder"),
         ("medclip:nowhere", "there is no folder nowhere"),

@@ -76,8 +76,10 @@ def _commas(text: str) -> list[str]:
 _MODEL, _DATA, _NOISE, _METHODS, _SPEED = "Model", "Data", "Smoothing", "Methods", "Speed"
 _MEASURED = "Measurements"
 _MODEL_HELP = {
-    "classes": "hf:ORG/NAME, open_clip:hf-hub:ORG/NAME, medclip:FOLDER, a folder, demo; yours: python:MODULE:FACTORY.",
-    "masks": "smp:FOLDER, smp:ARCH:ENCODER:FILE, monai:BUNDLE, hf:FOLDER, unet:FOLDER, demo; python:MODULE:FACTORY.",
+    "classes": "hf:FOLDER_OR_ID, timm:NAME:FILE, torchvision:NAME:FILE, onnx:FILE, open_clip:hf-hub:ORG/NAME, "
+    "biomedclip, medclip:FOLDER, a folder, demo; yours: python:MODULE:FACTORY.",
+    "masks": "smp:FOLDER, smp:ARCH:ENCODER:FILE, monai:BUNDLE, hf:FOLDER, onnx:FILE, unet:FOLDER, demo; "
+    "yours: python:MODULE:FACTORY.",
 }
 _BUDGET_HELP = {
     "classes": "When to stop sampling, alpha covering all looks: grid (default: published radii, at most 10000 "
@@ -88,14 +90,14 @@ _BUDGET_HELP = {
 }
 OPTIONS = (
     Option("--model", "model", str, "", _MODEL, differs=True),
-    Option("--denoiser", "denoiser", str, "In front: a diffusers folder or id, guided-diffusion:FILE.pt.", _MODEL,
-           differs=True),
-    Option("--size", "size", str, "Resize to HEIGHTxWIDTH; of a python: classifier, its input size.", _MODEL,
+    Option("--denoiser", "denoiser", str, "In front: diffusers:FOLDER_OR_ID, guided-diffusion:FILE, onnx:FILE; "
+           "yours: python:MODULE:FACTORY.", _MODEL, differs=True),
+    Option("--size", "size", str, "Resize to HEIGHTxWIDTH; of a python: or onnx: classifier, its input size.", _MODEL,
            read=_inputs("size", "--size")),
     Option("--output", "output", str, "What the network returns, where its files do not say: logits, probabilities, "
            "'binary logit', 'binary probability'.", _MODEL, MASKS),
     Option("--normalise", "normalise", str, "How inputs are normalised, where the files do not say: imagenet, none, or "
-           "MEAN;STD (one value a channel, by commas).", _MODEL, MASKS),
+           "MEAN;STD (one value a channel, by commas).", _MODEL),
     Option("--device", "device", str, "cpu, cuda, cuda:1, ...", _MODEL, differs=True),
     Option("--data", "data.path", Path, "Folder of images or class subfolders, a single image, or an .npz.", _DATA,
            read=str, differs=True),

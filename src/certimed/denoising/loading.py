@@ -16,16 +16,15 @@ from certimed.denoising.guided_diffusion import SCHEDULER_CONFIG, read_guided_di
 from certimed.denoising.one_step import DenoiserOptions, ModuleDenoiser, OneStepDenoiser
 from certimed.denoising.schedule import SCHEDULE_KEYS, NoiseSchedule
 from certimed.errors import InputError, require
+from certimed.models.forms import DENOISERS
+from certimed.models.onnx_network import LIBRARIES, OnnxNetwork
 from certimed.models.sources import brief, read_json, resolve_folder
 from certimed.models.weights import Weights, find_weights, fit, read_weights
 from certimed.usercode import is_user_code, load_user_model
 
 SIDECAR_NAME = "certimed.json"
-FORMS = (
-    "diffusers:FOLDER_OR_ID (a folder with unet/ and scheduler/), guided-diffusion:FILE.pt, or python:MODULE:FACTORY "
-    "for a network of your own"
-)
 _FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+_IMAGES = 4  # axes
 _HUB_WEIGHTS = (*(f"unet/{name}" for name in _FILES), *_FILES)
 _OLD_ATTENTION = re.compile(r"(attentions\.\d+\.)(query|key|value|proj_attn)(\.(?:weight|bias))$")
 _ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -42,9 +41,10 @@ def load_denoiser(
     """Load a denoiser; ``.at(sigma)`` of it is a module on noisy images in [0, 1].
 
     Args:
-        spec: ``diffusers:FOLDER_OR_HUB_ID`` (a ``UNet2DModel`` with its scheduler, in the ``unet/`` and ``scheduler/``
-            folders a ``DDPMPipeline`` writes), ``guided-diffusion:FILE.pt`` (the OpenAI 256x256 layout), a bare folder
-            or file recognised by its content, ``python:MODULE:FACTORY`` (code of your own that returns such a module
+        spec: a form of :data:`certimed.models.forms.DENOISERS`: ``diffusers:FOLDER_OR_ID`` (a ``UNet2DModel`` with its
+            scheduler, in the ``unet/`` and ``scheduler/`` folders a ``DDPMPipeline`` writes),
+            ``guided-diffusion:FILE`` (the OpenAI 256x256 layout), ``onnx:FILE``; a bare folder or file recognised by
+            its content, ``python:MODULE:FACTORY`` (code of your own that returns such a module
             or a :class:`ModuleDenoiser`), or an ``nn.Module`` that maps noisy images to clean ones.
         device: where the model runs.
         autocast: dtype of the network's own arithmetic, e.g. ``torch.bfloat16``; None for float32.
@@ -62,12 +62,9 @@ def load_denoiser(
         return ModuleDenoiser(spec).to(device)
     if is_user_code(str(spec)):
         return _user_denoiser(str(spec), allow_code).to(device)
-    kind, _, place = str(spec).partition(":")
-    if kind == "guided-diffusion" and place:
-        return _guided_diffusion(Path(place), autocast, tile).to(device)
-    if kind == "diffusers" and place:
-        return _diffusers(place, autocast, tile).to(device)
-    return _recognise(Path(str(spec)), autocast, tile).to(device)
+    prefix, reference = DENOISERS.split(str(spec)) or (_recognise(Path(spec)), str(spec))
+    denoiser: OneStepDenoiser | ModuleDenoiser = DENOISERS.loader(prefix)(reference, autocast, tile)
+    return denoiser.to(device)
 
 
 def _user_denoiser(spec: str, allow_code: bool) -> OneStepDenoiser | ModuleDenoiser:
@@ -82,15 +79,25 @@ def _user_denoiser(spec: str, allow_code: bool) -> OneStepDenoiser | ModuleDenoi
     return ModuleDenoiser(user.model).with_source(user.source_sha256)
 
 
-def _recognise(path: Path, autocast: torch.dtype | None, tile: int | None) -> OneStepDenoiser:
+def _recognise(path: Path) -> str:
     if (path / "unet" / "config.json").is_file() or (path / "config.json").is_file():
-        return _diffusers(str(path), autocast, tile)
+        return "diffusers"
     if path.is_file():
-        return _guided_diffusion(path, autocast, tile)
-    raise InputError(f"denoiser {str(path)!r} is not understood; give {FORMS}")
+        return "guided-diffusion"
+    raise DENOISERS.refusal(str(path))
 
 
-def _diffusers(place: str, autocast: torch.dtype | None, tile: int | None) -> OneStepDenoiser:
+def load_onnx(reference: str, autocast: torch.dtype | None, tile: int | None) -> ModuleDenoiser:
+    """An ONNX file from noisy images to clean ones of the same shape, both in [0, 1]."""
+    if autocast is not None or tile is not None:
+        raise InputError("autocast and tile are of diffusion models; an ONNX denoiser runs in its own precision, whole")
+    network = OnnxNetwork(reference, _IMAGES)
+    note = f"{network.path.name} does not say which sigma it was trained for; only that one gives its answers a meaning"
+    return ModuleDenoiser(network, configuration={"onnx": network.digest}, libraries=LIBRARIES, notes=(note,))
+
+
+def load_diffusers(place: str, autocast: torch.dtype | None, tile: int | None) -> OneStepDenoiser:
+    """A diffusers folder or hub id; see :func:`load_denoiser`."""
     library = require("diffusers", "denoise")
     root = resolve_folder(place, _HUB_WEIGHTS)
     folder = root / "unet" if (root / "unet").is_dir() else root
@@ -218,6 +225,7 @@ def _trained_tile(sample_size: Any, patch: int, multiple: int) -> int | None:
     return side if side % multiple == 0 and side > 4 * multiple else None
 
 
-def _guided_diffusion(path: Path, autocast: torch.dtype | None, tile: int | None) -> OneStepDenoiser:
-    unet, notes = read_guided_diffusion(path)
+def load_guided(reference: str, autocast: torch.dtype | None, tile: int | None) -> OneStepDenoiser:
+    """A guided-diffusion checkpoint; see :func:`load_denoiser`."""
+    unet, notes = read_guided_diffusion(Path(reference))
     return wrap_unet(unet, SCHEDULER_CONFIG, autocast=autocast, tile=tile, notes=notes)

@@ -22,6 +22,7 @@ from certimed.denoising.geometry import Tiling, pad_to_multiple
 from certimed.denoising.schedule import NoiseSchedule
 from certimed.errors import InputError, ModelError
 from certimed.models.identity import behaviour_digest, combined, libraries_of
+from certimed.models.sources import brief
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 
@@ -290,26 +291,42 @@ class ModuleDenoiser(nn.Module):
     Args:
         module: called on float32 ``(B, C, *space)`` in [0, 1] plus noise; its answer is clipped to [0, 1].
         sigma: the noise level the module was trained for, or None if it serves any; :meth:`at` refuses another level.
+        configuration: for adapters: what decides all the module answers, beside its weights. Without it the module's
+            code is walked, and the identity not declared complete.
+        libraries: distributions that built the module; default: found from its classes.
+        notes: what a loader had to decide, in sentences to show.
 
     Attributes:
-        identity: hex SHA-256 over the walked module (:func:`certimed.models.behaviour_digest`) and ``sigma``.
-        identity_complete: False, as the module is someone's code.
-        libraries: distributions of the module's classes.
+        identity: hex SHA-256 over the module (:func:`certimed.models.behaviour_digest`) and ``sigma``.
+        identity_complete: whether equal identities are declared to mean equal answers; False of someone's code.
+        libraries, notes: as given.
     """
 
-    identity_complete = False
-    notes: tuple[str, ...] = ()
-
-    def __init__(self, module: nn.Module, sigma: float | None = None) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        sigma: float | None = None,
+        *,
+        configuration: Mapping[str, Any] | None = None,
+        libraries: Sequence[str] | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
         super().__init__()
         self.module = module.eval().requires_grad_(False)
         self.sigma = sigma
-        self.libraries = libraries_of(module)
-        self.identity = behaviour_digest(module, {"sigma": sigma})
+        self.libraries = tuple(libraries_of(module) if libraries is None else libraries)
+        self.notes = tuple(notes)
+        self.identity_complete = configuration is not None
+        if configuration is None:
+            self.identity = behaviour_digest(module, {"sigma": sigma})
+        else:
+            about = {"configuration": configuration, "sigma": sigma}
+            self.identity = behaviour_digest(None, about, state=module.state_dict())
 
     def with_source(self, digest: str) -> ModuleDenoiser:
         """This denoiser as code has left it, with the digest of that code in its :attr:`identity`."""
         self.identity = behaviour_digest(self.module, {"sigma": self.sigma, "source": digest})
+        self.identity_complete = False
         return self
 
     def at(self, sigma: float, steps: int = 1) -> nn.Module:
@@ -322,24 +339,32 @@ class ModuleDenoiser(nn.Module):
             raise InputError(f"steps={steps}: a plain denoiser takes one step")
         if self.sigma is not None and abs(sigma - self.sigma) > 1e-6 * max(sigma, self.sigma):
             raise InputError(f"this denoiser was trained for sigma={self.sigma:g}, not {sigma:g}")
-        return _Clipped(self.module, combined("denoiser at", self.identity, float(sigma)))
+        return _Clipped(self, combined("denoiser at", self.identity, float(sigma)))
 
     def forward(self, x: Tensor) -> Tensor:
         """The denoised images, clipped to [0, 1]."""
-        clean: Tensor = _Clipped(self.module, self.identity)(x)
+        clean: Tensor = _Clipped(self, self.identity)(x)
         return clean
 
 
 class _Clipped(nn.Module):
-    identity_complete = False
-
-    def __init__(self, module: nn.Module, identity: str) -> None:
+    def __init__(self, denoiser: ModuleDenoiser, identity: str) -> None:
         super().__init__()
-        self.module = module
-        self.identity = identity
+        self.module = denoiser.module
+        self.identity, self.identity_complete = identity, denoiser.identity_complete
 
     def forward(self, x: Tensor) -> Tensor:
-        clean: Tensor = self.module(x)
-        if clean.shape != x.shape:
-            raise ModelError(f"the denoiser answered shape {tuple(clean.shape)} to images of {tuple(x.shape)}")
+        try:
+            clean: Any = self.module(x)
+        except ModelError:
+            raise
+        # The module is anyone's, and may raise anything, most often at channels it was not made for.
+        except Exception as error:
+            raise ModelError(
+                f"the denoiser fails on images of {tuple(x.shape)} ({type(error).__name__}: {brief(error)}); check its "
+                "channels"
+            ) from error
+        if not isinstance(clean, Tensor) or clean.shape != x.shape:
+            got = tuple(clean.shape) if isinstance(clean, Tensor) else type(clean).__name__
+            raise ModelError(f"the denoiser answered {got} to images of {tuple(x.shape)}; it must return their shape")
         return clean.float().clamp(0, 1)

@@ -7,6 +7,7 @@ the file and each tensor of the file has its place.
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import re
 import zipfile
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from certimed.errors import InputError, ModelError, require
 from certimed.models.sources import brief, read_json
 
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "timm_model.")
 """What wrappers put before all names: data parallelism, torch.compile, and the usual attributes of training code."""
 
 INDEX = ".index.json"
@@ -118,10 +119,12 @@ def read_content(path: Path, *, mapped: bool = False) -> Any:
         if kind == "safetensors":
             with safe_open(path, framework="pt") as tensors:
                 return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
-        if mapped and kind == "zip":
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        with path.open("rb") as file:  # by its name PyTorch would take a file for another format
-            return torch.load(file, map_location="cpu", weights_only=True)
+        # Training loops (timm's, torchvision's) keep their arguments beside the weights: a bag of values, no code.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            if mapped and kind == "zip":
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            with path.open("rb") as file:  # by its name PyTorch would take a file for another format
+                return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path} holds more than tensors{_foreign(path, kind)} and was not opened, because such a file can run "

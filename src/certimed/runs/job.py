@@ -381,10 +381,12 @@ def load_job(spec: RunSpec, *, allow_code: bool = False, dataset: Dataset | None
 
 
 def _load_classes(spec: RunSpec, dataset: Dataset | None, allow_code: bool, model: Any) -> Job:
-    if spec.output is not None or spec.normalise is not None:
-        raise InputError("output and normalise describe a segmentation network, and this run certifies classes")
-    if model is None and is_user_code(spec.model):
-        model = load_classifier(spec.model, spec.device, allow_code=allow_code, size=spec.size)
+    if spec.output is not None:
+        raise InputError("output describes a segmentation network, and this run certifies classes")
+    if model is None:
+        model = load_classifier(
+            spec.model, spec.device, allow_code=allow_code, size=spec.size, normalise=spec.normalise
+        )
     prompting = Prompting.read(spec.methods, spec.tuning)
     if isinstance(model, ClassificationModel):
         if spec.templates:
@@ -402,7 +404,6 @@ def _load_classes(spec: RunSpec, dataset: Dataset | None, allow_code: bool, mode
         fallback = prompting.class_names or (tuple(known["classes"].values()) if known else None)
         names = class_names(data, spec.data.classes, fallback)
         templates = spec.templates or tuple(known["templates"] if known else (DEFAULT_TEMPLATE,))
-        model = model or load_classifier(spec.model, spec.device, size=spec.size)
         assert isinstance(model, VisionLanguageModel)
         methods = prompting.methods(model, names, templates, spec.sigma)
     front = _denoiser(spec, model.device, allow_code)

@@ -111,7 +111,7 @@ class RunSpec:
         tuning: of per-image tuned prompts.
         size: ``(height, width)`` images are resized to; None: native, or what the model says.
         output: what a segmentation network returns, where its files do not say.
-        normalise: how a segmentation network's input is normalised, where its files do not say.
+        normalise: how a network's input is normalised, where its files do not say.
         device: where the model runs.
         batch_size: noisy copies a forward pass, None, or ``"auto"``.
         speed: precision and compilation.

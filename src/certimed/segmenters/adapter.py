@@ -17,6 +17,7 @@ from certimed.models.sources import brief
 OUTPUT_NAMES = ("logits", "probabilities", "binary logit", "binary probability")
 """What a network returns; it is stated by its file or by the caller, never guessed from values."""
 
+_MULTIPLES = (1, 2, 4, 8, 16, 32)
 _BINARY_THRESHOLDS = {"binary logit": 0.0, "binary probability": 0.5}
 
 
@@ -193,6 +194,8 @@ class SegmentationModel(nn.Module):
     def _run(self, x: Tensor) -> Tensor:
         try:
             scores = self.network(x)
+        except ModelError:
+            raise
         # The network may be anyone's, and raise anything, most often at sizes it was not made for.
         except Exception as error:
             raise ModelError(
@@ -237,6 +240,33 @@ def check_output(output: str) -> str:
     if output not in OUTPUT_NAMES:
         raise InputError(f"output={output!r} is unknown; state one of {', '.join(map(repr, OUTPUT_NAMES))}")
     return output
+
+
+def required_output(output: str | None, what: str) -> str:
+    """Return the name, or raise InputError if it is missing or none of :data:`OUTPUT_NAMES`."""
+    if output is None:
+        raise InputError(
+            f"output is missing: {what} does not say what its network returns; state 'logits', 'probabilities', "
+            "'binary logit' or 'binary probability'"
+        )
+    return check_output(output)
+
+
+def needed_multiple(network: nn.Module, channels: int) -> int:
+    """The least power of two whose odd multiple as size the network answers at that size; 1 if none up to 32.
+
+    Networks that halve and double their maps answer other sizes with an error, or with a mask of another size.
+    """
+    for multiple in _MULTIPLES:
+        side = 64 + multiple  # an odd multiple, so that no larger power divides it; large enough for 5 halvings
+        try:
+            with torch.inference_mode():
+                if network(torch.zeros(1, channels, side, side)).shape[2:] == (side, side):
+                    return multiple
+        # Networks refuse sizes each in their own way, or answer something else than a tensor.
+        except Exception:
+            continue
+    return 1
 
 
 def channel_values(name: str, values: float | Sequence[float], channels: int) -> Tensor:

@@ -10,18 +10,11 @@ import torch
 from torch import nn
 
 from certimed.errors import InputError
-from certimed.segmenters.adapter import SegmentationModel
-from certimed.segmenters.monai import monai_bundle
-from certimed.segmenters.normalisation import choose
+from certimed.models.forms import SEGMENTERS
+from certimed.models.normalisation import choose
+from certimed.segmenters.adapter import SegmentationModel, needed_multiple, required_output
 from certimed.segmenters.small_unet import ARCHITECTURE, load_small_unet
-from certimed.segmenters.smp import smp_checkpoint, smp_folder
-from certimed.segmenters.transformers import transformers_segmenter
 from certimed.usercode import input_channels, is_user_code, load_user_model
-
-SPECS = (
-    "smp:ARCH:ENCODER:CHECKPOINT, smp:FOLDER, monai:BUNDLE, hf:FOLDER_OR_ID, unet:FOLDER, python:MODULE:FACTORY or a "
-    "folder of these kinds"
-)
 
 
 def load_segmenter(
@@ -38,21 +31,19 @@ def load_segmenter(
     Args:
         spec: one of
 
-            * ``smp:ARCH:ENCODER:CHECKPOINT``, e.g. ``smp:Unet:resnet34:weights.safetensors`` (``output`` required);
-            * ``smp:FOLDER``: written by ``save_pretrained``;
-            * ``monai:FOLDER``: a MONAI bundle (``output`` required);
-            * ``hf:FOLDER_OR_ID``: a semantic segmentation model of transformers;
-            * ``unet:FOLDER``: certimed's own small U-Net;
+            * a form of :data:`certimed.models.forms.SEGMENTERS`, e.g. ``smp:Unet:resnet34:weights.safetensors``
+              (``output`` required where its files do not say it);
             * a bare folder, recognised by its files;
             * ``python:MODULE:FACTORY``: code of your own that returns a :class:`SegmentationModel`, or a module
-              (``num_classes`` and ``output`` required; its channels are those of its first convolution, else 3);
+              (``num_classes`` and ``output`` required; its channels are those of its first convolution, else 3, and
+              the multiple its sizes need is found by running it);
             * any ``nn.Module`` (``num_classes`` and ``output`` required).
         device: where the model runs.
         num_classes: classes, background counted; required for a module, checked otherwise.
         output: what the network returns, one of :data:`~certimed.segmenters.OUTPUT_NAMES`.
         allow_code: consent to run the code of a ``python:`` spec; see :mod:`certimed.usercode`.
         settings: ``normalise``, how the input was normalised in training
-            (:data:`~certimed.segmenters.normalisation.NORMALISE`); ``part`` of a checkpoint with several sets of
+            (:data:`~certimed.models.normalisation.NORMALISE`); ``part`` of a checkpoint with several sets of
             weights (``smp:`` and ``monai:``); and of :class:`SegmentationModel` ``mean``, ``std``, ``channel_order``,
             ``window``, ``multiple_of``, ``in_channels`` and ``name`` (the last two for modules).
 
@@ -64,7 +55,7 @@ def load_segmenter(
         if num_classes is None:
             raise InputError("num_classes is missing; state the number of classes of the module, background counted")
         given = settings | choose(settings, settings.get("in_channels", 1)).settings
-        model = SegmentationModel(spec, num_classes=num_classes, output=_required(output, "a module"), **given)
+        model = SegmentationModel(spec, num_classes=num_classes, output=required_output(output, "a module"), **given)
     elif is_user_code(str(spec)):
         model = _user_segmenter(str(spec), num_classes, output, allow_code, settings)
     else:
@@ -91,27 +82,18 @@ def _user_segmenter(
         raise InputError(f"{spec} does not say how many classes it has; name them, background first, with --classes")
     else:
         given = {"in_channels": input_channels(model), "name": spec, **settings}
+        given.setdefault("multiple_of", needed_multiple(model.eval(), given["in_channels"]))
         given |= choose(given, given["in_channels"]).settings
         model = SegmentationModel(
-            model, num_classes=num_classes, output=_required(output, "a module (--output)"), **given
+            model, num_classes=num_classes, output=required_output(output, "a module (--output)"), **given
         )
     return model.with_source(user.source_sha256)
 
 
 def _from_spec(spec: str, output: str | None, settings: dict[str, Any]) -> SegmentationModel:
-    kind, colon, rest = spec.partition(":")
-    if not colon or kind not in ("smp", "monai", "hf", "unet"):
-        kind, rest = _recognise(spec), spec
-    if kind == "smp":
-        parts = rest.split(":", 2)
-        if len(parts) == 3 and not Path(rest).is_dir():
-            return smp_checkpoint(*parts, output=_required(output, "a checkpoint"), **settings)
-        return smp_folder(rest, output=output, **settings)
-    if kind == "monai":
-        return monai_bundle(rest, output=_required(output, "a MONAI bundle"), **settings)
-    if kind == "hf":
-        return transformers_segmenter(rest, output=output, **settings)
-    return small_unet(rest, output=output, **settings)
+    prefix, reference = SEGMENTERS.split(spec) or (_recognise(spec), spec)
+    model: SegmentationModel = SEGMENTERS.loader(prefix)(reference, output=output, **settings)
+    return model
 
 
 def small_unet(folder: str | Path, *, output: str | None = None, **settings: Any) -> SegmentationModel:
@@ -133,19 +115,10 @@ def small_unet(folder: str | Path, *, output: str | None = None, **settings: Any
     )
 
 
-def _required(output: str | None, what: str) -> str:
-    if output is None:
-        raise InputError(
-            f"output is missing: {what} does not say what its network returns; state 'logits', 'probabilities', "
-            "'binary logit' or 'binary probability'"
-        )
-    return output
-
-
 def _recognise(spec: str) -> str:
     folder = Path(spec).expanduser()
     if not folder.is_dir():
-        raise InputError(f"{spec!r} is neither a folder nor a known name; use {SPECS}")
+        raise SEGMENTERS.refusal(spec)
     if any((folder / "configs" / name).is_file() for name in ("inference.json", "evaluate.json", "train.json")):
         return "monai"
     config: Any = None
@@ -161,4 +134,4 @@ def _recognise(spec: str) -> str:
             return "unet"
         if "architectures" in config or "model_type" in config:
             return "hf"
-    raise InputError(f"the folder {spec} holds no segmenter that is recognised; use {SPECS}")
+    raise SEGMENTERS.refusal(spec, f"folder {spec} holds no segmenter that is recognised")

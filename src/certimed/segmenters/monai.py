@@ -17,22 +17,21 @@ import torch
 from torch import nn
 
 from certimed.errors import InputError, require
+from certimed.models.normalisation import choose
 from certimed.models.sources import brief, read_json
 from certimed.models.weights import find_weights, fit, read_weights
-from certimed.segmenters.adapter import SegmentationModel, SlidingWindow, check_output
-from certimed.segmenters.normalisation import choose
+from certimed.segmenters.adapter import SegmentationModel, SlidingWindow, needed_multiple, required_output
 
 _CONFIGS = ("configs/inference.json", "configs/evaluate.json", "configs/train.json")
 _WEIGHTS = ("models/model.safetensors", "models/model.pt")
 _NETWORK_KEYS = ("network_def", "network", "net_def", "net")
 _MAX_REFERENCES = 32
-_HALVINGS = (1, 2, 4, 8, 16, 32)
 
 
 def monai_bundle(
     folder: str | Path,
     *,
-    output: str,
+    output: str | None = None,
     network_key: str | None = None,
     window: SlidingWindow | None = None,
     **settings: Any,
@@ -53,7 +52,7 @@ def monai_bundle(
         InputError: a file is missing, the definition would need code to run, or the network is not 2-D. ModelError:
             weights do not fit.
     """
-    check_output(output)
+    stated = required_output(output, "a MONAI bundle")
     root = Path(folder).expanduser()
     config_path = next((root / name for name in _CONFIGS if (root / name).is_file()), root / _CONFIGS[0])
     document = read_json(config_path, "the definition of the network")
@@ -67,11 +66,11 @@ def monai_bundle(
     channels = int(definition.get("out_channels", definition.get("num_classes", 0)))
     inputs = int(definition.get("in_channels", 1))
     chosen = choose(settings, inputs, stored=(filled.mean, filled.std), hint=_hint(document, config_path))
-    given = {"multiple_of": _multiple(network.eval(), inputs), **settings}
+    given = {"multiple_of": needed_multiple(network.eval(), inputs), **settings}
     return SegmentationModel(
         network,
-        num_classes=2 if output.startswith("binary") else channels,
-        output=output,
+        num_classes=2 if stated.startswith("binary") else channels,
+        output=stated,
         in_channels=inputs,
         window=window if window is not None else _own_window(document),
         name=f"{definition['_target_']} ({root.name})",
@@ -79,20 +78,6 @@ def monai_bundle(
         libraries=("monai", "safetensors"),
         **(given | chosen.settings | {"notes": (*filled.notes, *chosen.notes)}),
     )
-
-
-def _multiple(network: nn.Module, channels: int) -> int:
-    """The least power of two whose odd multiple as size the network answers at that size; 1 if none up to 32."""
-    for multiple in _HALVINGS:
-        side = 64 + multiple  # an odd multiple, so that no larger power divides it; large enough for 5 halvings
-        try:
-            with torch.inference_mode():
-                if network(torch.zeros(1, channels, side, side)).shape[2:] == (side, side):
-                    return multiple
-        # Networks refuse sizes each in their own way, or answer something else than a tensor.
-        except Exception:
-            continue
-    return 1
 
 
 def _hint(document: dict[str, Any], path: Path) -> str | None:

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from certimed.errors import InputError, ModelError, require
+from certimed.models.normalisation import choose
 from certimed.models.sources import brief, read_json, resolve_folder
 from certimed.models.weights import Weights, find_weights, fit, read_weights, unwrapped
-from certimed.segmenters.adapter import SegmentationModel, check_output
-from certimed.segmenters.normalisation import choose
+from certimed.segmenters.adapter import SegmentationModel, check_output, required_output
 
 _LIBRARY = "segmentation_models_pytorch"
 _HEAD = "segmentation_head.0.weight"
@@ -20,6 +20,14 @@ _ACTIVATIONS = {None: "logits", "identity": "logits", "softmax2d": "probabilitie
 _FILES = ("model.safetensors", "pytorch_model.bin")
 _AUXILIARY = ("classification_head.",)
 _SIZES = 32  # five halvings; deeper encoders are not in the library
+
+
+def load_smp(reference: str, *, output: str | None = None, **settings: Any) -> SegmentationModel:
+    """``FOLDER_OR_ID`` (:func:`smp_folder`) or ``ARCH:ENCODER:CHECKPOINT`` (:func:`smp_checkpoint`)."""
+    parts = reference.split(":", 2)
+    if len(parts) == 3 and not Path(reference).is_dir():
+        return smp_checkpoint(*parts, output=required_output(output, "a checkpoint"), **settings)
+    return smp_folder(reference, output=output, **settings)
 
 
 def smp_folder(reference: str, *, output: str | None = None, **settings: Any) -> SegmentationModel:

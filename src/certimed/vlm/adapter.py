@@ -78,3 +78,13 @@ class Adapter(VisionLanguageModel):
     def extra_repr(self) -> str:
         """Shown by ``repr``."""
         return f"{self.name!r}, input={self.input_shape}, context={self.context_length}, dim={self.embedding_dim}"
+
+
+def filled_up(model: Adapter, embeddings: Tensor, tokens: Tokens, length: int) -> tuple[Tensor, Tensor]:
+    """Ids and embeddings with padding up to ``length`` places: for towers whose answer depends on padding."""
+    ids = tokens.ids.new_full((len(tokens.ids), length), model.pad_id)
+    ids[:, : tokens.ids.shape[1]] = torch.where(tokens.mask, tokens.ids, model.pad_id)
+    x = model.token_embeddings(ids).to(embeddings.dtype)
+    width = embeddings.shape[1]
+    ours = torch.where(tokens.mask.unsqueeze(-1), embeddings, x[:, :width])
+    return ids, torch.cat([ours, x[:, width:]], dim=1)

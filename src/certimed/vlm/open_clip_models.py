@@ -15,7 +15,7 @@ from torch import Tensor
 from certimed.errors import InputError, require
 from certimed.models.sources import brief, read_json, resolve_folder
 from certimed.models.weights import find_weights, fit, quiet_build, read_weights, unwrapped
-from certimed.vlm.adapter import Adapter
+from certimed.vlm.adapter import Adapter, filled_up
 from certimed.vlm.preprocessing import Preprocess
 from certimed.vlm.protocol import Tokens
 from certimed.vlm.tokenizers import has_tokenizer, load_tokenizer, special_ids, tokenizer_digest
@@ -39,21 +39,22 @@ class OpenClipAdapter(Adapter):
 
     libraries = ("open_clip_torch", "timm", "torchvision", "transformers", "tokenizers", "safetensors")
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, config: dict[str, Any] | None = None, file: Path | None = None) -> None:
         """Build the model that ``open_clip_config.json`` describes and fill it from the weights beside it.
 
         Args:
             name: how the user asked for the model.
             folder: holds open_clip_config.json and the weights.
+            config, file: what a training's output lies without: the library's own configuration, and the checkpoint.
 
         Raises:
             InputError: a file is missing or asks for something that is not supported.
             ModelError: the weights do not fit or cannot be read safely.
         """
-        config = read_config(folder)
+        config = config or read_config(folder)
         model = build_model(config["model_cfg"], folder)
         super().__init__(name, _preprocessing(config.get("preprocess_cfg", {}), model, folder))
-        self.notes = _load_weights(model, folder)
+        self.notes = _load_weights(model, folder, file)
         self.model: Any = model.float()
         self.model_config: dict[str, Any] = config["model_cfg"]
         self.embedding_dim = int(config["model_cfg"]["embed_dim"])
@@ -61,20 +62,21 @@ class OpenClipAdapter(Adapter):
 
     def image_features(self, x: Tensor) -> Tensor:
         """The library's own vision tower and projection."""
-        features: Tensor = self.model.encode_image(x)
+        features: Tensor = self.model.encode_image(x, normalize=False)
         return features
 
 
 class OpenClip(OpenClipAdapter):
-    """An open_clip model with CLIP's own causal text transformer.
+    """An open_clip model with CLIP's own causal text transformer, or CoCa's.
 
-    Text features are computed from embeddings on the longest prompt's length: under the causal mask, tokens after the
-    end-of-text token cannot matter.
+    CLIP's text features are computed from embeddings on the longest prompt's length: under the causal mask, tokens
+    after the end-of-text token cannot matter. CoCa reads a class token behind the whole context, so its prompts are
+    filled up with padding; its captioning decoder is loaded and not used.
     """
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, config: dict[str, Any] | None = None, file: Path | None = None) -> None:
         """Load from a local folder in the hub format; arguments and errors as the base class."""
-        super().__init__(name, folder)
+        super().__init__(name, folder, config, file)
         _check_tower(self._tower, folder)
         self._encode, special, vocabulary = _open_clip_tokenizer(self.model_config["text_cfg"], folder)
         self.bos_id, self.eos_id, self.pad_id = special
@@ -84,7 +86,7 @@ class OpenClip(OpenClipAdapter):
                 f"the tokenizer of {folder} has {len(vocabulary)} tokens but its text tower only {rows}; correct "
                 "hf_tokenizer_name or vocab_size in open_clip_config.json"
             )
-        self.context_length = len(self._tower.positional_embedding)
+        self.context_length = int(self._tower.context_length)
         configuration = {
             "family": "open_clip",
             "model": self.model_config,
@@ -108,11 +110,22 @@ class OpenClip(OpenClipAdapter):
         return embeddings
 
     def text_features(self, embeddings: Tensor, tokens: Tokens) -> Tensor:
-        """Positions, causal transformer, final norm, the end-of-text token, projection."""
+        """Positions, causal transformer, final norm, the end-of-text (or class) token, projection."""
+        features: Tensor
         tower, length = self._tower, embeddings.shape[1]
+        if _class_token(tower):
+            ids, values = filled_up(self, embeddings, tokens, self.context_length)
+            # The library's own masks of padding and class token, on our embeddings.
+            hook = tower.token_embedding.register_forward_hook(lambda *_: values)
+            try:
+                pooled: Any = tower(ids)
+            finally:
+                hook.remove()
+            features = pooled[0] if isinstance(pooled, tuple) else pooled
+            return features
         x = embeddings + tower.positional_embedding[:length]
         x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
-        features: Tensor = tower.ln_final(x)[torch.arange(len(x), device=x.device), tokens.last]
+        features = tower.ln_final(x)[torch.arange(len(x), device=x.device), tokens.last]
         projection = tower.text_projection
         if projection is not None:
             features = projection(features) if isinstance(projection, torch.nn.Linear) else features @ projection
@@ -132,8 +145,6 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder / 'open_clip_config.json'} has no model_cfg with embed_dim, vision_cfg and text_cfg, so it does "
             "not describe a CLIP model; download it again"
         )
-    if "multimodal_cfg" in model:
-        raise InputError(f"the model in {folder} is a captioning model (CoCa), not a CLIP dual encoder; use another")
     return config
 
 
@@ -162,6 +173,8 @@ def build_model(model_config: dict[str, Any], folder: Path) -> Any:
         custom = True
     try:
         with quiet_build():
+            if "multimodal_cfg" in config:
+                return require("open_clip.coca_model", "vlm").CoCa(**config)
             return (module.CustomTextCLIP if custom else module.CLIP)(**config)
     # Whatever a constructor of open_clip, timm or transformers trips over in a configuration.
     except Exception as error:
@@ -171,9 +184,10 @@ def build_model(model_config: dict[str, Any], folder: Path) -> Any:
         ) from error
 
 
-def _load_weights(model: torch.nn.Module, folder: Path) -> tuple[str, ...]:
-    """Fill the model from the folder's weights; returns the notes."""
-    weights = read_weights(find_weights(folder, WEIGHTS, "add the weights published with open_clip_config.json"))
+def _load_weights(model: torch.nn.Module, folder: Path, file: Path | None) -> tuple[str, ...]:
+    """Fill the model from the folder's weights, or a file of them; returns the notes."""
+    remedy = "add the weights published with open_clip_config.json"
+    weights = read_weights(file or find_weights(folder, WEIGHTS, remedy))
     own = model.state_dict()
     # The plain names of a model whose text tower is kept apart.
     flat = {name.removeprefix("text."): value for name, value in own.items()}
@@ -184,7 +198,8 @@ def _load_weights(model: torch.nn.Module, folder: Path) -> tuple[str, ...]:
         if key in state and key in own and state[key].numel() == own[key].numel():
             state[key] = state[key].reshape(own[key].shape)
     named = replace(weights, tensors=state | beside, notes=notes)
-    return fit(model, named, advice="open_clip_config.json and the weights do not belong together").notes
+    described = "open_clip_config.json" if file is None else "the architecture"
+    return fit(model, named, advice=f"{described} and the weights do not belong together").notes
 
 
 def _preprocessing(config: dict[str, Any], model: Any, folder: Path) -> Preprocess:
@@ -224,11 +239,15 @@ def _three(value: Any) -> tuple[float, ...]:
 def _check_tower(tower: Any, folder: Path) -> None:
     pool = getattr(tower, "text_pool_type", getattr(tower, "pool_type", None))
     causal = getattr(tower, "attn_mask", None) is not None
-    if pool not in ("argmax", "eos") or not causal or getattr(tower, "cls_emb", None) is not None:
+    if not causal or (pool not in ("argmax", "eos") and not _class_token(tower)):
         raise InputError(
             f"the text tower in {folder} (pool type {pool!r}, {'causal' if causal else 'not causal'}) is not CLIP's "
-            "causal transformer read at the end-of-text token; only such towers and BERT ones are supported"
+            "causal transformer read at the end-of-text token; only such towers, CoCa's and BERT ones are supported"
         )
+
+
+def _class_token(tower: Any) -> bool:
+    return getattr(tower, "cls_emb", None) is not None
 
 
 def _open_clip_tokenizer(

@@ -32,8 +32,9 @@ class Preprocess:
         size: ``(H, W)`` of the certified space.
         mean, std: per channel, in [0, 1] units; applied by :meth:`normalise` only, after the noise.
         resize: ``"shortest"`` scales the shorter edge to ``edge``, ``"longest"`` the longer one, ``"exact"`` both
-            edges to ``size`` whatever the aspect ratio, ``"none"`` leaves the image as it is.
-        edge: target of ``"shortest"`` and ``"longest"``; 0 means ``min(size)`` and ``max(size)``.
+            edges to ``edge``, or to ``size`` where that is 0, whatever the aspect ratio, ``"none"`` leaves the image
+            as it is.
+        edge: target of the resize; 0 means ``min(size)`` for ``"shortest"`` and ``max(size)`` for ``"longest"``.
         interpolation: ``"bicubic"`` (a = -1/2, as Pillow) or ``"bilinear"``, both with antialiasing.
         channels: 3 (one-channel images are repeated) or 1 (colour images become luma).
         square: 0, or pad to a centred black square of at least this edge before the resize (MedCLIP).
@@ -129,10 +130,11 @@ class Preprocess:
         if self.square:
             steps.append(f"pad to a black square of at least {self.square}")
         if self.resize == "exact":
-            steps.append(f"resize to {height}x{width} ({self.interpolation}, antialiased)")
+            exact = self._target(height, width)
+            steps.append(f"resize to {exact[0]}x{exact[1]} ({self.interpolation}, antialiased)")
         elif self.resize != "none":
             steps.append(f"resize {self.resize} edge to {self._edge()} ({self.interpolation}, antialiased)")
-        if self.resize != "exact":
+        if self.resize != "exact" or self.edge:
             steps.append(f"centre crop {height}x{width}")
         mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (self.mean, self.std))
         return f"{'; '.join(steps)}; no clipping; after the noise: mean [{mean}], std [{std}]"
@@ -143,7 +145,7 @@ class Preprocess:
     def _target(self, height: int, width: int) -> tuple[int, int]:
         """Size after the resize; the longer edge is truncated and not rounded, as in both source libraries."""
         if self.resize == "exact":
-            return self.size
+            return (self.edge, self.edge) if self.edge else self.size
         if self.resize == "none":
             return height, width
         edge = self._edge()

@@ -17,11 +17,13 @@ _PROBE = (
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether a folder holds the files of a transformers tokenizer: one file, a BERT vocabulary, or a CLIP pair."""
+    """Whether a folder holds a transformers tokenizer: one file, a BERT vocabulary, SentencePiece, or a CLIP pair."""
     present = {
-        name for name in ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt") if (folder / name).is_file()
+        name
+        for name in ("tokenizer.json", "vocab.txt", "spiece.model", "vocab.json", "merges.txt")
+        if (folder / name).is_file()
     }
-    return bool(present & {"tokenizer.json", "vocab.txt"}) or {"vocab.json", "merges.txt"} <= present
+    return bool(present & {"tokenizer.json", "vocab.txt", "spiece.model"}) or {"vocab.json", "merges.txt"} <= present
 
 
 def load_tokenizer(folder: Path, model: str) -> Any:

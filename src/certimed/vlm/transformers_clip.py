@@ -10,15 +10,14 @@ import torch
 from torch import Tensor
 
 from certimed.errors import InputError, require
-from certimed.models.sources import brief, read_json, resolve_folder
+from certimed.models.sources import brief, read_json
 from certimed.models.weights import find_weights, load_pretrained, read_weights
 from certimed.vlm.adapter import Adapter
 from certimed.vlm.preprocessing import Preprocess
 from certimed.vlm.protocol import Tokens
 from certimed.vlm.tokenizers import load_tokenizer, special_ids, tokenizer_digest
 
-_FILES = ("model.safetensors", "pytorch_model.bin")
-_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
+FILES = ("model.safetensors", "pytorch_model.bin")
 _SHARED_KEYS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "hidden_act", "layer_norm_eps")
 # Pillow's numbers for its filters, as preprocessor_config.json stores them.
 _FILTERS: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}
@@ -54,11 +53,11 @@ class TransformersCLIP(Adapter):
         super().__init__(name, read_preprocessing(folder))
         tokenizer = load_tokenizer(folder, name)
         transformers = require("transformers", "vlm")
-        weights = read_weights(find_weights(folder, _FILES, "add the weights published with the model"))
+        weights = read_weights(find_weights(folder, FILES, "add the weights published with the model"))
         self.model: Any
         self.model, filled = load_pretrained(
             transformers.CLIPModel,
-            _library_config(transformers.CLIPConfig, config, folder),
+            library_config(transformers.CLIPConfig, config, folder),
             weights,
             advice="use the configuration published with these weights",
         )
@@ -123,19 +122,7 @@ class TransformersCLIP(Adapter):
         return table
 
 
-def load_transformers_clip(reference: str, name: str) -> TransformersCLIP:
-    """A CLIP model from a local folder or a hub name such as ``vinid/plip``.
-
-    Raises:
-        InputError: the reference cannot be resolved, or a file is missing or of another kind.
-        ModelError: the weights do not fit or cannot be read safely.
-        MissingExtraError: transformers is not installed.
-    """
-    require("transformers", "vlm")
-    return TransformersCLIP(name, resolve_folder(reference, _WEIGHTS))
-
-
-def _library_config(kind: Any, config: dict[str, Any], folder: Path) -> Any:
+def library_config(kind: Any, config: dict[str, Any], folder: Path) -> Any:
     try:
         return kind.from_dict(config)
     # The library checks values each in its own way.
@@ -159,7 +146,7 @@ def read_preprocessing(folder: Path) -> Preprocess:
     else:
         config = read_json(path, "the image preprocessing (size, crop, mean and std)")
     try:
-        return _parse_preprocessing(config)
+        return parse_preprocessing(config)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"the preprocessing configuration in {folder} cannot be used ({type(error).__name__}: {brief(error)}); use "
@@ -167,7 +154,7 @@ def read_preprocessing(folder: Path) -> Preprocess:
         ) from error
 
 
-def _parse_preprocessing(config: dict[str, Any]) -> Preprocess:
+def parse_preprocessing(config: dict[str, Any]) -> Preprocess:
     if not config.get("do_rescale", True) or abs(config.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
         raise ValueError("pixels are not rescaled from 0..255 to [0, 1]")
     mean, std = tuple(config["image_mean"]), tuple(config["image_std"])
@@ -183,7 +170,9 @@ def _parse_preprocessing(config: dict[str, Any]) -> Preprocess:
     if target is None:
         raise ValueError("images are neither cropped nor resized to one exact size")
     if exact not in (None, target):
-        raise ValueError(f"images are resized to {exact} and then cropped to {target}")
+        if len(set(exact)) > 1:
+            raise ValueError(f"images are resized to {exact} and then cropped to {target}")
+        edge = exact[0]
     resize: Literal["none", "exact", "shortest"] = "exact" if exact else "shortest"
     return Preprocess(
         size=target,

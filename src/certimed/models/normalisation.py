@@ -15,7 +15,7 @@ from certimed.models.sources import read_json
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and std of ImageNet's training images in [0, 1] units, red, green, blue."""
 
-NORMALISE = "imagenet, none, encoder, or a JSON file with mean and std"
+NORMALISE = "imagenet, none, encoder, MEAN;STD (one value a channel, by commas), or a JSON file with mean and std"
 
 _LARGEST = 2.0  # a mean or std above it is of grey levels 0 to 255
 
@@ -124,6 +124,16 @@ def _named(stated: str, encoder: Callable[[], Mapping[str, Any]] | None) -> Norm
         high = float(max(found.get("input_range") or (0, 1)))
         order = str(found.get("input_space", "RGB")).lower()
         return Normalisation(_scaled(found["mean"], high), _scaled(found["std"], high), order)
+    if ";" in stated:
+        try:
+            given = [tuple(map(float, part.split(","))) for part in stated.split(";")]
+            mean, std = given
+        except ValueError as error:
+            raise InputError(
+                f"normalise={stated!r} is not MEAN;STD; write one value a channel, e.g. "
+                "0.485,0.456,0.406;0.229,0.224,0.225"
+            ) from error
+        return Normalisation(mean, std)
     path = Path(stated).expanduser()
     if not path.is_file():
         raise InputError(f"normalise={stated!r} is unknown; use {NORMALISE}")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,6 @@ from certimed.errors import InputError, ModelError
 from certimed.models.identity import behaviour_digest, libraries_of
 from certimed.models.sources import brief
 from certimed.operators import Geometry
-from certimed.usercode import UserModel, input_channels, is_user_code, load_user_model
-from certimed.vlm import VisionLanguageModel, load
-from certimed.vlm.loading import checked_device
 from certimed.vlm.preprocessing import Preprocess
 
 
@@ -30,24 +27,28 @@ class ClassificationModel(nn.Module):
         input_shape: ``(C, H, W)`` it takes, C 1 or 3.
         class_names: names in the order of its scores, or None where they are those of the data set, in its order.
         mean, std: one value a channel, in [0, 1] units, where the network expects normalised input.
+        channel_order: ``"rgb"``, or ``"bgr"`` for networks trained on images that OpenCV read; images come as RGB, and
+            mean and std are in the network's order.
         resize: ``"exact"`` (both edges), ``"shortest"`` (then centre crop), ``"longest"`` (then pad) or ``"none"``.
+        edge, crop_offset: see :class:`~certimed.vlm.Preprocess`.
         interpolation: ``"bilinear"`` or ``"bicubic"``, antialiased.
         name: what to call the model in messages.
+        configuration, state, libraries, notes, warnings: for adapters, as of
+            :class:`~certimed.segmenters.SegmentationModel`.
 
     Attributes:
         num_classes: K, found by running the network on a grey image.
         identity: hex SHA-256 of weights, settings and the walked network, as they were when this object was made; see
             :func:`certimed.models.behaviour_digest`.
-        identity_complete: False, as the network is someone's code.
+        identity_complete: whether equal identities are declared to mean equal answers; False of someone's code.
         libraries: distributions of the network's classes.
+        notes, warnings: what a loader had to decide, and what nothing says and a person should decide.
 
     Raises:
         InputError: settings that contradict each other or the network.
         ModelError: the network fails on a grey image, answers differently when asked twice, or does not return
             ``(B, K)`` with K of 2 or more.
     """
-
-    identity_complete = False
 
     def __init__(
         self,
@@ -57,20 +58,33 @@ class ClassificationModel(nn.Module):
         class_names: Sequence[str] | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        channel_order: str = "rgb",
         resize: Literal["exact", "shortest", "longest", "none"] = "exact",
+        edge: int = 0,
+        crop_offset: Literal["floor", "round"] = "floor",
         interpolation: Literal["bilinear", "bicubic"] = "bilinear",
         name: str = "classifier",
+        configuration: Mapping[str, Any] | None = None,
+        state: Mapping[str, Tensor] | None = None,
+        libraries: Sequence[str] | None = None,
+        notes: Sequence[str] = (),
+        warnings: Sequence[str] = (),
     ) -> None:
         super().__init__()
         channels, height, width = input_shape
         self.preparation = Preprocess(
             (height, width),
-            tuple(mean) if mean is not None else (0.0,) * channels,
-            tuple(std) if std is not None else (1.0,) * channels,
+            _a_channel(mean if mean is not None else (0.0,), channels),
+            _a_channel(std if std is not None else (1.0,), channels),
             resize=resize,
+            edge=edge,
             interpolation=interpolation,
             channels=channels,
+            crop_offset=crop_offset,
         )
+        if channel_order not in ("rgb", "bgr") or (channel_order == "bgr" and channels != 3):
+            raise InputError(f"channel_order={channel_order!r} must be 'rgb', or 'bgr' for a network of 3 channels")
+        self.channel_order = channel_order
         self.network = network.eval().requires_grad_(False)
         self.name = name
         self.class_names = None if class_names is None else tuple(class_names)
@@ -82,8 +96,14 @@ class ClassificationModel(nn.Module):
                 f"class_names has {len(set(self.class_names))} different names and {name} returns {self.num_classes} "
                 "scores; give one name a score, in their order"
             )
-        self.libraries = libraries_of(network)
-        self.identity = self._digest(None)
+        self.libraries = tuple(libraries_of(network) if libraries is None else libraries)
+        self.notes, self.warnings = tuple(notes), tuple(warnings)
+        self.identity_complete = configuration is not None
+        if configuration is None:
+            self.identity = behaviour_digest(network, self._about())
+        else:
+            about = {**self._about(), "configuration": configuration}
+            self.identity = behaviour_digest(None, about, state=network.state_dict() if state is None else state)
 
     def extra_repr(self) -> str:
         """Settings shown by ``repr``."""
@@ -93,6 +113,12 @@ class ClassificationModel(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are; the CPU for a network without any."""
         return next((tensor.device for tensor in self.network.parameters()), torch.device("cpu"))
+
+    @property
+    def normalisation(self) -> dict[str, Any]:
+        """Mean, std and channel order, for the record; plain JSON types."""
+        mean, std = list(self.preparation.mean), list(self.preparation.std)
+        return {"mean": mean, "std": std, "channel_order": self.channel_order}
 
     def preprocess(self, pixels: Tensor) -> Tensor:
         """One image ``(C, H, W)`` in [0, 1] at native resolution -> float32 ``input_shape``: linear, never 8 bits."""
@@ -108,9 +134,11 @@ class ClassificationModel(nn.Module):
         Raises:
             ModelError: the network fails, or does not return one tensor ``(B, K)``.
         """
-        normalised = self.preparation.normalise(x)
+        normalised = self.preparation.normalise(x.flip(1) if self.channel_order == "bgr" else x)
         try:
             scores = self.network(normalised)
+        except ModelError:
+            raise
         # The network is the user's: it may raise anything.
         except Exception as error:
             raise ModelError(
@@ -131,7 +159,8 @@ class ClassificationModel(nn.Module):
 
     def with_source(self, digest: str) -> ClassificationModel:
         """This model as code has left it, with the digest of that code in its :attr:`identity`."""
-        self.identity = self._digest(digest)
+        self.identity = behaviour_digest(self.network, {**self._about(), "source": digest})
+        self.identity_complete = False
         return self
 
     def _probed(self) -> int:
@@ -150,78 +179,10 @@ class ClassificationModel(nn.Module):
             )
         return int(first.shape[1])
 
-    def _digest(self, source: str | None) -> str:
-        about = {"kind": "classifier", "class_names": self.class_names, "preparation": self.preparation}
-        return behaviour_digest(self.network, {**about, "source": source})
+    def _about(self) -> dict[str, Any]:
+        names = ("class_names", "preparation", "channel_order")
+        return {"kind": "classifier", **{name: getattr(self, name) for name in names}}
 
 
-def load_classifier(
-    spec: str, device: str | torch.device = "cpu", *, allow_code: bool = False, size: tuple[int, int] | None = None
-) -> VisionLanguageModel | ClassificationModel:
-    """What classifies images: a vision-language model by name (:func:`certimed.vlm.load`), or your own code.
-
-    Args:
-        spec: any name :func:`certimed.vlm.load` knows, or ``python:module:factory``, whose factory returns an
-            ``nn.Module`` of scores, a :class:`ClassificationModel`, or a ``VisionLanguageModel``.
-        device: where the model runs.
-        allow_code: consent to run the code; see :mod:`certimed.usercode`.
-        size: ``(H, W)`` images are resized to, for a bare ``nn.Module``, which does not say it. Its channels are those
-            of its first convolution, else 3.
-
-    Returns:
-        the model, frozen, in eval mode. The identity of one made by code covers its weights and the digest of the
-        module's source file.
-
-    Raises:
-        InputError: as :func:`certimed.usercode.load_user_model`, or a size missing or out of place.
-        ModelError: as :class:`ClassificationModel`.
-    """
-    place = checked_device(device)
-    if not is_user_code(spec):
-        _refuse_size(spec, size)
-        return load(spec, place)
-    user = load_user_model(spec, allow_code=allow_code)
-    made = user.model
-    if isinstance(made, VisionLanguageModel):
-        _refuse_size(spec, size)
-        return _identified(made, spec, user).to(place)
-    if isinstance(made, ClassificationModel):
-        _refuse_size(spec, size)
-        made.name = spec
-        return made.with_source(user.source_sha256).to(place)
-    if not isinstance(made, nn.Module):
-        kind = type(made).__name__
-        raise InputError(f"{spec} returned {kind}; return an nn.Module or a certimed.ClassificationModel")
-    if size is None:
-        raise InputError(
-            f"{spec} does not say how large its images are; add --size HEIGHTxWIDTH, e.g. --size 224x224, or return a "
-            "certimed.ClassificationModel"
-        )
-    model = ClassificationModel(made, input_shape=(input_channels(made), *size), name=spec)
-    return model.with_source(user.source_sha256).to(place)
-
-
-def load_prompted(spec: str, device: str | torch.device = "cpu", *, allow_code: bool = False) -> VisionLanguageModel:
-    """As :func:`load_classifier` where prompts are learnt: vision-language models only.
-
-    Raises:
-        InputError: as there, or a plain classifier, which reads no prompt.
-    """
-    if not is_user_code(spec):
-        return load(spec, device)
-    place, user = checked_device(device), load_user_model(spec, allow_code=allow_code)
-    if not isinstance(user.model, VisionLanguageModel):
-        raise InputError(f"{spec} returned a plain classifier, which reads no prompt; name a vision-language model")
-    return _identified(user.model, spec, user).to(place)
-
-
-def _identified(model: VisionLanguageModel, spec: str, user: UserModel) -> VisionLanguageModel:
-    about = {"identity": model.identity, "source": user.source_sha256}
-    model.identity, model.identity_complete = behaviour_digest(model, about), False
-    model.name = spec
-    return model
-
-
-def _refuse_size(spec: str, size: tuple[int, int] | None) -> None:
-    if size is not None:
-        raise InputError(f"--size {size[0]}x{size[1]}: {spec} states its own input size; leave --size out")
+def _a_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    return tuple(values) * channels if len(values) == 1 else tuple(values)
