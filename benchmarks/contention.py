@@ -44,15 +44,18 @@ def probe(work: str, side: str) -> dict[str, float]:
         use_threads()
     import torch
 
-    from certimed.noise import NoiseKey
-    from certimed.sampling import noisy_batches
+    from certimed.engine import noisy_batches
+    from certimed.noise import NoiseKey, as_law
+    from certimed.targets.classes import default_batch_size
 
     model, image = _model(work)
     key, count = NoiseKey(0, "contention", "probe"), WORKS[work]
 
     def run(n: int) -> None:
         with torch.inference_mode():
-            for batch in noisy_batches(image, 0.25, key, n):
+            for batch in noisy_batches(
+                image, as_law("float32", 0.25), key, n, batch_size=default_batch_size(tuple(image.shape))
+            ):
                 model(batch)
 
     run(max(1, count // 4))
@@ -74,11 +77,11 @@ def _model(work: str) -> tuple[Any, Any]:
 
     torch.manual_seed(0)
     if work == "clip":
-        from certimed.embeddings import ImageEncoder
+        from certimed.engine import ModelStream
         from certimed.vlm import load
 
         vlm = load("demo")
-        return ImageEncoder(vlm), torch.rand(vlm.input_shape)
+        return ModelStream(vlm), torch.rand(vlm.input_shape)
     if work == "unet":
         from certimed.segmenters.small_unet import SmallUNet
 

@@ -8,17 +8,12 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
-from certimed.certificates import ClassCertificate
-from certimed.report.curves import accuracy_curves
-from certimed.runs import CERTIFIED, RunFolder
+from benchmarks.home import ROOT
+from certimed.report.figures import draw_curves
 
-FIGURES = Path(__file__).parents[1] / "docs" / "figures"
-METHODS = ("none", "zero-shot", "few-shot")
-
-Curve = tuple[Sequence[ClassCertificate], Sequence[int]]
+FIGURES = ROOT / "docs" / "figures"
 
 
 def main() -> None:
@@ -27,14 +22,8 @@ def main() -> None:
     parser.add_argument("--demo", type=Path, default=Path("certimed-demo"))
     demo = parser.parse_args().demo
     FIGURES.mkdir(exist_ok=True)
-    panels: dict[str, dict[str, Curve]] = {}
-    for folder in sorted(demo.glob("prompts-sigma-*"), key=lambda path: float(path.name.rpartition("-")[2])):
-        records = [record for record in RunFolder.open(folder).records() if record.status == CERTIFIED]
-        labels = [record.label for record in records if record.label is not None]
-        panels[f"sigma {folder.name.rpartition('-')[2]}"] = {
-            method: ([record.certificates[method] for record in records], labels) for method in METHODS
-        }
-    accuracy_curves(FIGURES / "demo-prompts.png", panels)
+    runs = sorted(demo.glob("prompts-sigma-*"), key=lambda path: float(path.name.rpartition("-")[2]))
+    draw_curves(runs, FIGURES / "demo-prompts.png", ("plain", "zero-shot", "few-shot"))
     panel = sorted((demo / "masks-sigma-0.5" / "pictures").glob("*.png"))[0]
     shutil.copy(panel, FIGURES / "demo-masks.png")
 

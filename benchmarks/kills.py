@@ -2,7 +2,7 @@
 
     python -m benchmarks.kills [--kills 50] [--images 10] [--n 300] [--seed 0]
 
-Each trial is the real command in a process of its own, forked from one that has everything imported, so that moments
+Each trial is a run in a process of its own, forked from one that has everything imported, so that moments
 fall into the run and not into imports. SIGKILL leaves no chance to tidy up. Exit code 1 if any resumed run differs, or
 computed an image again that had its line.
 """
@@ -10,7 +10,6 @@ computed an image again that had its line.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import multiprocessing
 import os
@@ -20,11 +19,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 from certimed.assets import asset
+from certimed.runs import DataSpec, RunSpec, execute
 
 
 @dataclass(frozen=True)
@@ -46,34 +45,29 @@ class Trial:
     repeated: int
 
 
-def command(arguments: list[str]) -> None:
-    """Be the command, in this process."""
-    # The undisturbed and the killed process shall differ in nothing, so both are forked and both are silent.
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        sys.argv = ["certimed", *arguments]
-        importlib.import_module("certimed.cli.app").main()
-
-
-def start(arguments: list[str]) -> multiprocessing.process.BaseProcess:
-    """The command in a process of its own."""
-    process = multiprocessing.get_context("fork").Process(target=command, args=(arguments,))
+def start(spec: RunSpec, folder: Path, *, resume: bool = False) -> multiprocessing.process.BaseProcess:
+    """The run in a process of its own."""
+    # The undisturbed and the killed process shall differ in nothing, so both are forked.
+    process = multiprocessing.get_context("fork").Process(
+        target=execute, args=(spec, folder), kwargs={"resume": resume}
+    )
     process.start()
     return process
 
 
-def finished(arguments: list[str]) -> float:
-    """Run the command to its end; returns its seconds, RuntimeError if it fails."""
+def finished(spec: RunSpec, folder: Path, *, resume: bool = False) -> float:
+    """Run to the end; returns the seconds, RuntimeError if it fails."""
     begin = time.perf_counter()
-    process = start(arguments)
+    process = start(spec, folder, resume=resume)
     process.join()
     if process.exitcode != 0:
-        raise RuntimeError(f"certimed {' '.join(arguments)} ended with {process.exitcode}")
+        raise RuntimeError(f"the run {folder} ended with {process.exitcode}")
     return time.perf_counter() - begin
 
 
-def trial(arguments: list[str], folder: Path, moment: float, wanted: list[str]) -> Trial:
+def trial(spec: RunSpec, folder: Path, moment: float, wanted: list[str]) -> Trial:
     """Kill a new run at a moment and resume it."""
-    process = start([*arguments, "--out", str(folder)])
+    process = start(spec, folder)
     time.sleep(moment)
     killed = process.is_alive()
     if killed:
@@ -82,8 +76,7 @@ def trial(arguments: list[str], folder: Path, moment: float, wanted: list[str]) 
     path = folder / "certificates.jsonl"
     before = whole_lines(path)
     # Killed before the manifest was there, the run is not one yet: it is started, in the same folder.
-    begun = (folder / "run.json").is_file()
-    finished(["certify", "--resume", str(folder)] if begun else [*arguments, "--out", str(folder)])
+    finished(spec, folder, resume=(folder / "run.json").is_file())
     after = whole_lines(path)
     equal = sorted(after) == wanted and after[: len(before)] == before
     # One line of timing for every image that was computed to its end.
@@ -100,28 +93,24 @@ def whole_lines(path: Path) -> list[str]:
 
 def kill_runs(kills: int, images: int, n: int, seed: int) -> list[Trial]:
     """So many trials at seeded moments, spread evenly at random over the time of the undisturbed run."""
-    for name in ("certimed.cli.app", "certimed.cli.classify", "certimed.cli.running", "transformers"):
-        importlib.import_module(name)
-    arguments = ["certify", "--model", "demo", "--data", str(asset("demo_images")), "--limit", str(images)]
-    arguments += ["--n", str(n), "--n0", "10"]
+    spec = RunSpec("demo", DataSpec(str(asset("demo_images")), limit=images), budget=n, n0=10)
+    spec.load()  # everything is imported before the first fork
     draw = random.Random(seed)
     trials: list[Trial] = []
     with tempfile.TemporaryDirectory() as place:
-        seconds = finished([*arguments, "--out", str(Path(place) / "whole")])
+        seconds = finished(spec, Path(place) / "whole")
         wanted = sorted(whole_lines(Path(place) / "whole" / "certificates.jsonl"))
         while sum(one.killed for one in trials) < kills:
             folder = Path(place) / f"run-{len(trials)}"
-            trials.append(trial(arguments, folder, draw.uniform(0, seconds), wanted))
+            trials.append(trial(spec, folder, draw.uniform(0, seconds), wanted))
     return trials
 
 
 def main() -> int:
     """Print what came of the trials."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--images", type=int, default=10)
-    parser.add_argument("--n", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=0)
+    for name, default in (("kills", 50), ("images", 10), ("n", 300), ("seed", 0)):
+        parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
     found = [one for one in kill_runs(options.kills, options.images, options.n, options.seed) if one.killed]
     kept = sorted(one.kept for one in found)

@@ -23,10 +23,9 @@ import torch
 from benchmarks.models import clip_sized
 from benchmarks.performance.recordings import recording_path, runs
 from benchmarks.timing import Times, alternate
-from certimed.acceleration import Acceleration
 from certimed.assets import demo_prompts
+from certimed.engine import Acceleration, Model, noisy_batches
 from certimed.noise import LAW_NAMES, GridGaussian, NoiseKey, NoiseLaw, named_law
-from certimed.sampling import Model, noisy_batches
 from certimed.statistics import clopper_pearson_lower, lower_less
 from certimed.vlm import VisionLanguageModel, ZeroShotClassifier, load
 

@@ -1,6 +1,6 @@
 """How well ``certimed plan`` predicts the time of a run: its forecast beside runs that follow it.
 
-    python -m benchmarks.plan_accuracy [--images 22] [--repeats 3] [--precision float32] [--tasks classify,segment]
+    python -m benchmarks.plan_accuracy [--images 22] [--repeats 3] [--precision float32] [--tasks classes,masks]
 
 The demo model on the embedded images under the default budget, and the demo's U-Net behind its denoiser on the demo's
 own slices (or any folder, with --masks-data). Forecast and run alternate, so that both see the machine alike; the
@@ -13,70 +13,25 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-from certimed.acceleration import Acceleration
 from certimed.assets import asset
-from certimed.cli import classify, forecast, inputs, segment
-from certimed.cli.prompting import parse_prompts
-from certimed.data import DEFAULT_READ
-from certimed.runs import MaskSettings, RunFolder, data_section
+from certimed.engine import Acceleration
+from certimed.runs import DataSpec, MaskTarget, RunSpec, execute
+from certimed.runs.forecast import forecast
 
 ALLOWED = 0.25
-Sides = tuple[Callable[[], float], Callable[[Path], object]]
-"""Seconds forecast, and the run itself into a new folder."""
 
 
-def source(place: Path) -> inputs.Source:
-    """A folder of images as ``--data`` names it."""
-    return inputs.Source(place, None, None, None, DEFAULT_READ, None)
-
-
-def classification(images: int, acceleration: Acceleration) -> Sides:
-    """The demo model under the default budget."""
-    settings = classify.Settings(0.25, 100, None, 1e-3, "one-sided", 0, None, acceleration=acceleration)
-    job = classify.prepare(
-        model="demo",
-        source=source(asset("demo_images")),
-        templates=None,
-        prompting=parse_prompts("none"),
-        limit=images,
-        seed=0,
-        device="cpu",
-    )
-
-    def run(place: Path) -> None:
-        comparison = job.comparison(settings.sigma, settings.space, acceleration)
-        with RunFolder.create(place, {"data": data_section(job.dataset)}) as folder:
-            classify.certify(job, comparison, settings, folder)
-
-    return lambda: forecast.classification(job, settings).seconds, run
-
-
-def segmentation(images: int, acceleration: Acceleration, data: Path) -> Sides:
-    """The demo's U-Net, alone and behind the demo's denoiser."""
-    settings = MaskSettings(0.25, acceleration=acceleration)
-    job = segment.prepare(
-        model="demo", denoiser="demo", methods=None, dataset=source(data).open(), limit=images, device="cpu"
-    )
-
-    def run(place: Path) -> None:
-        with RunFolder.create(place, {"data": data_section(job.dataset)}) as folder:
-            segment.certify(job, settings, folder)
-
-    return lambda: forecast.segmentation(job, settings).seconds, run
-
-
-def compare(name: str, sides: Sides, repeats: int) -> None:
+def compare(name: str, spec: RunSpec, repeats: int) -> None:
     """Print forecasts, runs and the median of their ratios."""
-    predict, run = sides
     pairs = []
     for _ in range(repeats):
-        predicted = predict()
+        job = spec.load()
+        predicted = forecast(job).seconds
         with tempfile.TemporaryDirectory() as place:
             begin = time.perf_counter()
-            run(Path(place) / "run")
+            execute(spec, Path(place) / "run", job=job)
             pairs.append((predicted, time.perf_counter() - begin))
     ratios = sorted(real / predicted for predicted, real in pairs)
     ratio = statistics.median(ratios)
@@ -95,16 +50,17 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=22)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--precision", default="float32")
-    parser.add_argument("--tasks", default="classify,segment")
+    parser.add_argument("--tasks", default="classes,masks")
     parser.add_argument("--masks-data", type=Path, default=asset("demo_segmentation_images"))
-    options = parser.parse_args()
-    acceleration = Acceleration(options.precision)
-    tasks = options.tasks.split(",")
-    if "classify" in tasks:
-        compare("classification", classification(options.images, acceleration), options.repeats)
-    if "segment" in tasks:
-        data = segmentation(max(1, options.images // 5), acceleration, options.masks_data)
-        compare("segmentation", data, options.repeats)
+    given = parser.parse_args()
+    speed, tasks = Acceleration(given.precision), given.tasks.split(",")
+    if "classes" in tasks:
+        spec = RunSpec("demo", DataSpec(str(asset("demo_images")), limit=given.images), speed=speed)
+        compare("classes", spec, given.repeats)
+    if "masks" in tasks:
+        data = DataSpec(str(given.masks_data), limit=max(1, given.images // 5))
+        methods = ("plain", "denoised")
+        compare("masks", RunSpec("demo", data, MaskTarget(), methods, denoiser="demo", speed=speed), given.repeats)
 
 
 if __name__ == "__main__":

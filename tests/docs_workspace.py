@@ -12,7 +12,7 @@ import torch
 import vlm_families
 from PIL import Image
 
-from certimed.presets import classification_preset
+from certimed.studies import classification_preset
 
 SIZE = 32
 CLASSES = ("adipose tissue", "mucus", "debris")

@@ -26,13 +26,15 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from certimed.certificates import ClassCertificate
-from certimed.cli.running import recorded_arguments
+from certimed.certificates import certificate_from_dict
+from certimed.cli.request import resumed
 from certimed.data import identity, open_dataset
 from certimed.errors import CertimedError
-from certimed.integrity import line_holds, seal_line, seal_manifest
+from certimed.exports.summary import summary
+from certimed.exports.tables import write_cohen, write_csv
+from certimed.integrity import line_holds, seal_line, seal_manifest, strict_json
 from certimed.prompts import Prompt
-from certimed.runs import RunFolder, load_run, merge
+from certimed.runs import RunFolder, RunSpec, merge
 from certimed.verification import verify
 
 SECONDS = 5.0
@@ -250,11 +252,13 @@ def use_run(kit: Kit, run: Path, whole: Path, manifest: dict[str, Any]) -> None:
         lambda: verify(run),
         lambda: verify(run, allow_incomplete=True, expect="0" * 64),
         lambda: list(opened().records()),
-        lambda: list(opened().mask_records()),
         lambda: (opened().shard, opened().digest(), opened().timings()),
-        lambda: recorded_arguments(run),
-        lambda: load_run(run).to_csv(kit.place / "table.csv"),
-        lambda: load_run(run).to_cohen(kit.place / "table.tsv"),
+        lambda: (opened().task, opened().classes, opened().methods),
+        lambda: RunSpec.from_dict(opened().manifest.get("request")),
+        lambda: resumed("classes", opened().manifest.get("request"), {}, run),
+        lambda: summary(opened()),
+        lambda: write_csv(opened(), kit.place / "table.csv"),
+        lambda: write_cohen(opened(), kit.place / "table.tsv"),
         lambda: merge([run, whole], kit.place / "merged").close(),
         resume,
     ):
@@ -268,11 +272,11 @@ def use_run(kit: Kit, run: Path, whole: Path, manifest: dict[str, Any]) -> None:
 def attack_certificate(kit: Kit, draw: random.Random) -> None:
     """One certificate as a file of its own."""
     line = json.loads((kit.classes / "certificates.jsonl").read_text(encoding="utf-8").splitlines()[0])
-    data = changed_text(draw, json.dumps(next(iter(line["certificates"].values()))))
+    data = changed_text(draw, json.dumps(line["certificates"][0]))
     path = kit.place / "certificate.json"
     path.write_bytes(data)
     allowed(lambda: verify(path))
-    allowed(lambda: ClassCertificate.from_json(data.decode(errors="replace")))
+    allowed(lambda: certificate_from_dict(strict_json(data.decode(errors="replace"), "the certificate")))
     path.unlink()
 
 

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from tiny_runs import CLASSES, Certify, brightness, manifest
-from torch import nn
+from torch import Tensor, nn
 
-from certimed.certificates import ClassCertificate, collect_provenance
-from certimed.data import Dataset, MedicalImage, open_dataset
-from certimed.runs import (
-    MaskCertifier,
-    MaskSettings,
-    RunFolder,
-    certify_dataset,
-    certify_masks,
-    data_section,
-)
+import certimed
+from certimed.api import Run
+from certimed.classifiers import ClassificationModel
+from certimed.runs import ClassTarget, DataSpec, MaskTarget, RunSpec
+from certimed.segmenters import SegmentationModel
 
+CLASSES = ("dark", "light")
 HOSTILE_CLASSES = (
     "<img src=x onerror=window.pwned=1>",
     "</script><script>window.pwned=1</script>\u2028 \"quoted' & more",
@@ -29,14 +25,30 @@ HOSTILE_FILE = "<b onclick=alert(1)>'\" &amp;.png"
 SIGMA = 0.25
 
 
-class Shrinking(Certify):
-    """The certifier of the brightness model on images of any size: certified are the means of four by four fields."""
+class Brightness(nn.Module):
+    """Scores of "dark" and "light": the mean grey level against one half."""
 
-    def __call__(self, image: MedicalImage) -> tuple[dict[str, int], dict[str, ClassCertificate]]:
-        small = nn.functional.adaptive_avg_pool2d(torch.from_numpy(image.pixels).mean(0, keepdim=True), 4)
-        options = {name: self.settings[name] for name in ("n0", "n", "alpha", "bound", "seed")}
-        certificate = self.smoothed.certify(small, item_id=image.id, intensity=image.intensity, **options)
-        return {"none": int(brightness(small.unsqueeze(0)).argmax())}, {"none": certificate}
+    def forward(self, x: Tensor) -> Tensor:
+        level = x.flatten(1).mean(dim=1) - 0.5
+        return torch.stack([-level, level], dim=1)
+
+
+class Bands(nn.Module):
+    """Three classes by grey level: dark, middle, light."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        level = nn.functional.avg_pool2d(x.mean(dim=1, keepdim=True), 5, stride=1, padding=2)[:, 0]
+        return torch.stack([-(level**2), -((level - 0.5) ** 2), -((level - 1) ** 2)], dim=1)
+
+
+def brightness() -> ClassificationModel:
+    """The brightness model on images of any size, shrunk to four by four values."""
+    return ClassificationModel(Brightness(), input_shape=(1, 4, 4))
+
+
+def bands() -> SegmentationModel:
+    """The model of three grey levels."""
+    return SegmentationModel(Bands(), num_classes=3, output="logits", in_channels=1)
 
 
 def class_images(folder: Path, count: int, edge: int = 32, broken: int | None = None, hostile: bool = False) -> Path:
@@ -54,25 +66,27 @@ def class_images(folder: Path, count: int, edge: int = 32, broken: int | None = 
     return folder
 
 
-def class_run(images: Path, out: Path, *, names: tuple[str, ...] = CLASSES, **options: object) -> RunFolder:
-    """A finished classification run."""
-    dataset, certify = open_dataset(images), Shrinking(**options)  # type: ignore[arg-type]
-    with RunFolder.create(out, {**manifest(dataset, certify), "classes": list(names)}) as folder:
-        for _ in certify_dataset(dataset, certify, folder):
-            pass
-    return folder
-
-
-class Bands(nn.Module):
-    """Three classes by grey level: dark, middle, light; ``sharp`` sets how far from a border it is sure."""
-
-    def __init__(self, shift: float = 0.0) -> None:
-        super().__init__()
-        self.shift = shift
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        level = nn.functional.avg_pool2d(x.mean(dim=1, keepdim=True), 5, stride=1, padding=2)[:, 0] + self.shift
-        return torch.stack([-(level**2), -((level - 0.5) ** 2), -((level - 1) ** 2)], dim=1)
+def class_run(
+    images: Path,
+    out: Path,
+    *,
+    names: tuple[str, ...] = CLASSES,
+    n: int = 50,
+    bound: str = "one-sided",
+    budget: Any = None,
+    **options: Any,
+) -> Run:
+    """A finished run of labels."""
+    labelled = (images / "dark").is_dir()
+    classes = tuple(f"{folder}={words}" for folder, words in zip(CLASSES, names)) if labelled else names
+    spec = RunSpec(
+        "python:report_runs:brightness",
+        DataSpec(str(images), classes=classes),
+        ClassTarget(bound),
+        budget=f"fixed:{n}" if budget is None else budget,
+        **{"n0": 10, "seed": 3, "sigma": SIGMA, **options},
+    )
+    return certimed.run(spec, out, allow_code=True)
 
 
 def mask_images(folder: Path, count: int, edge: int = 28) -> Path:
@@ -89,26 +103,19 @@ def mask_images(folder: Path, count: int, edge: int = 28) -> Path:
     return folder
 
 
-def mask_dataset(folder: Path) -> Dataset:
-    """The data set of :func:`mask_images`."""
-    return open_dataset(folder)
-
-
-def mask_run(folder: Path, out: Path, names: tuple[str, ...] = ("dark", "middle", "light")) -> RunFolder:
-    """A finished segmentation run of two methods."""
-    dataset, settings = mask_dataset(folder), MaskSettings(SIGMA, n0=5, n=80)
-    models = {"plain": Bands().eval(), "denoised": Bands(0.03).eval()}
-    certifier = MaskCertifier(models, models["plain"], 3, settings, model_ids={name: name for name in models})
-    content = {
-        "task": "segment",
-        "settings": {"sigma": SIGMA, "n0": 5, "n": 80, "tau": 0.75, "alpha": 0.001, "seed": 0, "correction": "holm"},
-        "methods": list(models),
-        "model": {"name": "bands", "identity": "plain"},
-        "classes": list(names),
-        "data": data_section(dataset),
-        "provenance": collect_provenance("cpu").to_dict(),
-    }
-    with RunFolder.create(out, content) as target:
-        for _ in certify_masks(dataset, certifier, target):
-            pass
-    return target
+def mask_run(
+    folder: Path,
+    out: Path,
+    names: tuple[str, ...] = ("dark", "middle", "light"),
+    *,
+    taus: tuple[float, ...] = (0.6, 0.75),
+    **options: Any,
+) -> Run:
+    """A finished run of masks, one series a tau."""
+    spec = RunSpec(
+        "python:report_runs:bands",
+        DataSpec(str(folder), classes=names),
+        MaskTarget(taus),
+        **{"n0": 5, "budget": "fixed:80", "sigma": SIGMA, **options},
+    )
+    return certimed.run(spec, out, allow_code=True)

@@ -13,16 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_runs
 from fuzzing import ATTACKS, Kit, Writes, attack, encoded_images
-from test_runs_masks import make as make_masks
-from test_runs_masks import manifest as mask_manifest
+from tiny_runs import class_spec, full_run, mask_spec, write_images, write_scans
 from toys import CLASS_NAMES, TinyVLM, class_images
 
 from certimed.data import open_dataset
 from certimed.errors import CertimedError
 from certimed.prompts import few_shot
-from certimed.runs import RunFolder, certify_masks
+from certimed.runs import RunFolder
 
 pytest.importorskip("pydicom")
 pytest.importorskip("nibabel")
@@ -39,11 +37,8 @@ def writes():
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory):
     base = tmp_path_factory.mktemp("valid")
-    images = tiny_runs.write_images(base / "images", 3, broken=(2,))
-    tiny_runs.full_run(images, base / "classes")
-    dataset, certifier = make_masks(images)
-    with RunFolder.create(base / "masks", mask_manifest(dataset)) as folder:
-        list(certify_masks(dataset, certifier, folder))
+    full_run(class_spec(write_images(base / "images", 3, broken=(2,))), base / "classes")
+    full_run(mask_spec(write_scans(base / "scans", 2)), base / "masks")
     vlm = TinyVLM()
     shots, labels = class_images(vlm, 2)
     prompt = few_shot(vlm, shots, labels, CLASS_NAMES, shots=2, epochs=2).save(base / "prompt.safetensors")

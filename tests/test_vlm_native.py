@@ -102,7 +102,7 @@ def test_counts_are_those_of_the_engine_with_the_resize_written_by_hand() -> Non
 
 def test_every_prompt_method_works_at_native_resolution() -> None:
     vlm = TinyVLM()
-    names = ("none", "zero-shot", "per-sample", "split")
+    names = ("plain", "zero-shot", "per-sample", "split")
     methods = prompt_methods(vlm, CLASS_NAMES, names, sigma=0.3, context="an h&e image patch of", copies=8)
     comparison = PromptComparison(NativeModel(vlm), methods, 0.3)
     x = torch.rand(vlm.input_shape, generator=torch.Generator().manual_seed(3))
@@ -111,8 +111,8 @@ def test_every_prompt_method_works_at_native_resolution() -> None:
     plain = methods[0].classifier  # type: ignore[attr-defined]
     assert isinstance(plain, PromptedClassifier)
     expected = SmoothedClassifier(plain, len(CLASS_NAMES), 0.3).certify(x, n0=10, n=100, item_id="a")
-    assert found["none"].counts == expected.counts  # this model's preparation changes nothing
-    assert PromptComparison(vlm, methods, 0.3).certify(x, n0=10, n=100)["none"].space == MODEL_INPUT
+    assert found["plain"].counts == expected.counts  # this model's preparation changes nothing
+    assert PromptComparison(vlm, methods, 0.3).certify(x, n0=10, n=100)["plain"].space == MODEL_INPUT
 
 
 def _run(*words: object) -> str:

@@ -1,4 +1,4 @@
-"""The models that tests share, most of them with a smoothed answer that is known in closed form; and shared material."""
+"""The models that tests share, most of them known in closed form, and where the shared material lies."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from certimed.certificates import (
     collect_provenance,
 )
 from certimed.errors import ModelError
-from certimed.noise import NoiseKey, as_law
+from certimed.noise import NoiseKey, Placement, as_law
 from certimed.targets import Classes, Pixels
 from certimed.vlm.protocol import Tokens, VisionLanguageModel
 
@@ -90,6 +90,18 @@ class Shrink(nn.Module):
         return 0.5 + 0.7 * (x - 0.5)
 
 
+class Direct(nn.Module):
+    """A model whose embedding is the image itself, flat: for methods whose scores are closed forms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name, self.identity, self.device = "direct", "d" * 64, torch.device("cpu")
+        self.eval()
+
+    def encode_image(self, x: Tensor) -> Tensor:
+        return x.flatten(1)
+
+
 def noisy_copies(
     image: Tensor, sigma: float, seed: int, item: str, phase: str, n: int, *, law: str = "float32"
 ) -> Tensor:
@@ -112,13 +124,24 @@ SHAPE = (3, 24, 24)
 
 
 def class_certificate(
-    counts: Sequence[int] = (40, 960), *, sigma: float = 0.5, alpha: float = 1e-3, bound: str = "one-sided", **about: Any
+    counts: Sequence[int] = (40, 960),
+    selection: Sequence[int] | None = None,
+    *,
+    sigma: float = 0.5,
+    alpha: float = 1e-3,
+    bound: str = "one-sided",
+    **about: Any,
 ) -> ClassCertificate:
-    """The certificate of a fixed number of samples; ``about`` are fields of the circumstances."""
+    """The certificate of a fixed number of samples, selected by ``selection`` (default: the same counts).
+
+    ``about`` are ``noise`` and fields of the circumstances.
+    """
+    first = np.asarray(counts if selection is None else selection)
     array, shape = np.asarray(counts), tuple(about.get("shape", SHAPE))
-    target, budget, law = Classes(len(array), bound), Fixed(int(array.sum())), as_law("float32", sigma)
-    session = target.start(array, shape, budget, alpha, law)
-    return _certificate(target, session, array, array, budget, int(array.sum()), alpha, law, about)
+    target, budget = Classes(len(array), bound), Fixed(int(array.sum()))
+    law = as_law(about.pop("noise", "float32"), sigma)
+    session = target.start(first, shape, budget, alpha, law)
+    return _certificate(target, session, first, array, budget, int(first.sum()), alpha, law, about)
 
 
 def mask_certificate(
@@ -136,7 +159,7 @@ def mask_certificate(
     generator = np.random.default_rng(0)
     mask = torch.from_numpy(generator.integers(0, num_classes, size=space))
     agreement = generator.integers(n * 7 // 10, n + 1, size=space)
-    target, law = Pixels(num_classes, (tau,), correction), as_law("float32", sigma)
+    target, law = Pixels(num_classes, (tau,), correction), as_law(about.pop("noise", "float32"), sigma)
     about = {"shape": (1, *space)} | about
     session = target.start(mask, about["shape"], Fixed(n), alpha, law)
     return _certificate(target, session, mask, Agreement(n, agreement), Fixed(n), 10, alpha, law, about)
@@ -146,8 +169,16 @@ def _certificate(
     target: Any, session: Any, selected: Any, counts: Any, budget: Budget, n0: int, alpha: float, law: Any, about: Any
 ) -> Any:
     provenance = collect_provenance("cpu", model="ab" * 32, intensity="8 bit, divided by 255")
-    known = {"item": "a.png", "method": "plain", "seed": 0, "shape": SHAPE, "space": MODEL_INPUT, "scope": END_TO_END}
-    circumstances = Circumstances(**{**known, "provenance": provenance, **about})
+    known: dict[str, Any] = {
+        "item": "a.png",
+        "method": "plain",
+        "seed": 0,
+        "shape": SHAPE,
+        "space": MODEL_INPUT,
+        "scope": END_TO_END,
+    }
+    known |= {"provenance": provenance, "placement": law.placement(torch.full(about.get("shape", SHAPE), 0.5))}
+    circumstances = Circumstances(**{**known, **about})
     ((claim, share, outcome),) = target.claims(selected, counts, session.finish(counts), alpha, law)
     samples = Samples(n0, outcome.n, str(budget), outcome.looks, outcome.proved_at, outcome.stop)
     return certificate_of(claim, law=law, samples=samples, share=share, about=circumstances)
@@ -215,7 +246,7 @@ class TinyVLM(VisionLanguageModel):
         self.projection = weight(embedding_dim, token_dim)
         self.requires_grad_(False)
         self.eval()
-        self.identity = fingerprint(self)
+        self.identity, self.identity_complete = fingerprint(self), True
         self.image_calls = 0
         self.text_calls = 0
 

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from certimed.denoising.training import DenoiserTraining, train_denoiser
-from training.segmenter import SegmenterTraining, smp_unet, train_segmenter
+from training.segmenter import SMP_UNET, SegmenterTraining, smp_unet, train_segmenter
 
 CVC_TEST_SEQUENCES = (3, 8, 13, 18, 23, 28)
 """Every fifth video: frames of one video are near-copies, so a random split would leak."""
@@ -44,6 +44,15 @@ SEGMENTERS = {
 }
 
 
+FILES = {
+    "jsrt": "seg_lung_jsrt.npz",
+    "jsrt4": "seg_lung_jsrt.npz",
+    "shenzhen": "seg_lung_shenzhen.npz",
+    "isic": "seg_skin_isic2017.npz",
+    "cvc": "seg_polyp_cvcclinicdb.npz",
+}
+
+
 @dataclass(frozen=True)
 class StudySet:
     """``images`` uint8 ``(N, C, H, W)``, ``masks`` int64 ``(N, H, W)``, and which images are for the test."""
@@ -56,14 +65,7 @@ class StudySet:
 
 def load_set(name: str, data: Path) -> StudySet:
     """One data set with the split that does not leak; see the data folder's own README for the sources."""
-    files = {
-        "jsrt": "seg_lung_jsrt.npz",
-        "jsrt4": "seg_lung_jsrt.npz",
-        "shenzhen": "seg_lung_shenzhen.npz",
-        "isic": "seg_skin_isic2017.npz",
-        "cvc": "seg_polyp_cvcclinicdb.npz",
-    }
-    with np.load(data / files[name], allow_pickle=False) as content:
+    with np.load(data / FILES[name], allow_pickle=False) as content:
         arrays = {key: content[key] for key in content.files}
     images = arrays["images"]
     images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
@@ -107,6 +109,8 @@ def train_study_segmenter(name: str, data: Path, out: Path) -> None:
     begin = time.time()
     images, masks = study_set.images[train], study_set.masks[train]
     train_segmenter(model, images, masks, out / f"unet_{name}", SEGMENTERS[name], progress=_report(begin))
+    config = {"_model_class": "Unet", "in_channels": images.shape[1], "classes": classes, **SMP_UNET}
+    (out / f"unet_{name}" / "config.json").write_text(json.dumps(config, indent=1) + "\n")
 
 
 def _report(begin: float) -> Any:

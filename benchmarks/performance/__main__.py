@@ -20,8 +20,8 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.home import Places
 from benchmarks.performance.plots import draw
-from benchmarks.performance.recordings import Places
 from benchmarks.performance.report import write_report
 from benchmarks.performance.sections import SECTIONS, Plan, load_results, measure
 from benchmarks.performance.settings import FULL, QUICK

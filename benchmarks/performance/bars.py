@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.performance import classification, segmentation
-from benchmarks.performance.replay import BETTING, GRID, GRID_ONE, PRECISION
+from benchmarks.performance.replay import BETTING, GRID, GRID_ONE, PLANNED
 
 Results = dict[str, dict[str, Any]]
 LOW, OURS = classification.LOW, classification.OURS
@@ -76,16 +76,16 @@ def _default(results: Results) -> list[Bar]:
     return [Bar(asked, measured, spread, met)]
 
 
-def _precision(results: Results) -> list[Bar]:
-    asked = "Precision(5 %): mean samples <= 1/3 of fixed n, mean radius loss <= 5 %"
+def _planned(results: Results) -> list[Bar]:
+    asked = "Planned(5 %): mean samples <= 1/3 of fixed n, mean radius loss <= 5 %"
     found = section(results, "study")
     if found is None:
         return [Bar(asked, "not measured")]
-    one = found["all"][PRECISION]
+    one = found["all"][PLANNED]
     met = one["samples"] <= found["n"] / 3 and one["radius loss"] <= 0.05
     loss = f"radius loss {one['radius loss']:.2%}"
     measured = f"{one['samples']:.0f} samples ({one['samples'] / found['n']:.2f} n), {loss}"
-    return [Bar(asked, measured, _sample_spread(found, PRECISION), met)]
+    return [Bar(asked, measured, _sample_spread(found, PLANNED), met)]
 
 
 def _sample_spread(found: dict[str, Any], title: str) -> str:
@@ -249,7 +249,7 @@ def _mib(size: float) -> str:
 MAKERS: tuple[Callable[[Results], list[Bar]], ...] = (
     _decision,
     _default,
-    _precision,
+    _planned,
     _bfloat16,
     _shares,
     _loop,

@@ -12,19 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.home import Places
 from benchmarks.models import ClipSize, clip_sized
-from benchmarks.performance.recordings import Places
-from benchmarks.performance.replay import ALPHA, BETTING, GRID, PRECISION, budgets
+from benchmarks.performance.replay import ALPHA, BETTING, GRID, PLANNED, budgets
 from benchmarks.performance.settings import Scale
 from benchmarks.reference.cohen_promptsmooth import PromptedModel, Result, certify
 from benchmarks.study_promptsmooth import World, open_world
 from benchmarks.timing import alternate, ratios, spread, stopwatch, timed
-from certimed.acceleration import Acceleration
 from certimed.budgets import PUBLISHED_RADII, Fixed
 from certimed.certificates import ClassCertificate
 from certimed.classification import SmoothedClassifier
+from certimed.engine import Acceleration
 from certimed.noise import NoiseKey, NoiseStream
-from certimed.presets import classification_preset
+from certimed.studies import classification_preset
 from certimed.vlm import VisionLanguageModel, ZeroShotClassifier
 
 PUBLISHED, OURS, LOW = "published loop", "certimed, float32", "certimed, bfloat16"
@@ -62,8 +62,8 @@ def loop(scale: Scale) -> dict[str, Any]:
         image = random_image(vlm.input_shape)
         model = ZeroShotClassifier(vlm, names, f"{context} {{}}.")
         published = PromptedModel(vlm, names, context)
-        plain = SmoothedClassifier(model, len(names), SIGMA)
-        low = SmoothedClassifier(BFLOAT16.wrap(model), len(names), SIGMA)
+        plain = SmoothedClassifier(model, len(names), SIGMA, noise="float32")
+        low = SmoothedClassifier(BFLOAT16.wrap(model), len(names), SIGMA, noise="float32")
         settings: dict[str, Any] = {"n0": samples, "n": samples, "item_id": "a"}
         sides: dict[str, Callable[[], object]] = {
             PUBLISHED: lambda: published_loop(published, len(names), image, SIGMA, n0=samples, n=samples),
@@ -113,7 +113,7 @@ class _Watched(nn.Module):
 def forward_share(model: Any, classes: int, image: Tensor, samples: int, repeats: int) -> dict[str, Any]:
     """Share of the time of ``certify`` that is spent inside the model."""
     watched = _Watched(model)
-    smoothed = SmoothedClassifier(watched, classes, SIGMA)
+    smoothed = SmoothedClassifier(watched, classes, SIGMA, noise="float32")
     shares = []
     for _ in range(repeats):
         watched.seconds = 0.0
@@ -133,7 +133,7 @@ def demo_shares(scale: Scale, places: Places) -> dict[str, Any]:
 
 def demo_world(places: Places, images: int) -> World:
     """The demo model and its test images, evenly over the classes."""
-    return open_world("demo", places.data, places.models, images, 0)
+    return open_world("demo", places, images, 0)
 
 
 def zero_shot(world: World) -> ZeroShotClassifier:
@@ -153,7 +153,7 @@ def images(scale: Scale, places: Places) -> dict[str, Any]:
     published = PromptedModel(world.vlm, list(world.names), world.context)
     rows = []
     for sigma in scale.demo_sigmas:
-        smoothed = SmoothedClassifier(zero_shot(world), len(world.names), sigma)
+        smoothed = SmoothedClassifier(zero_shot(world), len(world.names), sigma, noise="float32")
         smoothed.certify(inputs(world)[0][1], n0=scale.n0, n=scale.n0)
         rows += [_every_way(smoothed, published, one, scale) for one in inputs(world)]
     return {"rows": rows, "n0": scale.n0, "n": scale.n, "sides": [name for name in rows[0] if name not in ABOUT]}
@@ -172,7 +172,7 @@ def _every_way(
     row: dict[str, Any] = {"sigma": sigma, "label": label}
     row[PUBLISHED] = {"seconds": stopwatch() - begin, "samples": scale.n, "radius": found.radius}
     chosen = budgets(sigma, scale.n)
-    kept = {"certimed, fixed n": Fixed(scale.n), **{name: chosen[name] for name in (BETTING, GRID, PRECISION)}}
+    kept = {"certimed, fixed n": Fixed(scale.n), **{name: chosen[name] for name in (BETTING, GRID, PLANNED)}}
     for name, budget in kept.items():
         begin = stopwatch()
         made = smoothed.certify(x, n0=scale.n0, budget=budget, item_id=item)
@@ -187,8 +187,8 @@ def verdicts(scale: Scale, places: Places) -> dict[str, Any]:
     different = {"prediction or abstention": 0, "place among the reported radii": 0}
     moved, radius, total = [], [], 0
     for sigma in scale.demo_sigmas:
-        plain = SmoothedClassifier(model, classes, sigma)
-        low = SmoothedClassifier(BFLOAT16.wrap(model), classes, sigma)
+        plain = SmoothedClassifier(model, classes, sigma, noise="float32")
+        low = SmoothedClassifier(BFLOAT16.wrap(model), classes, sigma, noise="float32")
         for item, x, _ in inputs(world):
             a, b = (side.certify(x, n0=scale.n0, n=scale.verdict_n, item_id=item) for side in (plain, low))
             different["prediction or abstention"] += (a.prediction, a.abstained) != (b.prediction, b.abstained)

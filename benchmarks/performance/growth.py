@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from benchmarks.home import Places
 from benchmarks.models import SMALL
 from benchmarks.performance.classification import (
     PUBLISHED,
@@ -17,14 +18,12 @@ from benchmarks.performance.classification import (
     temporary_clip,
     zero_shot,
 )
-from benchmarks.performance.recordings import Places
 from benchmarks.performance.settings import Scale
 from benchmarks.reference.cohen_promptsmooth import PromptedModel
 from benchmarks.timing import alternate, seconds
 from certimed.budgets import Grid
 from certimed.classification import SmoothedClassifier
-from certimed.prompts import PromptComparison
-from certimed.prompts.methods import FixedText
+from certimed.prompts import FixedText, PromptComparison
 from certimed.vlm import ZeroShotClassifier
 
 FIXED, DEFAULT = "certimed, fixed n", "certimed, default budget"
@@ -54,7 +53,7 @@ def _by_samples(n: int, scale: Scale, places: Places) -> dict[str, Any]:
     world = demo_world(places, 1)
     item, image, _ = inputs(world)[0]
     published = PromptedModel(world.vlm, list(world.names), world.context)
-    smoothed = SmoothedClassifier(zero_shot(world), len(world.names), SIGMA)
+    smoothed = SmoothedClassifier(zero_shot(world), len(world.names), SIGMA, noise="float32")
     sides: Sides = {
         PUBLISHED: lambda: published_loop(published, len(world.names), image, SIGMA, n0=100, n=n, item=item),
         FIXED: lambda: smoothed.certify(image, n0=100, n=n, item_id=item),
@@ -67,7 +66,7 @@ def _by_size(side: int, scale: Scale) -> dict[str, Any]:
     with temporary_clip(replace(SMALL, image=side)) as vlm:
         names, image = ["first", "second"], random_image(vlm.input_shape)
         published = PromptedModel(vlm, names, CONTEXT)
-        smoothed = SmoothedClassifier(ZeroShotClassifier(vlm, names, f"{CONTEXT} {{}}."), 2, SIGMA)
+        smoothed = SmoothedClassifier(ZeroShotClassifier(vlm, names, f"{CONTEXT} {{}}."), 2, SIGMA, noise="float32")
         n = scale.growth_samples
         sides: Sides = {
             PUBLISHED: lambda: published_loop(published, 2, image, SIGMA, n0=n // 2, n=n),
@@ -85,7 +84,9 @@ def _by_classes(classes: int, scale: Scale) -> dict[str, Any]:
 
         def ours() -> object:
             model = ZeroShotClassifier(vlm, names, f"{CONTEXT} {{}}.")
-            return SmoothedClassifier(model, classes, SIGMA).certify(image, n0=n // 2, n=n, item_id="a")
+            return SmoothedClassifier(model, classes, SIGMA, noise="float32").certify(
+                image, n0=n // 2, n=n, item_id="a"
+            )
 
         sides: Sides = {
             PUBLISHED: lambda: published_loop(published, classes, image, SIGMA, n0=n // 2, n=n),

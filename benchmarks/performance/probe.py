@@ -63,7 +63,7 @@ def budget_work(task: dict[str, Any]) -> Work:
     """Classify 224x224 colour images under a budget, with a model that costs nothing."""
     from certimed.classification import SmoothedClassifier
 
-    smoothed = SmoothedClassifier(Threshold().eval(), 2, 0.25)
+    smoothed = SmoothedClassifier(Threshold().eval(), 2, 0.25, noise="float32")
     image = torch.full((3, 224, 224), 0.4)
     return lambda: smoothed.certify(image, budget=task["budget"]).n
 
@@ -72,7 +72,7 @@ def mask_work(task: dict[str, Any]) -> Work:
     """Segment 256x256 images under a budget."""
     from certimed.segmentation import SmoothedSegmenter
 
-    smoothed = SmoothedSegmenter(PixelThreshold().eval(), 2, 0.25)
+    smoothed = SmoothedSegmenter(PixelThreshold().eval(), 2, 0.25, noise="float32")
     image = torch.linspace(0, 1, 256 * 256).reshape(1, 256, 256)
     return lambda: smoothed.certify(image, budget=task["budget"], batch_size=8).n
 
@@ -88,21 +88,21 @@ def published_mask_work(task: dict[str, Any]) -> Work:
 
 def demo_classifier(task: dict[str, Any]) -> tuple[nn.Module, list[Tensor], int]:
     """The demo model with plain prompts, its first images, and its number of classes."""
+    from benchmarks.home import Places
     from benchmarks.performance.classification import demo_world, inputs, zero_shot
-    from benchmarks.performance.recordings import Places
 
-    world = demo_world(Places(Path(), Path(), Path()), task["images"])
+    world = demo_world(Places(), task["images"])
     return zero_shot(world), [image for _, image, _ in inputs(world)], len(world.names)
 
 
 def certimed_work(task: dict[str, Any]) -> Work:
     """This package on the demo model: class, radius and samples of every image."""
-    from certimed.acceleration import Acceleration
     from certimed.classification import SmoothedClassifier
+    from certimed.engine import Acceleration
 
     model, images, classes = demo_classifier(task)
     speed = Acceleration(task.get("precision", "float32"))
-    smoothed = SmoothedClassifier(speed.wrap(model), classes, task["sigma"])
+    smoothed = SmoothedClassifier(speed.wrap(model), classes, task["sigma"], noise="float32")
     smoothed.certify(images[0], n0=32, n=32)
 
     def certify() -> list[list[float]]:

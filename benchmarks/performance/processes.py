@@ -16,7 +16,7 @@ from certimed.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 SIGMA = 0.25
-KINDS = ("fixed:{n}", "looks:{first},{n}", "grid@{n}", "betting:0.25@{n}", "precision:5%@{n}")
+KINDS = ("fixed:{n}", "looks:{first},{n}", "grid@{n}", "betting:0.25@{n}", "planned:5%@{n}")
 ART, SAME_N, DEFAULT = "ART", "certimed, same fixed n", "certimed, default budget"
 LOW_PRECISION = "certimed, default budget, bfloat16"
 DEMO_CLASSES = 11

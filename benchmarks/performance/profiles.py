@@ -16,12 +16,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.home import RESULTS
 from benchmarks.performance.recordings import Run
 from certimed.errors import InputError
+from certimed.report.series import series
 
 FILE = "performance_profiles.json"
-KEPT = Path(__file__).parents[1] / "results" / FILE
-METHODS = ("none", "few-shot")
+KEPT = RESULTS / FILE
+METHODS = ("plain", "few-shot")
 
 Profiles = dict[str, dict[str, dict[str, list[list[int]]]]]
 """Set -> sigma -> method -> for every image its label, then the counts of all classes."""
@@ -34,11 +36,11 @@ def collect(studies: Path, results: Path) -> Path:
         InputError: neither studies nor kept profiles.
     """
     found: Profiles = {}
-    for path in sorted(studies.glob("promptsmooth/*/sigma-*.jsonl")):
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        sigma = path.stem.removeprefix("sigma-")
-        found.setdefault(path.parent.name, {})[sigma] = {
-            method: [[line["label"], *line["certificates"][method]["counts"]] for line in lines] for method in METHODS
+    for path in sorted(studies.glob("promptsmooth/*/sigma-*/run.json")):
+        own = series([path.parent], METHODS)
+        found.setdefault(path.parents[1].name, {})[f"{own[0].sigma:g}"] = {
+            one.label: [[record.label or 0, *c.counts] for record, c in zip(one.records, one.certificates)]
+            for one in own
         }
     target = results / FILE
     if found:

@@ -19,26 +19,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.home import Places
 from benchmarks.study_promptsmooth import World, open_world
+from certimed.engine import noisy_batches
 from certimed.errors import InputError
-from certimed.noise import NoiseKey
+from certimed.noise import Float32Gaussian, NoiseKey
 from certimed.prompts import Prompt
-from certimed.sampling import noisy_batches
 from certimed.vlm import PromptedClassifier, ZeroShotClassifier
 
 Winners = NDArray[np.uint8]
 
 SEED = 0
 PUBLISHED_SIGMAS = (0.1, 0.25, 0.5, 1.0)
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where models, data and results are; the demo set needs none of the first two."""
-
-    data: Path
-    models: Path
-    results: Path
 
 
 @dataclass(frozen=True)
@@ -61,7 +53,7 @@ def record(name: str, places: Places, *, images: int, n0: int, n: int, sigmas: t
         InputError: the file there belongs to another model, n or set of sigmas.
     """
     path = recording_path(places.results, name)
-    world = open_world(name, places.data, places.models, images, SEED)
+    world = open_world(name, places, images, SEED)
     heads = classifiers(world, places.models.joinpath("promptsmooth", name, "mixed.safetensors"))
     about = {
         "set": name,
@@ -108,7 +100,7 @@ def runs(path: Path, images: int | None = None) -> Iterator[Run]:
 def classifiers(world: World, prompt: Path) -> dict[str, PromptedClassifier]:
     """Plain zero-shot prompts, and the study's few-shot prompt where it has been learnt."""
     template = f"{world.context} {{}}."
-    heads: dict[str, PromptedClassifier] = {"none": ZeroShotClassifier(world.vlm, world.names, template)}
+    heads: dict[str, PromptedClassifier] = {"plain": ZeroShotClassifier(world.vlm, world.names, template)}
     if prompt.is_file():
         heads["few-shot"] = Prompt.load(prompt).classifier(world.vlm)
     return heads
@@ -121,7 +113,7 @@ def _winners(
     parts: list[Tensor] = []
     with torch.inference_mode():
         for phase, count in (("selection", n0), ("estimation", n)):
-            for batch in noisy_batches(x, sigma, NoiseKey(SEED, item, phase), count):
+            for batch in noisy_batches(x, Float32Gaussian(sigma), NoiseKey(SEED, item, phase), count, batch_size=128):
                 embedded = world.vlm.encode_image(batch)
                 parts.append(torch.stack([head.logits(embedded).argmax(dim=1) for head in heads.values()]))
     return torch.cat(parts, dim=1).to(torch.uint8).numpy()

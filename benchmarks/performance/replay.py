@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.performance.recordings import Run
-from certimed.budgets import PUBLISHED_RADII, Betting, Budget, Fixed, Grid, Looks, Precision
+from certimed.budgets import PUBLISHED_RADII, Betting, Budget, Fixed, Grid, Looks, Planned
 
 ALPHA = 1e-3
-BETTING, GRID_ONE, GRID, LOOKS, PRECISION = (
+BETTING, GRID_ONE, GRID, LOOKS, PLANNED = (
     "Betting(sigma)",
     "Grid(sigma)",
     "Grid(published radii)",
     "Looks",
-    "Precision(5 %)",
+    "Planned(5 %)",
 )
 DECISIONS = (BETTING, GRID_ONE)
 """Budgets that answer "robust at radius sigma or not" and nothing else."""
@@ -31,7 +31,7 @@ def budgets(sigma: float, cap: int) -> dict[str, Budget]:
         GRID_ONE: Grid((sigma,), n=cap),
         GRID: Grid(n=cap),
         LOOKS: Looks((cap // 100, cap // 10, cap)),
-        PRECISION: Precision(0.05, n=cap),
+        PLANNED: Planned(0.05, n=cap),
     }
 
 
@@ -53,8 +53,8 @@ class Answer:
 def replay(budget: Budget, run: Run) -> Answer:
     """The budget over the run's samples in their order, exactly as the engine would have used them."""
     selection = _counts(run.selection, run.classes)
-    _, outcome = budget.start(selection, ALPHA, run.sigma).run(
-        lambda start, more: _counts(run.estimation[start : start + more], run.classes)
+    outcome = budget.start(selection, ALPHA, run.sigma).run(
+        lambda start, more: _counts(run.estimation[: start + more], run.classes), np.zeros_like(selection)
     )
     return Answer(outcome.n, outcome.bound.radius, int(selection.argmax()))
 

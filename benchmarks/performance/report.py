@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.home import table
 from benchmarks.performance.bars import LOW, OURS, Results, bars, loop_ratio, section
 from benchmarks.performance.classification import PUBLISHED
 from benchmarks.performance.processes import ART_VERSION
@@ -43,12 +44,6 @@ def write_report(results: Results, figures: dict[str, Path], path: Path) -> Path
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(part.rstrip() + "\n" for part in parts), encoding="utf-8")
     return path
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown."""
-    lines = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
-    return "\n".join(lines) + "\n"
 
 
 def _bars(results: Results) -> str:

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.home import Places, write_result
 from benchmarks.performance import classification, growth, processes, profiles, segmentation
-from benchmarks.performance.recordings import PUBLISHED_SIGMAS, Places, record, recording_path, runs
+from benchmarks.performance.recordings import PUBLISHED_SIGMAS, record, recording_path, runs
 from benchmarks.performance.replay import compare
 from benchmarks.performance.settings import Scale
 from benchmarks.timing import machine
@@ -90,8 +91,7 @@ def measure(plan: Plan, names: Sequence[str], again: Sequence[str] = ()) -> Iter
             "seconds": round(time.perf_counter() - begin, 1),
             "result": result,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_result(path, content)
         yield name
 
 

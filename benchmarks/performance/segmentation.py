@@ -15,7 +15,7 @@ from benchmarks.performance.replay import ALPHA
 from benchmarks.performance.settings import Scale
 from benchmarks.reference.segcertify import all_predictions, segcertify, test_pixels
 from benchmarks.timing import alternate, ratios, seconds, spread, timed
-from certimed.acceleration import Acceleration
+from certimed.engine import Acceleration
 from certimed.noise import NoiseKey, NoiseStream
 from certimed.segmentation import SmoothedSegmenter
 from certimed.statistics import count_threshold
@@ -30,8 +30,8 @@ def loop(scale: Scale) -> dict[str, Any]:
     side, n = scale.side, scale.mask_n
     model = denoised_segmenter(SIGMA, side, CLASSES)
     image = smooth_image(side)
-    plain = SmoothedSegmenter(model, CLASSES, SIGMA)
-    low = SmoothedSegmenter(Acceleration("bfloat16", channels_last=True).wrap(model), CLASSES, SIGMA)
+    plain = SmoothedSegmenter(model, CLASSES, SIGMA, noise="float32")
+    low = SmoothedSegmenter(Acceleration("bfloat16", channels_last=True).wrap(model), CLASSES, SIGMA, noise="float32")
     settings: dict[str, Any] = {"n0": N0, "n": n, "tau": TAU, "alpha": ALPHA, "item_id": "a"}
     masks: dict[str, NDArray[np.bool_]] = {}
 

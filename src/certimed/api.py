@@ -85,10 +85,10 @@ class Run:
             InputError: nothing is certified yet, or the page cannot be written.
             MissingExtraError: jinja2 is not installed.
         """
-        from certimed.report.html.page import write_page
+        from certimed.report.html import write_report
 
         target = self.folder.path / "report.html" if out is None else Path(out)
-        write_page([self.folder.path], target)
+        write_report([self.folder.path], target)
         return target
 
     def verify(self) -> Verdict:

@@ -151,4 +151,4 @@ class SmoothedSegmenter:
             InputError: an item id comes twice (its noise would too).
         """
         for item, image in self.engine.each_once(images):
-            yield self.certify(image, item_id=item, **settings)
+            yield self.certify(image, item_id=item, **settings)  # type: ignore[arg-type]

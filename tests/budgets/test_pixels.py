@@ -46,7 +46,9 @@ def test_exact_family_wise_error_of_two_independent_pixels(sizes: tuple[int, ...
         error = 0.0
         for case, accepted in zip(cases, results):
             if (accepted & wrong).any():
-                error += np.prod([stats.binom.pmf(b, s, np.array(probabilities) + v).prod() for b, s in zip(case, steps)])
+                error += np.prod(
+                    [stats.binom.pmf(b, s, np.array(probabilities) + v).prod() for b, s in zip(case, steps)]
+                )
         assert error <= ALPHA
         worst = max(worst, error)
     assert worst > 0.01 * ALPHA

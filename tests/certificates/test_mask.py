@@ -142,7 +142,7 @@ def test_numbers_add_up_and_words_state_them() -> None:
     assert "fails with probability at most 0.001" in text and "at least" not in text
     assert made.item in repr(made) and "holm" in repr(made)
     assert "<table>" in made._repr_html_()
-    nothing = SmoothedSegmenter(threshold, 2, 30.0).certify(torch.full((1, 6, 8), 0.5), seed=1)
+    nothing = SmoothedSegmenter(threshold, 2, 5.0).certify(torch.full((1, 6, 8), 0.5), seed=1)
     assert nothing.threshold is None and nothing.share_certified == 0 and "Nothing was proved" in nothing.statement()
     assert nothing.abstained and nothing.claim.radius > 0
 

@@ -7,19 +7,18 @@ import functools
 import pytest
 import torch
 from torch import Tensor, nn
+from toys import CLASS_NAMES, TinyVLM, noisy_copies
 
-from certimed.acceleration import Accelerated, Acceleration, arithmetic
 from certimed.classification import SmoothedClassifier
 from certimed.denoising import Compose, NoiseSchedule, OneStepDenoiser
 from certimed.denoising.one_step import DenoiserOptions
-from certimed.embeddings import EmbeddingCache, ImageEncoder
+from certimed.engine import Acceleration, EmbeddingCache, ModelStream, arithmetic
+from certimed.engine.acceleration import Accelerated
 from certimed.errors import InputError, ModelError
-from certimed.noise import NoiseKey
+from certimed.noise import NoiseKey, as_law
 from certimed.prompts import PromptComparison, prompt_methods
-from certimed.sampling import noisy_batches
 from certimed.segmentation import SmoothedSegmenter
 from certimed.vlm import ZeroShotClassifier, cosine_logits
-from toys import CLASS_NAMES, TinyVLM
 
 BF16 = Acceleration("bfloat16")
 
@@ -127,11 +126,10 @@ def test_noise_is_drawn_and_added_in_float32_before_any_cast() -> None:
         return x.flatten(1)[:, :2].bfloat16()
 
     image = images(1)[0]
-    SmoothedClassifier(BF16.wrap(model), 2, 0.5).certify(image, n0=3, n=7, item_id="a", batch_size=4)
-    key = NoiseKey(0, "a", "estimation")
-    expected = torch.cat(list(noisy_batches(image, 0.5, key, 7)))
+    SmoothedClassifier(BF16.wrap(model), 2, 0.5, noise="float32").certify(image, n0=3, n=7, item_id="a", batch_size=4)
+    expected = noisy_copies(image, 0.5, 0, "a", "estimation", 7)
     assert all(batch.dtype == torch.float32 for batch in seen)
-    assert torch.equal(torch.cat(seen[-2:]), expected)  # before: selection, and one answer asked for in several ways
+    assert torch.equal(torch.cat(seen[-2:]), expected)
 
 
 def test_ties_go_to_the_lowest_class_after_the_cast() -> None:
@@ -184,7 +182,7 @@ def test_every_certificate_says_what_ran() -> None:
     mask = SmoothedSegmenter(segmenter, 2, 0.5).certify(images(1, shape=(1, 3, 3))[0], n0=2, n=40)
     assert mask.provenance.dtype == "bfloat16 autocast"
     vlm = TinyVLM()
-    methods = prompt_methods(vlm, CLASS_NAMES, ("none", "denoised", "per-sample"), sigma=0.5, context="an image of")
+    methods = prompt_methods(vlm, CLASS_NAMES, ("plain", "denoised", "per-sample"), sigma=0.5, context="an image of")
     front = denoiser(torch.bfloat16).at(0.5).eval()
     comparison = PromptComparison(
         vlm,
@@ -196,17 +194,17 @@ def test_every_certificate_says_what_ran() -> None:
     )
     found = comparison.certify(images(1, shape=vlm.input_shape)[0], n0=2, n=4)
     assert {name: one.provenance.dtype for name, one in found.items()} == {
-        "none": "float32, channels last, embeddings rounded to float16",
-        "denoised": "float32, channels last, OneStepDenoiser in bfloat16 autocast, embeddings rounded to float16",
-        "per-sample": "float32, channels last, embeddings rounded to float16",
+        "plain": "float32, channels last, embeddings in float16",
+        "denoised": "float32, channels last, OneStepDenoiser in bfloat16 autocast, embeddings in float16",
+        "per-sample": "float32, channels last, embeddings in float16",
     }
 
 
 def test_a_comparison_counts_what_the_wrapped_classifier_counts() -> None:
     vlm = TinyVLM()
-    methods = prompt_methods(vlm, CLASS_NAMES, ("none",), sigma=0.5, context="an image of")
+    methods = prompt_methods(vlm, CLASS_NAMES, ("plain",), sigma=0.5, context="an image of")
     image = images(1, shape=vlm.input_shape)[0]
-    both = PromptComparison(vlm, methods, 0.5, acceleration=BF16).certify(image, n0=20, n=200)["none"]
+    both = PromptComparison(vlm, methods, 0.5, acceleration=BF16).certify(image, n0=20, n=200)["plain"]
     alone = SmoothedClassifier(BF16.wrap(methods[0].classifier), 3, 0.5).certify(image, n0=20, n=200)  # type: ignore[attr-defined]
     assert both.counts == alone.counts
     assert both.provenance.dtype == alone.provenance.dtype
@@ -215,12 +213,12 @@ def test_a_comparison_counts_what_the_wrapped_classifier_counts() -> None:
 def test_cached_embeddings_of_one_precision_are_not_used_for_another() -> None:
     vlm, cache = TinyVLM(), EmbeddingCache()
     image, key = images(1, shape=vlm.input_shape)[0], NoiseKey(0, "a", "estimation")
-    exact = cache.embeddings(ImageEncoder(vlm), image, 0.5, key, 10)
-    rough = cache.embeddings(ImageEncoder(vlm, acceleration=BF16), image, 0.5, key, 10)
+    exact = cache.embeddings(ModelStream(vlm), image, as_law("float32", 0.5), key, 10, batch_size=10)
+    rough = cache.embeddings(ModelStream(vlm, acceleration=BF16), image, as_law("float32", 0.5), key, 10, batch_size=10)
     assert len(cache) == 2
     assert not torch.equal(exact, rough)
     torch.testing.assert_close(exact, rough, rtol=0.05, atol=0.05)
-    assert ImageEncoder(vlm).identity == ImageEncoder(vlm, acceleration=BF16).identity
+    assert ModelStream(vlm).identity == ModelStream(vlm, acceleration=BF16).identity
 
 
 def test_a_denoiser_runs_as_the_model_it_is_part_of_unless_it_says_otherwise() -> None:

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
+from toys import CLASS_NAMES, TinyVLM
 
 from certimed.assets import asset, demo_prompts
 from certimed.classification import SmoothedClassifier
@@ -26,7 +27,6 @@ from certimed.segmentation import SmoothedSegmenter
 from certimed.segmenters import SegmentationModel
 from certimed.segmenters.small_unet import SmallUNet
 from certimed.vlm import ZeroShotClassifier, load
-from toys import CLASS_NAMES, TinyVLM
 
 SHAPE = (3, 16, 16)
 
@@ -485,9 +485,7 @@ def test_a_segmenter_that_works_in_place_scores_and_certifies_as_the_pure_one(tm
             x = x.sub_(0.5).div_(0.1) if self.inplace else (x - 0.5) / 0.1
             return torch.cat([-x.mean(dim=1, keepdim=True), x.mean(dim=1, keepdim=True)], dim=1)
 
-    np.savez(
-        tmp_path / "one.npz", images=image((1, 12, 10), 7).numpy()[0][None], masks=np.zeros((1, 12, 10), np.uint8)
-    )
+    np.savez(tmp_path / "one.npz", images=image((1, 12, 10), 7).numpy()[0][None], masks=np.zeros((1, 12, 10), np.uint8))
     found = []
     for inplace in (True, False):
         spec = RunSpec("none", DataSpec(str(tmp_path / "one.npz")), MaskTarget((0.6,)), sigma=0.3, n0=5, budget=60)
@@ -514,7 +512,7 @@ def test_an_image_that_was_changed_all_the_same_is_an_error() -> None:
 
             frame = sys._getframe()
             while frame is not None:
-                for value in list(frame.f_locals.values()):
+                for value in [getattr(one, "image", one) for one in frame.f_locals.values()]:
                     if isinstance(value, Tensor) and value.shape == SHAPE:
                         value.add_(math.pi)
                 frame = frame.f_back

@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from certimed.engine.throughput import check_batch_size, paying_batch_size, probe_batch_size, sample_seconds, settled
 from certimed.errors import InputError, ModelError
-from certimed.throughput import check_batch_size, paying_batch_size, probe_batch_size, sample_seconds
+from certimed.noise import as_law
+
+LAW = as_law("float32", 0.5)
 
 
 def test_the_smallest_size_within_reach_of_the_best_is_taken() -> None:
@@ -56,7 +59,7 @@ def test_a_model_that_cannot_take_larger_batches_gets_what_fits() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return x.flatten(1).sum(1)
 
-    assert probe_batch_size(model, torch.zeros(1, 4, 4)) <= 4
+    assert probe_batch_size(model, torch.zeros(1, 4, 4), LAW) <= 4
 
 
 def test_other_errors_of_a_model_are_its_own() -> None:
@@ -64,12 +67,12 @@ def test_other_errors_of_a_model_are_its_own() -> None:
         raise RuntimeError("shape mismatch")
 
     with pytest.raises(RuntimeError, match="shape mismatch"):
-        probe_batch_size(model, torch.zeros(1, 4, 4))
+        probe_batch_size(model, torch.zeros(1, 4, 4), LAW)
 
 
 def test_samples_are_timed_batch_by_batch_after_a_warm_up() -> None:
     seen: list[int] = []
-    times = list(sample_seconds(lambda x: seen.append(len(x)) or x, torch.zeros(1, 4, 4), 5, repeats=3))
+    times = list(sample_seconds(lambda x: seen.append(len(x)) or x, torch.zeros(1, 4, 4), 5, LAW, repeats=3))
     assert seen == [5, 5, 5, 5]
     assert len(times) == 3
     assert all(time > 0 for time in times)
@@ -80,3 +83,9 @@ def test_batch_sizes_that_are_none_are_refused(wrong: object) -> None:
     with pytest.raises(InputError, match="no batch size"):
         check_batch_size(wrong)  # type: ignore[arg-type]
     assert [check_batch_size(right) for right in (None, 1, "auto")] == [None, 1, "auto"]
+
+
+def test_a_size_that_is_still_to_be_probed_is_no_size() -> None:
+    assert [settled(size) for size in (None, 7)] == [None, 7]
+    with pytest.raises(InputError, match="settled once a run"):
+        settled("auto")

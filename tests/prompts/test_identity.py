@@ -6,7 +6,7 @@ from toys import CLASS_NAMES, TinyVLM, class_images
 
 from certimed.prompts import PromptComparison, few_shot, prompt_methods
 
-NAMES = ("none", "few-shot", "zero-shot", "both", "per-sample", "split")
+NAMES = ("plain", "few-shot", "zero-shot", "both", "per-sample", "split")
 
 
 @pytest.fixture(scope="module")
@@ -25,25 +25,25 @@ def comparison(prompt, *, seed=0, context="an image of", names=NAMES, templates=
 
 def test_certificates_carry_the_identities_a_comparison_names(prompt):
     made = comparison(prompt)
-    ids = made.model_ids()
+    ids = made.engine.identities()
     assert len(set(ids.values())) == len(NAMES)
     found = made.certify(class_images(made.vlm, 1)[0][0], n0=4, n=8)
     assert {name: certificate.provenance.model for name, certificate in found.items()} == ids
 
 
 def test_identities_are_of_what_makes_a_model_not_of_rounding(prompt):
-    ids = comparison(prompt).model_ids()
+    ids = comparison(prompt).engine.identities()
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(2 if threads == 1 else 1)
-        assert comparison(prompt).model_ids() == ids
+        assert comparison(prompt).engine.identities() == ids
     finally:
         torch.set_num_threads(threads)
     rounded = comparison(prompt)
-    for method in rounded.methods:
+    for method in rounded.engine.methods:
         if hasattr(method, "classifier") and hasattr(method.classifier, "text_features"):
             method.classifier.text_features.mul_(1 + 1e-7)
-    assert rounded.model_ids() == ids
+    assert rounded.engine.identities() == ids
 
 
 @pytest.mark.parametrize(
@@ -54,5 +54,5 @@ def test_identities_are_of_what_makes_a_model_not_of_rounding(prompt):
     ],
 )
 def test_another_recipe_is_another_model(prompt, change, kept):
-    before, after = comparison(prompt).model_ids(), comparison(prompt, **change).model_ids()
+    before, after = comparison(prompt).engine.identities(), comparison(prompt, **change).engine.identities()
     assert {name for name in NAMES if before[name] == after[name]} == kept

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toys import CLASS_NAMES, TinyVLM
 from torch.nn import functional
+from toys import CLASS_NAMES, TinyVLM
 
 from certimed.errors import InputError
 from certimed.prompts import PromptLearner

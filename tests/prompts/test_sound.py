@@ -8,22 +8,25 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import norm
-from toys import CLASS_NAMES, TinyVLM, class_images
 from torch import Tensor
 from torch.nn import functional
+from toys import CLASS_NAMES, Direct, TinyVLM, class_images
 
 from certimed.classification import SmoothedClassifier
 from certimed.errors import InputError
+from certimed.noise import named_law
 from certimed.prompts import (
     EntropyTuner,
     LinearText,
     PerSampleClassifier,
+    PromptComparison,
     PromptLearner,
-    SplitSmoothedClassifier,
+    Split,
+    ViewSigmas,
     split_sigmas,
 )
-from certimed.prompts.sound import view_batches
-from certimed.statistics import radius_from_lower
+from certimed.statistics import clopper_pearson_lower, lower_less, radius_from_lower
+from certimed.targets import Classes
 
 WORDS = "an H&E image patch of"
 
@@ -78,26 +81,43 @@ def test_the_two_views_are_worth_the_noise_level_asked_for(share: float) -> None
         split_sigmas(0.3, 1.0)
 
 
-def linear_pair(weight: Tensor, offset: float, share: float, mode: str):
-    """Two-view classifiers of sign(w.x + b) whose smoothed class probability is known in closed form."""
+class WeightedMean:
+    """A two-view classifier: sign(w.x + b) at the mean of the views, weighted by their precision."""
 
-    def model(tuned: Tensor, classified: Tensor) -> Tensor:
-        one, two = (view.flatten(1) @ weight + offset for view in (tuned, classified))
-        score = {"both": share * one + (1 - share) * two, "second": two, "switch": torch.sign(one) * two}[mode]
+    def __init__(self, weight: Tensor, offset: float, share: float) -> None:
+        self.weight, self.offset, self.share = weight, offset, share
+
+    def view_logits(self, tuned: Tensor, classified: Tensor) -> Tensor:
+        one, two = (view @ self.weight + self.offset for view in (tuned[:, 0], classified))
+        score = self.share * one + (1 - self.share) * two
         return torch.stack([score, -score], dim=1)
 
-    return model
+
+class TwoViews(Split):
+    """Split smoothing of any two-view classifier."""
+
+    @property
+    def num_classes(self) -> int:
+        return 2
+
+    @property
+    def settings(self) -> list[object]:
+        return ["two views", *self.sigmas]
+
+
+def two_views(classifier: object, sigma: float, share: float) -> PromptComparison:
+    return PromptComparison(Direct(), [TwoViews("split", classifier, split_sigmas(sigma, share))], sigma)  # type: ignore[arg-type]
 
 
 def test_coverage_of_the_split_radius_on_a_linear_classifier() -> None:
     """The best two-view rule is linear in the precision-weighted mean: its true radius is margin / |w|."""
     weight = torch.tensor([3.0, 4.0])
-    image = torch.tensor([[0.5, 0.5]])
+    image = torch.tensor([[[0.5, 0.5]]])
     margin, sigma, share, n, alpha = 0.3, 0.5, 0.3, 200, 0.05
     offset = margin - float(image.flatten() @ weight)
-    smoothed = SplitSmoothedClassifier(linear_pair(weight, offset, share, "both"), 2, sigma, share=share)
+    smoothed = two_views(WeightedMean(weight, offset, share), sigma, share)
     true_radius = margin / 5.0
-    runs = [smoothed.certify(image, n0=20, n=n, alpha=alpha, seed=seed) for seed in range(300)]
+    runs = [smoothed.certify(image, n0=20, n=n, alpha=alpha, seed=seed)["split"] for seed in range(300)]
     p_true = float(norm.cdf(true_radius / sigma))
     assert np.mean([run.counts[0] / n for run in runs]) == pytest.approx(p_true, abs=4 * math.sqrt(0.25 / 300 / n))
     too_large = sum(not run.abstained and run.prediction == 0 and run.radius > true_radius for run in runs)
@@ -135,19 +155,28 @@ def test_using_a_single_view_sigma_for_two_views_would_be_unsound() -> None:
     assert float(radius_from_lower(p, sigmas.effective)) <= margin < float(radius_from_lower(p, sigmas.classified))
 
 
-def test_views_are_independent_and_never_shared_between_phases() -> None:
-    image = torch.full((1, 4, 4), 0.5)
-    sigmas = split_sigmas(0.5, 0.5)
-    drawn = {}
+@pytest.mark.parametrize("copies", [0, 2])
+def test_views_are_independent_and_never_shared_between_phases(copies: int) -> None:
+    image, sigmas = torch.full((1, 4, 4), 0.5), split_sigmas(0.5, 0.5)
+    method = Split("split", None, sigmas, copies=copies)  # type: ignore[arg-type]
+    engine = PromptComparison(Direct(), [TwoViews("split", None, sigmas)], 0.5, noise="float32").engine  # type: ignore[arg-type]
+
+    def views(phase: str, n: int, batch_size: int, start: int = 0) -> Tensor:
+        subject = engine.subject(image, "a", 0, batch_size, Classes(2))
+        return torch.cat(list(method.views(subject, phase, n, start))) - 0.5
+
+    drawn = []
     for phase in ("selection", "estimation"):
-        batches = list(view_batches(image, sigmas, 0, "a", phase, 300, batch_size=64))
-        drawn[phase] = [torch.cat(side).flatten(1) - 0.5 for side in zip(*batches)]
-        pieces = list(view_batches(image, sigmas, 0, "a", phase, 300, batch_size=17))
-        assert torch.equal(torch.cat([tuned for tuned, _ in pieces]).flatten(1) - 0.5, drawn[phase][0])
-    sides = [*drawn["selection"], *drawn["estimation"]]
-    for index, side in enumerate(sides):
-        assert float(side.std()) == pytest.approx(0.5 * math.sqrt(2), rel=0.05)
-        for other in sides[index + 1 :]:
+        whole = views(phase, 300, 64)
+        assert torch.equal(whole, views(phase, 300, 17))
+        assert torch.equal(whole[100:], views(phase, 200, 64, start=100))
+        # The classified view first, then what is tuned on: the other view, or noisier copies of it.
+        assert whole.shape == (300, 1 + max(copies, 1), 16)
+        drawn += [whole[:, 0], whole[:, 1:].mean(dim=1)]
+    for index, side in enumerate(drawn):
+        extra = 0.1**2 / copies if copies and index % 2 else 0.0
+        assert float(side.std()) == pytest.approx(math.hypot(0.5 * math.sqrt(2), extra**0.5), rel=0.05)
+        for other in drawn[index + 1 :]:
             assert abs(float((side * other).mean()) / 0.5) < 4 / math.sqrt(side.numel())
 
 
@@ -160,5 +189,17 @@ def test_per_sample_is_a_function_of_one_noisy_image_and_certifies_end_to_end() 
     assert not torch.allclose(model(images), plain, atol=1e-3)
     certificate = SmoothedClassifier(model, 3, 0.1).certify(images[0], n0=50, n=500)
     assert certificate.scope == "end-to-end"
-    split = SplitSmoothedClassifier(model.two_views, 3, 0.1).certify(images[0], n0=50, n=500)
-    assert split.sigma == 0.1 and "1/s^2 = 1/s1^2 + 1/s2^2" in split.notes[0]
+    comparison = PromptComparison(vlm, [Split("split", model, split_sigmas(0.1))], 0.1)
+    split = comparison.certify(images[0], n0=50, n=500)["split"]
+    assert split.sigma == 0.1 and ViewSigmas(*split.about.views).effective == pytest.approx(0.1, rel=1e-12)
+    assert split.scope == "end-to-end" and "1/s^2 = 1/s1^2 + 1/s2^2" in split.statement()
+
+
+def test_both_views_pay_for_noise_that_is_off() -> None:
+    """A sample of two views is two draws: their distances from the exact law add up."""
+    sigma, image = 0.5, torch.full((1, 1, 2), 0.5)
+    made = two_views(WeightedMean(torch.tensor([3.0, 4.0]), -3.0, 0.3), sigma, 0.3).certify(image, n=200)["split"]
+    each = [named_law("grid", view).variation(2) for view in split_sigmas(sigma, 0.3)]
+    assert made.variation >= sum(each) > max(each) > 0
+    lower = clopper_pearson_lower(made.counts[made.prediction], 200, 1e-3)
+    assert made.p_lower == float(lower_less(lower, made.variation))

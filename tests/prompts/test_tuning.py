@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
-from toys import CLASS_NAMES, TinyVLM, class_images, fingerprint
 from torch import Tensor
 from torch.nn import functional
+from toys import CLASS_NAMES, TinyVLM, class_images, fingerprint
 
-from certimed.embeddings import ImageEncoder, embed_copies
+from certimed.engine import ModelStream, embed_copies
 from certimed.errors import InputError
 from certimed.noise import NoiseKey, content_id
 from certimed.prompts import (
@@ -149,7 +149,7 @@ def test_zero_shot_equals_the_published_loop_and_is_reset_for_every_image(steps:
     images, _ = class_images(vlm, 1)
     learner = PromptLearner(vlm, CLASS_NAMES, WORDS)
     banks = [
-        embed_copies(ImageEncoder(vlm), image, torch.full((20,), 0.25), NoiseKey(0, content_id(image), "tuning"))
+        embed_copies(ModelStream(vlm), image, torch.full((20,), 0.25), NoiseKey(0, content_id(image), "tuning"))
         for image in images
     ]
     tuner = EntropyTuner(learner, steps=steps)
@@ -169,7 +169,7 @@ def test_zero_shot_lowers_the_entropy_and_costs_one_backward_and_one_forward_pas
     tuned = zero_shot(learner, image, 0.25, steps=6, lr=0.02)
     assert tuned.entropies[-1] < tuned.entropies[0]
     tuner = EntropyTuner(learner)
-    bank = embed_copies(ImageEncoder(vlm), image, torch.full((20,), 0.25), NoiseKey(0, "a", "tuning"))
+    bank = embed_copies(ModelStream(vlm), image, torch.full((20,), 0.25), NoiseKey(0, "a", "tuning"))
     vlm.text_calls = 0
     tuner.tune(bank)
     assert vlm.text_calls == 1

@@ -15,6 +15,8 @@ from certimed.errors import InputError
 
 Counts = TypeVar("Counts")
 Bound = TypeVar("Bound")
+Given_contra = TypeVar("Given_contra", contravariant=True)  # counts, and a bound, as a question is given them
+Held_contra = TypeVar("Held_contra", contravariant=True)
 
 
 class Evidence(Protocol[Counts, Bound]):
@@ -43,10 +45,10 @@ class Evidence(Protocol[Counts, Bound]):
         ...
 
 
-class Question(Protocol[Counts, Bound]):
+class Question(Protocol[Given_contra, Held_contra]):
     """When the samples have answered what was asked; free to use any estimate, since stopping claims nothing."""
 
-    def decide(self, look: int, counts: Counts, bound: Bound) -> Stop | None:
+    def decide(self, look: int, counts: Given_contra, bound: Held_contra) -> Stop | None:
         """Why to stop now, or None to go on; after the last look an answer is owed."""
         ...
 

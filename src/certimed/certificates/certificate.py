@@ -23,7 +23,7 @@ from certimed.certificates.provenance import Provenance
 from certimed.certificates.scope import END_TO_END, NATIVE, SCOPES, SPACES
 from certimed.certificates.units import RadiusUnits, radius_units
 from certimed.errors import InputError
-from certimed.noise import NoiseLaw, Placement, law_from_dict
+from certimed.noise import NoiseLaw, Placement, law_from_dict, sample_variation
 from certimed.operators import Geometry
 from certimed.statistics import radius_map_bonferroni
 
@@ -278,7 +278,7 @@ class Certificate(Generic[C]):
     @property
     def variation(self) -> float:
         """By how much a probability under the noise drawn can differ from the one under the exact law."""
-        return self.law.variation(int(np.prod(self.shape)))
+        return sample_variation(self.law, int(np.prod(self.shape)), self.about.views)
 
     @property
     def native_radius(self) -> float | None:
@@ -422,7 +422,7 @@ class MaskCertificate(Certificate[MaskClaim]):
         return self.claim.mask
 
     @property
-    def agreement(self) -> NDArray[np.unsignedinteger[Any]]:
+    def agreement(self) -> NDArray[np.integer[Any]]:
         """How many estimation samples agree with ``mask``."""
         return self.claim.agreement
 

@@ -135,7 +135,7 @@ class MaskClaim:
     """
 
     mask: NDArray[np.unsignedinteger[Any]]
-    agreement: NDArray[np.unsignedinteger[Any]]
+    agreement: NDArray[np.integer[Any]]
     threshold: int | None
     num_classes: int
     tau: float

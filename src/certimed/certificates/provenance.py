@@ -53,9 +53,14 @@ class Provenance:
         if unknown := data.keys() - {field.name for field in fields(cls)}:
             raise InputError(f"the provenance of the certificate has unknown fields: {', '.join(sorted(unknown))}")
         return cls(
-            **{name: read.string(name) for name in ("device", "device_name", "dtype")},
-            **{name: read.optional_string(name) for name in ("model", "intensity", "pixels")},
-            **{name: read.strings(name) for name in ("decoders", "versions")},
+            device=read.string("device"),
+            device_name=read.string("device_name"),
+            dtype=read.string("dtype"),
+            model=read.optional_string("model"),
+            intensity=read.optional_string("intensity"),
+            pixels=read.optional_string("pixels"),
+            decoders=read.strings("decoders"),
+            versions=read.strings("versions"),
         )
 
 

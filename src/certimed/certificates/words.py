@@ -119,7 +119,7 @@ def stop_text(stop: Stop, n: int, n0: int) -> str:
         return f"interrupted after {n} samples"
     if stop.agreeing is not None:
         return f"{n} samples planned from {stop.agreeing} of {n0} selection samples"
-    words = [stop.kind]
+    words: list[str] = [stop.kind]
     if stop.kind == "futile" and stop.below is not None:
         words.append(f"not above reported radius {stop.below:g}")
     elif stop.kind == "answered" and stop.above is not None:
@@ -232,6 +232,14 @@ _ROWS: dict[str, Any] = {ClassClaim.kind: _class_rows, MaskClaim.kind: _mask_row
 
 
 def card(c: Certificate[Any]) -> str:
-    """The rows and the statement as HTML, for notebooks. Everything is escaped: an image's name may be anything."""
+    """The rows, a section's layers and the statement as HTML, for notebooks.
+
+    Everything is escaped: an image's name may be anything.
+    """
     body = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows(c).items())
-    return f"<table>{body}</table><p>{escape(statement(c))}</p>"
+    shown_layers = ""
+    if isinstance(c.claim, MaskClaim):
+        from certimed.certificates.pictures import figures  # Pillow: only where something is shown
+
+        shown_layers = figures(c)  # type: ignore[arg-type]
+    return f"<table>{body}</table>{shown_layers}<p>{escape(statement(c))}</p>"

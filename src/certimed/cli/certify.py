@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from certimed.cli.console import one_sentence_errors, say
+from certimed.cli.console import one_sentence_errors, say, tell
 from certimed.cli.request import OPTION_OF, OPTIONS, TASKS, Typed, as_yaml, request, resumed, verb_command
 
 CLASSES_HELP = """Certify the labels that a model gives to images, and write a run folder.
@@ -92,10 +93,6 @@ MORE: dict[str, Any] = {
         ],
         None,
     ),
-    "pictures": (
-        Annotated[int, typer.Option(min=0, help="Panels to draw of the first N images.", rich_help_panel=_RUN)],
-        0,
-    ),
     "progress": (Annotated[str, typer.Option(help="bar, plain, none or auto.", rich_help_panel=_RUN)], "auto"),
     "quiet": (Annotated[bool, typer.Option("--quiet", help="Only errors.", rich_help_panel=_RUN)], False),
     "as_json": (
@@ -103,39 +100,45 @@ MORE: dict[str, Any] = {
         False,
     ),
 }
+PICTURES: dict[str, Any] = {
+    "pictures": (
+        Annotated[int, typer.Option(min=0, help="Panels to draw of the first N images.", rich_help_panel=_RUN)],
+        0,
+    ),
+}
 EXECUTORS = ("local", "ray")
 
 
-class _Verbs(TyperGroup):
-    """``certify --resume RUN`` needs no verb: the run says which it is; and the old form is answered by the new."""
+class Verbs(TyperGroup):
+    """Refuses an option of the other verb by a sentence that says where it belongs; ``certify --resume RUN`` needs no
+    verb, as the run says which it is."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         with one_sentence_errors():
             if args and args[0].startswith("-") and args[0] != "--help":
-                args = [_verb_of(args), *args]
+                args = [_verb_of(ctx.info_name, args), *args]
             if args and args[0] in TASKS:
                 _refuse_foreign(args[0], args[1:])
         return super().parse_args(ctx, args)
 
 
 def _refuse_foreign(verb: str, args: list[str]) -> None:
-    """An option of the other verb only is refused by a sentence that says where it belongs."""
     from certimed.errors import InputError
 
     foreign = {option.flag: option.verbs for option in OPTIONS if verb not in option.verbs}
     for arg in args:
         flag = arg.partition("=")[0]
         if flag in foreign:
-            raise InputError(f"{flag} is of certify {' and '.join(foreign[flag])}, not of certify {verb}; leave it out")
+            raise InputError(f"{flag} is of {' and '.join(foreign[flag])}, not of {verb}; leave it out")
 
 
-def _verb_of(args: list[str]) -> str:
+def _verb_of(command: str, args: list[str]) -> str:
     from certimed.errors import InputError
 
-    values = dict(zip(args, args[1:]))
+    values = dict(pairwise(args))
     resume = values.get("--resume") or next((a.partition("=")[2] for a in args if a.startswith("--resume=")), None)
     if resume is None:
-        raise InputError("say what is certified: certimed certify classes ..., or certimed certify masks ...")
+        raise InputError(f"say what of: certimed {command} classes ..., or certimed {command} masks ...")
     from certimed.runs import RunFolder
 
     task = RunFolder.open(resume).task
@@ -158,32 +161,32 @@ def certify(
     allow_code: bool,
     n: int | None,
     protocol: str | None,
-    pictures: int,
     progress: str,
     quiet: bool,
     as_json: bool,
+    pictures: int = 0,
 ) -> None:
     """Run the request; see the verbs' help."""
     with one_sentence_errors():
         from certimed.cli import inputs
-        from certimed.cli.results import conclude
+        from certimed.cli.results import conclude, draw
         from certimed.cli.watching import watcher
         from certimed.errors import InputError
-        from certimed.executors import LocalExecutor, RayExecutor
-        from certimed.runs import RunFolder, RunSpec, execute
+        from certimed.executors import Executor, LocalExecutor, RayExecutor
+        from certimed.runs import MaskJob, RunFolder, RunSpec, execute
 
         typed = shorthands(verb, typed, n, protocol)
         if resume is not None and (out_ is not None or config is not None):
             raise InputError("--resume goes on with a run folder as it is; leave out --out and --config")
         if resume is not None:
-            data = resumed(RunFolder.open(resume).manifest.get("request") or {}, typed, resume)
+            data = resumed(verb, RunFolder.open(resume).manifest.get("request"), typed, resume)
         else:
             data = request(verb, typed, config)
         spec = RunSpec.from_dict(data)
         if dry_run:
             from certimed.cli.plan import rehearse
 
-            rehearse(spec, allow_code=allow_code)
+            rehearse(spec, allow_code=allow_code, talk=tell)
             say(as_yaml(spec.to_dict()))
             return
         inputs.one_of("--executor", executor, EXECUTORS)
@@ -193,8 +196,10 @@ def certify(
             raise InputError("give either --out NEW_FOLDER for a new run or --resume RUN to go on with one")
         if retry_failed and resume is None:
             raise InputError("--retry-failed is for a run that has failed images; add --resume RUN")
-        crew = RayExecutor(workers, address=address) if executor == "ray" else None
-        crew = crew or (LocalExecutor(workers) if workers > 1 else None)
+        crew: Executor | None = LocalExecutor(workers) if workers > 1 else None
+        if executor == "ray":
+            crew = RayExecutor(workers, address=address)
+        job = spec.load(allow_code=allow_code)
         with watcher(progress, quiet=quiet) as watch:
             folder = execute(
                 spec,
@@ -204,14 +209,18 @@ def certify(
                 shard=shard,
                 executor=crew,
                 allow_code=allow_code,
+                job=job,
                 watcher=watch,
             )
-        failed = conclude(folder, pictures=pictures, quiet=quiet, as_json=as_json, allow_code=allow_code)
+        if isinstance(job, MaskJob):
+            draw(job, folder, pictures)
+        failed = conclude(folder, quiet=quiet, as_json=as_json)
     inputs.exit_for_failures(failed)
 
 
 def shorthands(verb: str, typed: Typed, n: int | None, protocol: str | None) -> Typed:
     """``--n`` and ``--protocol published`` in the words of a request."""
+    from certimed.budgets import as_budget
     from certimed.cli import inputs
     from certimed.errors import InputError
 
@@ -220,7 +229,7 @@ def shorthands(verb: str, typed: Typed, n: int | None, protocol: str | None) -> 
     if n is not None:
         if "budget" in found:
             raise InputError(f"--n {n} and --budget {found['budget'][1]} both say how many samples; give one of them")
-        found["budget"] = (budget, f"fixed:{n}")
+        found["budget"] = (budget, str(as_budget(n)))
     if protocol is not None:
         inputs.one_of("--protocol", protocol, ("published",))
         for field in ("budget", "n0"):
@@ -231,6 +240,6 @@ def shorthands(verb: str, typed: Typed, n: int | None, protocol: str | None) -> 
     return found
 
 
-app = typer.Typer(cls=_Verbs, help="Certify a model on your own images.", no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(cls=Verbs, help="Certify a model on your own images.", no_args_is_help=True, rich_markup_mode="rich")
 app.command("classes", help=CLASSES_HELP)(verb_command("classes", certify, MORE))
-app.command("masks", help=MASKS_HELP)(verb_command("masks", certify, MORE))
+app.command("masks", help=MASKS_HELP)(verb_command("masks", certify, MORE | PICTURES))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,11 +46,17 @@ def tell(*parts: RenderableType, style: str | None = None) -> None:
 
 @contextmanager
 def one_sentence_errors() -> Iterator[None]:
-    """Turn certimed's errors into one sentence on standard error and exit code 2."""
+    """Turn certimed's errors, and those of the system, into one sentence on standard error and exit code 2."""
     try:
         yield
     except CertimedError as error:
         tell(Text("error:", "bold red"), " ", harmless(str(error), 1000))
+        raise typer.Exit(EXIT_BAD_INPUT) from error
+    except OSError as error:  # what no one foresaw: a name too long, a disk that is gone
+        if error.errno == errno.EPIPE:
+            raise
+        where = "" if error.filename is None else f": {error.filename}"
+        tell(Text("error:", "bold red"), " ", harmless(f"{error.strerror or error}{where}", 1000))
         raise typer.Exit(EXIT_BAD_INPUT) from error
     except KeyboardInterrupt as error:
         tell("stopped by the user; what was written before is kept")

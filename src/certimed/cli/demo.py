@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from certimed.cli.console import one_sentence_errors
+from certimed.cli import options as opt
+from certimed.cli.console import harmless, one_sentence_errors, say
 
 HELP = """Certify the embedded demo models on real MRI slices; needs no network and no data.
 
@@ -26,12 +27,33 @@ def demo(
     masks: Annotated[int, typer.Option(min=0, help="Test slices to segment at each sigma.")] = 2,
     mask_n: Annotated[int, typer.Option(min=1, help="Noisy copies of a slice to segment.")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of all noise.")] = 0,
+    progress: opt.Progress = "auto",
 ) -> None:
     """See :data:`HELP`."""
     with one_sentence_errors():
-        from certimed.cli import demonstration
+        from certimed.cli.tables import MOST_RADII, print_table
+        from certimed.cli.watching import tuning_line, watcher
+        from certimed.studies import demo as study
 
-        demonstration.prepare_folder(out)
-        demonstration.classification(out, images=images, n=n, seed=seed)
-        if masks:
-            demonstration.masks(out, images=masks, n=mask_n, seed=seed)
+        with watcher(progress) as watch, tuning_line() as tuning:
+            found = study(
+                out, images=images, n=n, masks=masks, mask_n=mask_n, seed=seed, watcher=watch, progress=tuning
+            )
+        place, prompts = harmless(str(out)), found.prompts
+        say(
+            f"{prompts.series[0].images} held-out slices of the MNI152 brain template, {len(prompts.folders)} noise "
+            f"levels, a small CLIP trained without noise; {n:,} noisy copies an image, alpha 0.001."
+        )
+        print_table(prompts.table(most=MOST_RADII))
+        say(f"The largest radius, in words. {harmless(found.largest().statement(), 1000)}")
+        say(
+            f"Everything is in {place}: run.json and certificates.jsonl for each sigma, and the prompts. "
+            f"See it as a page: certimed report {place}/prompts-sigma-*"
+        )
+        if found.masks is not None:
+            say(
+                f"{masks} held-out slices, a small U-Net trained without noise, with and without one diffusion step in "
+                f"front; {mask_n:,} noisy copies an image, tau 0.75, alpha 0.001 for all pixels."
+            )
+            print_table(found.masks.table())
+            say(f"Pictures are in {place}/masks-sigma-*/pictures.")

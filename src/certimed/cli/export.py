@@ -38,7 +38,10 @@ def export(
         from certimed.exports.tables import TABLES, write_cohen
         from certimed.runs import RunFolder
 
-        kind = inputs.one_of("--format", format_ or _ENDINGS.get(target.suffix.lower(), "unknown"), tuple(TABLES))
+        known = _ENDINGS.get(target.suffix.lower())
+        if format_ is None and known is None:
+            raise InputError(f"--out {target} ends in none of {', '.join(_ENDINGS)}; say which it is with --format")
+        kind = inputs.one_of("--format", format_ or str(known), tuple(TABLES))
         folder = RunFolder.open(run)
         if method is not None and kind != "cohen":
             raise InputError(f"--method {method} is of the cohen format; other tables hold every method")

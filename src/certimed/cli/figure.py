@@ -66,9 +66,9 @@ def curve(
 ) -> None:
     """See :data:`CURVE_HELP`."""
     with one_sentence_errors():
-        from certimed.cli import figures
+        from certimed.report.figures import draw_curves
 
-        figures.curve(runs, target, figures.names(method), by=by, width=width, native=native, confidence=confidence)
+        draw_curves(runs, target, _names(method), by=by, width=width, native=native, confidence=confidence)
         _say(target)
 
 
@@ -85,11 +85,12 @@ def table(
 ) -> None:
     """See :data:`TABLE_HELP`."""
     with one_sentence_errors():
-        from certimed.cli import figures, inputs
+        from certimed.cli import inputs
+        from certimed.report.figures import write_table
 
         wanted = None if radii is None else inputs.numbers("--radii", radii)
-        chosen = figures.names(method)
-        figures.table(
+        chosen = _names(method)
+        write_table(
             runs, target, chosen, radii=wanted, caption=caption, label=label, native=native, confidence=confidence
         )
         _say(target)
@@ -110,11 +111,17 @@ def panels(
 ) -> None:
     """See :data:`PANELS_HELP`."""
     with one_sentence_errors():
-        from certimed.cli import figures
+        from certimed.report.figures import draw_images
+        from certimed.report.html.sources import Images
 
-        images = figures.Images(run, data, masks=masks, labels=labels, split=split)
-        figures.panels(images, target, figures.names(method), items=item, first=first, width=width)
+        images = Images(run, data, masks=masks, labels=labels, split=split)
+        draw_images(images, target, _names(method), items=item, first=first, width=width)
         _say(target)
+
+
+def _names(text: str | None) -> list[str] | None:
+    """``--method``: names by commas, or None for all."""
+    return None if text is None else [name.strip() for name in text.split(",")]
 
 
 def _say(target: Path) -> None:

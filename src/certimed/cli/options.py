@@ -181,3 +181,4 @@ BatchSize = Annotated[
     int | None,
     typer.Option(min=1, help="Noisy copies a forward pass; does not change the noise."),
 ]
+Progress = Annotated[str, typer.Option(help="bar, plain, none or auto.", rich_help_panel=_RUN)]

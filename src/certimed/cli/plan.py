@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from certimed.cli.certify import MORE, shorthands
+from certimed.cli.certify import MORE, Verbs, shorthands
 from certimed.cli.console import harmless, one_sentence_errors, out, say, tell
 from certimed.cli.request import MODEL_AND_DATA, Typed, request, verb_command
 
@@ -70,8 +71,8 @@ def _unnamed(verb: str, typed: Typed) -> dict[str, Any]:
     return request(verb, {**MODEL_AND_DATA, **typed}, None)
 
 
-def rehearse(spec: RunSpec, *, allow_code: bool) -> None:
-    """Open model and data, read every image, certify a few, and say what the run would be."""
+def rehearse(spec: RunSpec, *, allow_code: bool, talk: Callable[..., None] = say) -> None:
+    """Open model and data, read every image, certify a few, and tell what the run would be."""
     from certimed.cli.results import say_intensities
     from certimed.data import IntensityReport
     from certimed.errors import ImageError
@@ -81,7 +82,7 @@ def rehearse(spec: RunSpec, *, allow_code: bool) -> None:
     for sentence in check():
         tell(sentence, style="dim")
     job = spec.load(allow_code=allow_code)
-    say(
+    talk(
         f"{len(job.dataset)} images of {harmless(job.dataset.source)}, {len(job.class_names)} classes "
         f"({harmless(', '.join(job.class_names))}); model {harmless(spec.model)}; methods "
         f"{', '.join(entry.name for entry in job.entries)}"
@@ -94,9 +95,9 @@ def rehearse(spec: RunSpec, *, allow_code: bool) -> None:
             tell(Text("unreadable", "red"), f" {harmless(job.dataset.items[index].id)}: {harmless(str(error), 1000)}")
         else:
             report.add(image.id, image.intensity_record)
-    say_intensities(report)
+    say_intensities(report, talk)
     found = forecast(job)
-    say(
+    talk(
         f"{1 / found.copy_seconds:,.0f} noisy copies/s here, {found.copies:,.0f} of them an image (budget "
         f"{spec.budget}, as {found.piloted} of the images went), {found.overhead:.2f} s an image besides; "
         f"{found.images} images take about {_clock(found.seconds)} in one process"
@@ -144,6 +145,6 @@ def _clock(seconds: float) -> str:
 _SHARED = {name: MORE[name] for name in ("config", "allow_code", "n")}
 _RADIUS = Annotated[float | None, typer.Option(help="Radius wanted: smallest n that can reach it.")]
 _PIXELS = Annotated[int | None, typer.Option(help="Pixels of one image; 512 x 512.")]
-app = typer.Typer(help="Plan a run before it starts.", no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(cls=Verbs, help="Plan a run before it starts.", no_args_is_help=True, rich_markup_mode="rich")
 app.command("classes", help=CLASSES_HELP)(verb_command("classes", plan, {**_SHARED, "radius": (_RADIUS, None)}))
 app.command("masks", help=MASKS_HELP)(verb_command("masks", plan, {**_SHARED, "pixels": (_PIXELS, None)}))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from certimed.cli import options as opt
-from certimed.cli.console import one_sentence_errors
+from certimed.cli.console import harmless, one_sentence_errors, say
+from certimed.errors import InputError
+
+if TYPE_CHECKING:
+    from certimed.studies import Study
 
 app = typer.Typer(
     help="Run a published protocol on its data set and print its table.",
@@ -41,7 +45,8 @@ def promptsmooth(
         str | None, typer.Option(help="kather, pannuke, sicapv2, skincancer, covid19 or rsna18.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="plip, quiltnet, medclip, biomedclip, or any model as in certimed certify.")
+        str | None,
+        typer.Option(help="plip, quiltnet, medclip, biomedclip, or any model as in certimed certify classes."),
     ] = None,
     allow_code: opt.AllowCode = False,
     data_root: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
@@ -49,10 +54,10 @@ def promptsmooth(
     sigma: Annotated[
         str | None, typer.Option(help="Noise levels; published: 0.1,0.25,0.5,1.", rich_help_panel=_PROTOCOL)
     ] = None,
-    prompts: Annotated[
+    methods: Annotated[
         str | None,
         typer.Option(
-            help="Methods out of none, few-shot, zero-shot, both, pool, per-sample, split; default: the first four.",
+            help="Methods out of plain, few-shot, zero-shot, both, pool, per-sample, split; default: the first four.",
             rich_help_panel=_PROTOCOL,
         ),
     ] = None,
@@ -86,7 +91,7 @@ def promptsmooth(
     baseline_template: Annotated[
         str,
         typer.Option(
-            help="Template of method none: same (as learnt methods start from), published, or a text with {}.",
+            help="Template of method plain: same (as learnt methods start from), published, or a text with {}.",
             rich_help_panel=_PROTOCOL,
         ),
     ] = "same",
@@ -95,35 +100,52 @@ def promptsmooth(
     ] = None,
     device: opt.Device = "cpu",
     batch_size: opt.BatchSize = None,
+    workers: opt.Workers = 1,
+    progress: opt.Progress = "auto",
 ) -> None:
     """See :data:`HELP`."""
     with one_sentence_errors():
-        from certimed.cli import inputs, reproduction
+        from dataclasses import replace
 
-        failed = reproduction.run(
-            reproduction.plan(
-                dataset=inputs.needed("--dataset", dataset, "kather"),
-                model=inputs.needed("--model", model, "plip"),
-                allow_code=allow_code,
-                data_root=inputs.needed("--data-root", data_root, "data/kather"),
-                out=inputs.needed("--out", out, "runs/kather-plip"),
-                sigmas=None if sigma is None else inputs.numbers("--sigma", sigma),
-                prompts=prompts,
+        from certimed.cli import inputs
+        from certimed.cli.watching import tuning_line, watcher
+        from certimed.studies import PROTOCOL
+        from certimed.studies import promptsmooth as study
+
+        changes = {"n": n, "shots": shots, "epochs": epochs, "recipe": recipe, "seed": seed, "batch_size": batch_size}
+        given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+        if n is not None and budget is not None:
+            raise InputError(f"--n {n} and --budget {budget} both say how many samples; give one of them")
+        if sigma is not None:
+            given["sigmas"] = inputs.numbers("--sigma", sigma)
+        with watcher(progress) as watch, tuning_line() as tuning:
+            found = study(
+                inputs.needed("--dataset", dataset, "kather"),
+                inputs.needed("--model", model, "plip"),
+                inputs.needed("--data-root", data_root, "data/kather"),
+                inputs.needed("--out", out, "runs/kather-plip"),
+                protocol=replace(PROTOCOL, **given),
+                methods=None if methods is None else [name.strip() for name in methods.split(",")],
                 sweep=sweep,
                 values=None if values is None else inputs.numbers("--values", values),
-                baseline_template=baseline_template,
-                device=device,
-                n=n,
+                images=limit,
                 budget=budget,
-                limit=limit,
-                shots=shots,
-                epochs=epochs,
-                recipe=recipe,
-                seed=seed,
-                batch_size=batch_size,
+                template=baseline_template,
+                device=device,
+                workers=workers,
+                allow_code=allow_code,
+                watcher=watch,
+                progress=tuning,
             )
-        )
-    inputs.exit_for_failures(failed)
+        _conclude(found, out)
+    inputs.exit_for_failures(found.failed)
+
+
+def _conclude(study: Study, out: Path | None) -> None:
+    from certimed.cli.tables import MOST_RADII, print_table
+
+    print_table(study.table(most=MOST_RADII))
+    say(f"table.csv, table.tex and a run folder for each sigma are in {harmless(str(out))}")
 
 
 MASK_HELP = """Certified Dice and IoU with and without one-step diffusion denoising (Laousy et al., MICCAI 2023).
@@ -144,7 +166,7 @@ as CSV and LaTeX. Started again with the same --out, it goes on where it stopped
 @app.command(help=MASK_HELP)
 def segmentation(
     dataset: Annotated[str | None, typer.Option(help="jsrt, montgomery, shenzhen, isic2018 or cvc-clinicdb.")] = None,
-    model: Annotated[str | None, typer.Option(help="Network, as in certimed certify --task segment.")] = None,
+    model: Annotated[str | None, typer.Option(help="Network, as in certimed certify masks.")] = None,
     allow_code: opt.AllowCode = False,
     denoiser: opt.Denoiser = None,
     data_root: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
@@ -158,24 +180,37 @@ def segmentation(
     output: opt.Output = None,
     device: opt.Device = "cpu",
     seed: opt.Seed = 0,
+    workers: opt.Workers = 1,
+    progress: opt.Progress = "auto",
 ) -> None:
     """See :data:`MASK_HELP`."""
     with one_sentence_errors():
-        from certimed.cli import inputs, mask_reproduction
+        from dataclasses import replace
 
-        failed = mask_reproduction.reproduce(
-            dataset=inputs.needed("--dataset", dataset, "jsrt"),
-            model=inputs.needed("--model", model, "smp:my_unet"),
-            allow_code=allow_code,
-            denoiser=denoiser,
-            data_root=inputs.needed("--data-root", data_root, "data/jsrt"),
-            folder=inputs.needed("--out", out, "runs/jsrt"),
-            split=inputs.one_of("--split", split, mask_reproduction.SPLITS),
-            sigmas=None if sigma is None else inputs.numbers("--sigma", sigma),
-            n=n,
-            limit=limit,
-            output=output,
-            device=device,
-            seed=seed,
-        )
-    inputs.exit_for_failures(failed)
+        from certimed.cli import inputs
+        from certimed.cli.watching import watcher
+        from certimed.studies import SEGMENTATION_PROTOCOL
+        from certimed.studies import segmentation as study
+
+        given: dict[str, Any] = {} if n is None else {"n": n}
+        if sigma is not None:
+            given["sigmas"] = inputs.numbers("--sigma", sigma)
+        with watcher(progress) as watch:
+            found = study(
+                inputs.needed("--dataset", dataset, "jsrt"),
+                inputs.needed("--model", model, "smp:my_unet"),
+                inputs.needed("--data-root", data_root, "data/jsrt"),
+                inputs.needed("--out", out, "runs/jsrt"),
+                denoiser=denoiser,
+                protocol=replace(SEGMENTATION_PROTOCOL, **given),
+                split=split,
+                images=limit,
+                output=output,
+                seed=seed,
+                device=device,
+                workers=workers,
+                allow_code=allow_code,
+                watcher=watch,
+            )
+        _conclude(found, out)
+    inputs.exit_for_failures(found.failed)

@@ -212,28 +212,34 @@ def request(verb: str, typed: Typed, config: Path | None = None) -> dict[str, An
     return data
 
 
-def resumed(recorded: Mapping[str, Any], typed: Typed, where: Path) -> dict[str, Any]:
+def resumed(verb: str, recorded: object, typed: Typed, where: Path) -> dict[str, Any]:
     """The recorded request with what was typed for fields that may differ; anything else that differs is refused.
 
     Raises:
-        InputError: names the option, the recorded value and the one given.
+        InputError: a run of the other verb, or an option that differs: the option, the recorded value, the one given.
     """
-    data: dict[str, Any] = json.loads(json.dumps(recorded))
     from certimed.runs import RunSpec
 
-    wanted = json.loads(json.dumps(data))
+    before = RunSpec.from_dict(recorded).to_dict()
+    if before["task"] != TASKS[verb]:
+        raise InputError(f"{where} is a run of {before['task']}; go on with it by: certimed certify --resume {where}")
+    wanted = json.loads(json.dumps(before))
     for field, (option, value) in typed.items():
         _put(wanted, field, option.read(value))
-    # Both are brought to the same spelling before they are compared: 400 and fixed:400 are one budget.
-    before, after = RunSpec.from_dict(data).to_dict(), RunSpec.from_dict(wanted).to_dict()
+    # Both have one spelling when they are compared: 400 and fixed:400 are one budget.
+    after = RunSpec.from_dict(wanted).to_dict()
     for field, (option, value) in typed.items():
         was, now = _get(before, field), _get(after, field)
         if was != now and not option.differs:
             raise InputError(
-                f"{option.flag} {value} differs from the run {where}, which was started with {json.dumps(was)}; "
-                "leave it out, or start a new run"
+                f"{option.flag} {_shown(value)} differs from the run {where}, which was started with "
+                f"{json.dumps(was)}; leave it out, or start a new run"
             )
     return after
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -287,7 +293,10 @@ def _toml(text: str) -> Any:
 def _put(data: dict[str, Any], field: str, value: Any) -> None:
     *parents, last = field.split(".")
     for name in parents:
-        data = data.setdefault(name, {})
+        inner = data.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise InputError(f"{name} must be an object with named fields, not {type(inner).__name__}")
+        data = inner
     data[last] = value
 
 

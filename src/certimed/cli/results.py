@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from itertools import islice
+
 from rich.text import Text
 
-from certimed.cli.console import harmless, say, tell
+from certimed.cli.console import EXIT_SOME_FAILED, harmless, say, tell
+from certimed.cli.tables import MOST_RADII, print_table
 from certimed.data import IntensityReport
 from certimed.data.records import Intensity
-from certimed.runs import FAILED, RunFolder
+from certimed.exports.summary import write_summary
+from certimed.report.series import series
+from certimed.report.tables import table
+from certimed.runs import FAILED, MaskJob, RunFolder
 
 
-def conclude(folder: RunFolder, *, pictures: int, quiet: bool, as_json: bool, allow_code: bool) -> int:
-    """Print the results of a run; returns the number of failed images."""
-    records = list(folder.records())
-    failed = sum(record.status == FAILED for record in records)
-    if not quiet:
+def conclude(folder: RunFolder, *, quiet: bool, as_json: bool) -> int:
+    """Write ``summary.json`` and print the results; returns the number of failed images.
+
+    Args:
+        folder: the run.
+        quiet: print nothing.
+        as_json: print the summary as JSON, and nothing else.
+    """
+    failed = sum(status == FAILED for _, status in folder.status().values())
+    found = write_summary(folder, EXIT_SOME_FAILED if failed else 0)
+    if as_json:
+        print(json.dumps(found, allow_nan=False))
+    elif not quiet:
+        if found["certified"]:
+            print_table(table(series([folder.path]), **({} if folder.task == "mask" else {"most": MOST_RADII})))
         say_intensities(intensities(folder))
-        say(f"{len(records) - failed} certified, {failed} failed; written to {harmless(str(folder.path))}")
-        say(f"digest {folder.digest()}", style="dim")
+        say(f"{found['certified']} certified, {failed} failed; written to {harmless(str(folder.path))}")
+        say(f"digest {found['digest']}", style="dim")
     return failed
 
 
@@ -30,8 +48,18 @@ def intensities(folder: RunFolder) -> IntensityReport:
     return report
 
 
-def say_intensities(report: IntensityReport) -> None:
+def say_intensities(report: IntensityReport, talk: Callable[..., None] = say) -> None:
     """One line on intensities, and warnings where a person should look before trusting a result."""
-    say(f"intensities: {harmless(report.line, 500)}", style="dim")
+    talk(f"intensities: {harmless(report.line, 500)}", style="dim")
     for warning in report.warnings:
         tell(Text("warning:", "yellow"), f" {harmless(warning, 500)}")
+
+
+def draw(job: MaskJob, folder: RunFolder, count: int) -> None:
+    """Draw the first ``count`` certified images into ``pictures/``: one panel an image and tau, every method in it."""
+    if count == 0:
+        return
+    from certimed.report.figures import draw_record
+
+    for record in islice((record for record in folder.records() if record.certificates), count):
+        draw_record(job, record, folder.path / "pictures")

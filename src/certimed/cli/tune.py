@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from certimed.cli import options as opt
-from certimed.cli.console import one_sentence_errors
+from certimed.cli.console import harmless, one_sentence_errors, say
 
 HELP = """Learn a prompt under noise (PromptSmooth) and write a small prompt file; the model itself stays frozen.
 
@@ -68,25 +68,31 @@ def tune(
 ) -> None:
     """See :data:`HELP`."""
     with one_sentence_errors():
-        from certimed.cli import inputs, tuning
+        from certimed.classifiers import load_prompted
+        from certimed.cli import inputs
+        from certimed.cli.watching import tuning_line
+        from certimed.prompts import TUNED, TuningPlan, tune_prompt
+        from certimed.runs import DataSpec, class_names, words_before_name
 
-        inputs.one_of("--method", method, ("few-shot", "pool"))
+        inputs.one_of("--method", method, TUNED)
         target = inputs.new_file("--out", inputs.needed("--out", out, "prompt.safetensors"))
-        source = inputs.Source(
-            path=inputs.needed("--data", data, "train/"),
-            classes=inputs.class_entries(classes),
-            labels=labels,
+        reading = inputs.read_options(window=window, frame=frame, axis=axis, slice_=slice_)
+        entries = inputs.class_entries(classes)
+        source = DataSpec(
+            str(inputs.needed("--data", data, "train/")),
+            None if entries is None else tuple(entries),
+            None if labels is None else str(labels),
             split=split,
-            reading=inputs.read_options(window=window, frame=frame, axis=axis, slice_=slice_),
+            reading=reading,
         )
-        how = tuning.Tuning(
+        plan = TuningPlan(
             sigmas=inputs.numbers("--sigmas", sigmas),
             shots=shots,
             epochs=epochs,
             recipe=recipe,
-            context=tuning.context_start(context, template),
+            context=words_before_name(template[0]) if template else int(context) if context.isdecimal() else context,
             per_class=per_class,
-            position=position,
+            position=position,  # type: ignore[arg-type]
             held_out=held_out,
             early_stop=early_stop,
             seed=seed,
@@ -94,4 +100,14 @@ def tune(
             copies=copies,
         )
         spec = inputs.needed("--model", model, "hf:vinid/plip")
-        tuning.run(spec, source, test, how, method, device, target, allow_code=allow_code)
+        dataset = source.open()
+        names = class_names(dataset, entries)
+        tested = None if test is None else DataSpec(str(test), reading=reading).open()
+        vlm = load_prompted(spec, device, allow_code=allow_code)
+        with tuning_line() as progress:
+            prompt = tune_prompt(vlm, dataset, names, plan, method=method, test=tested, progress=progress)
+        prompt.save(target)
+        for part, by_sigma in prompt.accuracies.items():
+            levels = ", ".join(f"sigma {level}: {100 * share:.0f} %" for level, share in by_sigma.items())
+            say(f"accuracy on {part} images: {levels}")
+        say(f"prompt written to {harmless(str(target))} ({target.stat().st_size:,} bytes)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from certimed.cli.console import err, harmless, tell
 from certimed.errors import InputError
 
 if TYPE_CHECKING:
+    from certimed.prompts import TuningProgress
     from certimed.runs import Record, Watcher
 
 KINDS = ("auto", "bar", "plain", "none")
@@ -61,7 +62,7 @@ class _Quiet:
 
 
 class _Lines(_Quiet):
-    """A line a minute: images done, failures, rate, time left."""
+    """A line a minute, and one at the end: images done, failures, rate, time left."""
 
     def start(self, images: int, copies: int) -> None:
         """See :class:`certimed.runs.Watcher`."""
@@ -73,7 +74,7 @@ class _Lines(_Quiet):
         super().record(record)
         self.done += 1
         now = time.monotonic()
-        if now - self.said >= _EVERY:
+        if now - self.said >= _EVERY or self.done == self.images:
             self.said = now
             pace = (now - self.begin) / self.done
             left = int(pace * (self.images - self.done))
@@ -110,6 +111,24 @@ class _Bar(_Quiet):
         super().record(record)
         self.bar.advance(self.task, self.most - self.spent)
         self.spent = 0
+
+
+@contextmanager
+def tuning_line() -> Iterator[Callable[[TuningProgress], None]]:
+    """A line that shows how tuning gets on: the stage, the loss and the noisy accuracy; gone afterwards."""
+    columns = (TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("", visible=False)
+
+        def show(state: TuningProgress) -> None:
+            text = f"{state.stage} {state.done}/{state.total}"
+            if state.loss is not None and state.accuracy is not None:
+                text += f", loss {state.loss:.3f}, noisy accuracy {100 * state.accuracy:.0f} %"
+            for sigma, share in (state.held_out or {}).items():
+                text += f", held out at {sigma:g}: {100 * share:.0f} %"
+            bar.update(task, description=text, visible=True)
+
+        yield show
 
 
 def _bar() -> Progress:

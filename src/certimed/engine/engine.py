@@ -11,7 +11,7 @@ CERTIFY of Cohen et al. (ICML 2019), for any target, any noise law, any budget, 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -181,7 +181,8 @@ class Engine:
         check_samples(n0=n0, n=budget.cap, alpha=alpha)
         subject = self.subject(image, item_id, seed, batch_size, target)
         shape, device = tuple(subject.image.shape), self.device
-        target.check(shape, budget, alpha, self.law)
+        for method in self.methods:
+            target.check(shape, budget, alpha, self.law, method.views_of)
         with torch.no_grad(), unchanged(subject.image):
             tuned = {method.name: _timed_head(method, subject) for method in self.methods}
             heads = {name: head for name, (head, _) in tuned.items()}
@@ -193,7 +194,10 @@ class Engine:
                 tallies = {method.name: target.select(shape, device, n0) for method in sharing}
                 tally(sharing, tallies, "selection", n0, 0)
                 selected |= {name: one.counts() for name, one in tallies.items()}
-            sessions = {name: target.start(one, shape, budget, alpha, self.law) for name, one in selected.items()}
+            views = {method.name: method.views_of for method in self.methods}
+            sessions = {
+                name: target.start(one, shape, budget, alpha, self.law, views[name]) for name, one in selected.items()
+            }
             counted: dict[str, Tally] = {}
             for sharing in self._sharing():
                 tallies = {m.name: target.estimate(selected[m.name], device, budget.cap) for m in sharing}
@@ -243,17 +247,20 @@ class Engine:
 
     def _check(self, subject: Subject, heads: Mapping[str, Any], target: Target[Any]) -> None:
         """Once a method: does one input have one answer? Recorded in :attr:`one_answer`."""
-        for method in self.methods:
-            if method.name in self.one_answer:
-                continue
-            key = NoiseKey(subject.seed, subject.item, "probe")
-            copies = min(COPIES, max(2, subject.batch_size))
-            near = next(noisy_batches(subject.image, self.law, key, copies, batch_size=copies))
-            others = next(noisy_batches(subject.image, self.law, key, copies, batch_size=copies, start=copies))
-            far = torch.lerp(subject.image.expand_as(others), others, float(FAR))
+        unchecked = [method for method in self.methods if method.name not in self.one_answer]
+        if not unchecked:
+            return
+        key = NoiseKey(subject.seed, subject.item, "probe")
+        copies = min(COPIES, max(2, subject.batch_size))
+        near = next(noisy_batches(subject.image, self.law, key, copies, batch_size=copies))
+        others = next(noisy_batches(subject.image, self.law, key, copies, batch_size=copies, start=copies))
+        far = torch.lerp(subject.image.expand_as(others), others, float(FAR))
+        embedded: dict[str, list[Tensor]] = {}
+        for method in unchecked:
+            views = _replayed(method, subject, embedded)
 
-            def scores(x: Tensor, method: Method = method) -> Tensor:
-                found: Tensor = target.compared(heads[method.name](method.view(subject, x)))
+            def scores(x: Tensor, method: Method = method, views: Callable[[Tensor], Tensor] = views) -> Tensor:
+                found: Tensor = target.compared(heads[method.name](views(x)))
                 return found
 
             dtype = method.encoder(self.streams).dtype
@@ -337,6 +344,20 @@ def _estimate(
         more = min(wanted[method.name] for method in running)
         tally(running, tallies, "estimation", more, drawn)
         drawn += more
+
+
+def _replayed(method: Method, subject: Subject, embedded: dict[str, list[Tensor]]) -> Callable[[Tensor], Tensor]:
+    """``method.view``, computed once for all methods of a stream: each check asks for the same inputs in turn."""
+    if method.stream in embedded:
+        known = iter(embedded[method.stream])
+        return lambda x: next(known)
+    kept = embedded.setdefault(method.stream, [])
+
+    def views(x: Tensor) -> Tensor:
+        kept.append(method.view(subject, x))
+        return kept[-1]
+
+    return views
 
 
 def _timed_head(method: Method, subject: Subject) -> tuple[Any, float]:

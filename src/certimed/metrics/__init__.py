@@ -2,7 +2,7 @@
 
 from certimed.budgets import PUBLISHED_RADII
 from certimed.metrics.classification import ClassificationSummary, per_class_rows, summarise
-from certimed.metrics.intervals import INTERVAL_NAMES, MeanInterval, mean_interval
+from certimed.metrics.intervals import INTERVAL_NAMES, MeanInterval, mean_interval, with_failed
 from certimed.metrics.segmentation import (
     EMPTY_NAMES,
     MaskCounts,
@@ -30,4 +30,5 @@ __all__ = [
     "per_class_rows",
     "summarise",
     "summarise_masks",
+    "with_failed",
 ]

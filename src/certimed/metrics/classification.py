@@ -1,15 +1,16 @@
-"""Certified accuracy and its companions, from certificates and labels."""
+"""Certified accuracy and its companions, from certificates and labels; failed images count as wrong everywhere."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from certimed.budgets import PUBLISHED_RADII
 from certimed.certificates import TOO_FEW_SAMPLES, UNSTABLE, ClassCertificate
 from certimed.errors import InputError
+from certimed.metrics.intervals import with_failed
 from certimed.statistics import certified_accuracy_lower, proportion_interval
 
 
@@ -18,8 +19,8 @@ class ClassificationSummary:
     """What a set of certificates amounts to. All shares are fractions of ``images``.
 
     Attributes:
-        images: the number all shares are divided by: certificates, and failed images where they were given.
-        failed: images that could not be read or certified; they count as not certified and as wrong.
+        images: the number all shares are divided by: certificates and failed images.
+        failed: images that could not be read or certified; see :func:`certimed.metrics.with_failed`.
         radii: L2 radii, in the certificates' units.
         certified_accuracy: share correct and certified with radius > r, for each r (Cohen et al. 2019); at r = 0 this
             is the share correct and not abstained. For unlabelled images None.
@@ -86,43 +87,45 @@ def summarise(
         clean: base model's class on each clean image, or None.
         radii: where to read the certified accuracy curve.
         confidence: of the intervals over images.
-        failed: images without a certificate to count as not certified and, where there are labels, as wrong. The
-            published protocol divides by all test images; 0 leaves failures out.
+        failed: images without a certificate, see :func:`certimed.metrics.with_failed`.
 
     Raises:
         InputError: no certificates, a negative ``failed``, or lists of different lengths.
     """
-    if failed < 0:
-        raise InputError(f"failed={failed} is negative; pass the number of failed images")
-    total = len(certificates) + failed
     if not certificates:
         raise InputError("no certificate to summarise: every image failed or the data set is empty")
     for name, given in (("labels", labels), ("clean", clean)):
         if given is not None and len(given) != len(certificates):
             raise InputError(f"{len(given)} {name} do not fit {len(certificates)} certificates")
+
+    def share(values: Iterable[float]) -> float:
+        return float(with_failed(values, failed).mean())
+
+    total = len(certificates) + failed
+    right = [True] * len(certificates)
+    if labels is not None:
+        right = [c.prediction == y for c, y in zip(certificates, labels, strict=True)]
     proved = [[not c.abstained and c.radius > r for c in certificates] for r in radii]
-    right = None if labels is None else [c.prediction == y for c, y in zip(certificates, labels, strict=True)]
-    hits = None if right is None else [sum(p and ok for p, ok in zip(row, right, strict=True)) for row in proved]
-    counted = [c.radius for i, c in enumerate(certificates) if right is None or right[i]]
+    hits = [sum(p and ok for p, ok in zip(row, right, strict=True)) for row in proved]
     alpha = max(c.alpha for c in certificates)
     return ClassificationSummary(
         images=total,
         radii=tuple(float(r) for r in radii),
-        certified_accuracy=None if hits is None else tuple(h / total for h in hits),
-        intervals=None if hits is None else tuple(_interval(h, total, confidence) for h in hits),
+        certified_accuracy=None if labels is None else tuple(h / total for h in hits),
+        intervals=None if labels is None else tuple(_interval(h, total, confidence) for h in hits),
         accuracy_lower=None
-        if hits is None
+        if labels is None
         else tuple(float(certified_accuracy_lower(h / total, total, alpha, 1 - confidence)) for h in hits),
-        certified_share=tuple(sum(row) / total for row in proved),
+        certified_share=tuple(share(row) for row in proved),
         clean_accuracy=None
         if labels is None or clean is None
-        else sum(a == b for a, b in zip(clean, labels, strict=True)) / total,
+        else share(a == b for a, b in zip(clean, labels, strict=True)),
         noisy_accuracy=None
         if labels is None
-        else sum(c.claim.selection[y] / c.n0 for c, y in zip(certificates, labels, strict=True)) / total,
-        too_few_samples=sum(c.abstention == TOO_FEW_SAMPLES for c in certificates) / total,
-        unstable=sum(c.abstention == UNSTABLE for c in certificates) / total,
-        mean_radius=sum(counted) / total,
+        else share(c.claim.selection[y] / c.n0 for c, y in zip(certificates, labels, strict=True)),
+        too_few_samples=share(c.abstention == TOO_FEW_SAMPLES for c in certificates),
+        unstable=share(c.abstention == UNSTABLE for c in certificates),
+        mean_radius=share(c.radius * ok for c, ok in zip(certificates, right, strict=True)),
         confidence=confidence,
         failed=failed,
         mean_samples=sum(c.n for c in certificates) / len(certificates),
@@ -139,6 +142,7 @@ def per_class_rows(
     *,
     radii: Sequence[float] = PUBLISHED_RADII,
     confidence: float = 0.95,
+    failed: Sequence[int] = (),
 ) -> list[dict[str, Any]]:
     """The summary of each true class as one flat row: which classes hold under noise, and which do not.
 
@@ -148,6 +152,8 @@ def per_class_rows(
         class_names: names of the classes; default their numbers.
         radii: one column ``"certified at r"`` each, shares of the class's images.
         confidence: of the interval at the first radius.
+        failed: true classes of the failed images whose class is known; each counts in its class's denominator. A class
+            all of whose images failed has a row of zeros.
 
     Raises:
         InputError: no certificates, lengths that differ, a label without a name.
@@ -155,25 +161,26 @@ def per_class_rows(
     if len(labels) != len(certificates):
         raise InputError(f"{len(labels)} labels do not fit {len(certificates)} certificates")
     rows = []
-    for label in sorted(set(labels)):
+    for label in sorted({*labels, *failed}):
         if class_names is not None and not 0 <= label < len(class_names):
             raise InputError(f"label {label} has no name among the {len(class_names)} class names")
         chosen = [c for c, y in zip(certificates, labels, strict=True) if y == label]
-        found = summarise(chosen, [label] * len(chosen), radii=radii, confidence=confidence)
-        curve, intervals = found.certified_accuracy or (), found.intervals or ()
-        rows.append(
-            {
-                "class": str(label) if class_names is None else class_names[label],
-                "images": found.images,
-                **{f"certified at {r:g}": share for r, share in zip(found.radii, curve, strict=True)},
-                "low": intervals[0][0] if intervals else None,
-                "high": intervals[0][1] if intervals else None,
-                "noisy_accuracy": found.noisy_accuracy,
-                "mean_radius": found.mean_radius,
-                "too_few_samples": found.too_few_samples,
-                "unstable": found.unstable,
-            }
-        )
+        lost = sum(y == label for y in failed)
+        row: dict[str, Any] = {
+            "class": str(label) if class_names is None else class_names[label],
+            "images": len(chosen) + lost,
+            "failed": lost,
+            **{f"certified at {r:g}": 0.0 for r in radii},
+        }
+        row["low"], row["high"] = _interval(0, lost, confidence) if not chosen else (None, None)
+        row |= dict.fromkeys(("noisy_accuracy", "mean_radius", "too_few_samples", "unstable"), 0.0)
+        if chosen:
+            found = summarise(chosen, [label] * len(chosen), radii=radii, confidence=confidence, failed=lost)
+            row |= {f"certified at {r:g}": share for r, share in zip(radii, found.certified_accuracy or ())}
+            row["low"], row["high"] = (found.intervals or ((None, None),))[0]
+            row |= {"noisy_accuracy": found.noisy_accuracy, "mean_radius": found.mean_radius}
+            row |= {"too_few_samples": found.too_few_samples, "unstable": found.unstable}
+        rows.append(row)
     return rows
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,28 @@ from certimed.errors import InputError
 
 INTERVAL_NAMES = ("bootstrap", "t")
 _RESAMPLES = 2_000
+
+
+def with_failed(values: Iterable[float], failed: int) -> NDArray[np.float64]:
+    """Values of the images that have a certificate, then a 0 for each image that failed: what every mean is taken of.
+
+    The one rule for denominators: a failed image stays in, as not certified, as wrong, with radius 0, and with Dice,
+    IoU, accuracy and share of pixels 0, in best cases too, as it has no answer at all. The published protocols divide
+    by all test images.
+
+    Args:
+        values: one an image, shares or scores where 0 is the worst; NaN stays.
+        failed: number of failed images; 0 leaves failures out.
+
+    Raises:
+        InputError: a negative ``failed``.
+
+    >>> with_failed([1, 0.5], 2).mean()
+    np.float64(0.375)
+    """
+    if failed < 0:
+        raise InputError(f"failed={failed} is negative; pass the number of failed images")
+    return np.concatenate([np.fromiter(values, dtype=np.float64), np.zeros(failed)])
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Dice, IoU and accuracy of certified masks: as published, and as an interval no attack within the radius can leave."""
+"""Dice, IoU and accuracy of certified masks: as published, and as the interval that their certificates prove."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from certimed.certificates import MaskCertificate
 from certimed.certificates.fields import Fields
 from certimed.errors import InputError
-from certimed.metrics.intervals import MeanInterval, mean_interval
+from certimed.metrics.intervals import MeanInterval, mean_interval, with_failed
 from certimed.statistics import certified_accuracy_lower
 
 EMPTY_NAMES = ("one", "zero", "skip")
@@ -232,7 +232,8 @@ class MaskSummary:
         lower: (class name, metric) -> lower bound on the mean over *these* images of the true worst case, for the
             guaranteed metrics; it pays for the certificates' own failure probability and holds with ``confidence`` over
             the noise.
-        images: images summarised; failed images are not among them and are to be reported beside it.
+        images: images summarised, failed ones included.
+        failed: how many failed; see :func:`certimed.metrics.with_failed`.
         empty: the convention for classes absent from truth and prediction.
         confidence: level of the intervals and of ``lower``.
     """
@@ -242,12 +243,13 @@ class MaskSummary:
     images: int
     empty: str
     confidence: float
+    failed: int = 0
 
     def __getitem__(self, key: tuple[str, str]) -> MeanInterval:
         return self.rows[key]
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """Rows of a table, flat: class, metric, mean, low, high, lower, images, groups, interval, empty."""
+        """Rows of a table, flat: class, metric, mean, low, high, lower, images, failed, groups, interval, empty."""
         return [
             {
                 "class": name,
@@ -257,6 +259,7 @@ class MaskSummary:
                 "high": _number(found.high),
                 "lower": self.lower.get((name, metric)),
                 "images": found.images,
+                "failed": self.failed,
                 "groups": found.groups,
                 "interval": f"{found.method} {found.confidence:g}",
                 "empty": self.empty,
@@ -273,14 +276,16 @@ def summarise_masks(
     confidence: float = 0.95,
     interval: str = "bootstrap",
     seed: int = 0,
+    failed: int = 0,
 ) -> MaskSummary:
     """Means over images with confidence intervals over images, patients or sequences.
 
     Args:
         scores: one an image, all scored alike.
-        groups: patient or sequence of each image; None: images are taken as independent.
+        groups: patient or sequence of each image, failed images last; None: images are taken as independent.
         class_names: names of the classes; default their numbers.
         confidence, interval, seed: see :func:`certimed.metrics.mean_interval`.
+        failed: images without a mask: one image is one unit, and theirs counts with all scores 0.
 
     Raises:
         InputError: no scores, scores that do not belong together, lengths that differ.
@@ -307,11 +312,14 @@ def summarise_masks(
         columns[ALL_CLASSES, metric] = _mean_of_present(table)
     for metric in first.whole:
         columns[WHOLE_IMAGE, metric] = np.array([score.whole[metric] for score in scores])
+    columns = {key: with_failed(values, failed) for key, values in columns.items()}
     rows = {
         key: mean_interval(values, groups, confidence=confidence, method=interval, seed=seed)
         for key, values in columns.items()
     }
-    return MaskSummary(rows, _lower_bounds(scores, columns, confidence), len(scores), first.empty, confidence)
+    return MaskSummary(
+        rows, _lower_bounds(scores, columns, confidence), len(scores) + failed, first.empty, confidence, failed
+    )
 
 
 def _lower_bounds(

@@ -11,6 +11,7 @@ from certimed.noise.laws import (
     as_law,
     law_from_dict,
     named_law,
+    sample_variation,
 )
 from certimed.noise.streams import NoiseStream
 
@@ -31,4 +32,5 @@ __all__ = [
     "content_id",
     "law_from_dict",
     "named_law",
+    "sample_variation",
 ]

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -330,6 +330,23 @@ def as_law(noise: str | NoiseLaw, sigma: float) -> NoiseLaw:
     if noise.sigma != sigma:
         raise InputError(f"sigma={sigma} and a noise law of sigma={noise.sigma} were given; they must be equal")
     return noise
+
+
+def sample_variation(law: NoiseLaw, values: int, views: tuple[float, float] | None = None) -> float:
+    """Bound on the total variation distance of one sample's law from the exact one, rounded up.
+
+    A sample of two views is a pair of independent draws at other noise levels; total variation is subadditive over
+    products, so their distances add up.
+
+    Args:
+        law: of the certificate.
+        values: of the image.
+        views: noise levels of the views, where a sample consists of two.
+    """
+    if views is None:
+        return law.variation(values)
+    first, second = (replace(law, sigma=sigma).variation(values) for sigma in views)  # type: ignore[type-var]
+    return _up(first + second)
 
 
 def law_from_dict(data: Mapping[str, Any]) -> NoiseLaw:

@@ -8,11 +8,13 @@ from certimed.prompts.methods import METHOD_NAMES, FixedText, PerImageText, PerS
 from certimed.prompts.prompt import Prompt
 from certimed.prompts.shots import content_ids, refuse_overlap
 from certimed.prompts.sound import PerSampleClassifier, ViewSigmas, split_sigmas
+from certimed.prompts.tuning import TUNED, TuningPlan, load_images, tune_prompt
 from certimed.prompts.zero_shot import EntropyTuner, Tuned, entropy_of_mean, pool, zero_shot
 
 __all__ = [
     "METHOD_NAMES",
     "RECIPES",
+    "TUNED",
     "Agreement",
     "ContextStart",
     "EntropyTuner",
@@ -28,14 +30,17 @@ __all__ = [
     "Recipe",
     "Split",
     "Tuned",
+    "TuningPlan",
     "TuningProgress",
     "ViewSigmas",
     "content_ids",
     "entropy_of_mean",
     "few_shot",
+    "load_images",
     "pool",
     "prompt_methods",
     "refuse_overlap",
     "split_sigmas",
+    "tune_prompt",
     "zero_shot",
 ]

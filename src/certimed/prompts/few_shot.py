@@ -137,10 +137,10 @@ def few_shot(
     encoder = encoder or ModelStream(vlm)
     generator = torch.Generator().manual_seed(seed)
     columns = _columns(settings, levels, len(images), epochs, generator)
-    bank, items = _embed(encoder, images, columns, seed, batch_size, progress)
+    bank, items = _embed(encoder, vlm.device, images, columns, seed, batch_size, progress)
     checks = None
     if held_out is not None:
-        checks = _embed_held_out(encoder, held_out, learner.class_names, levels, seed, batch_size, items)
+        checks = _embed_held_out(encoder, vlm.device, held_out, learner.class_names, levels, seed, batch_size, items)
     run = _Run(learner, settings, bank, truth, epochs, generator, checks, levels)
     history = run.fit(early_stop, progress)
     return Prompt.from_learner(
@@ -287,6 +287,7 @@ def _columns(recipe: Recipe, sigmas: list[float], images: int, epochs: int, gene
 
 def _embed(
     encoder: Stream,
+    device: torch.device,
     images: Sequence[Tensor] | Tensor,
     columns: Tensor,
     seed: int,
@@ -295,7 +296,7 @@ def _embed(
 ) -> tuple[Tensor, list[str]]:
     bank, items = [], []
     for index, image in enumerate(images):
-        pixels = as_image(image, encoder.vlm.device)
+        pixels = as_image(image, device)
         items.append(content_id(pixels))
         key = NoiseKey(seed, items[-1], "tuning")
         bank.append(embed_copies(encoder, pixels, columns[index], key, batch_size=batch_size))
@@ -306,6 +307,7 @@ def _embed(
 
 def _embed_held_out(
     encoder: Stream,
+    device: torch.device,
     held_out: tuple[Sequence[Tensor] | Tensor, Sequence[int] | Tensor],
     class_names: tuple[str, ...],
     sigmas: list[float],
@@ -316,7 +318,7 @@ def _embed_held_out(
     images, labels = held_out
     truth = _labels(labels, len(images), class_names, None)
     columns = torch.tensor(sigmas).repeat(HELD_OUT_COPIES).expand(len(images), -1)
-    bank, items = _embed(encoder, images, columns, seed, batch_size, None)
+    bank, items = _embed(encoder, device, images, columns, seed, batch_size, None)
     refuse_overlap(tuning, items)
     return _HeldOut(functional.normalize(bank, dim=-1), truth.to(bank.device))
 

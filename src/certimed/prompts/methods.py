@@ -144,7 +144,7 @@ class Split(PerSample):
         tuned_views, classified_views = (
             noisy_batches(
                 subject.image,
-                replace(subject.law, sigma=sigma),
+                replace(subject.law, sigma=sigma),  # type: ignore[type-var]
                 NoiseKey(subject.seed, subject.item, name),
                 n,
                 batch_size=size,

@@ -158,7 +158,7 @@ def zero_shot(
     """The published per-image prompt: tuned on noisy copies of the image to be certified.
 
     Scope: a certificate of ``result.classifier(vlm)`` at this image holds for **the prompt frozen at x**
-    (:data:`certimed.certificates.PROMPT_FROZEN`): an attacked image would be tuned to another prompt. For a statement
+    (:data:`certimed.certificates.FROZEN_AT_X`): an attacked image would be tuned to another prompt. For a statement
     about the whole pipeline use :func:`pool`, few-shot prompts, or the classifiers of :mod:`certimed.prompts.sound`.
 
     Args:

@@ -119,7 +119,7 @@ def _figure_class() -> type[Figure]:
     return ShownFigure
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path, *, dpi: int = _DPI) -> None:
     """Write a figure in its own size; the same figure gives the same bytes, as no date is written.
 
     Raises:
@@ -128,6 +128,6 @@ def save(figure: Figure, path: Path) -> None:
     kind = file_format(path)
     try:
         with journal_style():
-            figure.savefig(path, format=kind, dpi=_DPI, metadata=_METADATA[kind])
+            figure.savefig(path, format=kind, dpi=dpi, metadata=_METADATA[kind])
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror})") from error

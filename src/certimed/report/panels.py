@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from certimed.certificates import ClassCertificate, MaskCertificate
-from certimed.errors import InputError, require
-from certimed.noise import NoiseKey
+from certimed.certificates import ClassCertificate, MaskCertificate, shown
+from certimed.errors import InputError
 from certimed.report.journal import WIDTHS, journal_style, new_figure
-from certimed.sampling import noisy_batches
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,69 +24,25 @@ _MOST_LETTERS = 36
 _SMALL = 5.5
 
 
-def mask_panel(
-    path: Path,
-    pixels: Tensor,
-    truth: NDArray[np.int64] | None,
-    certificates: Mapping[str, MaskCertificate],
-    class_names: Sequence[str],
-    *,
-    denoiser: nn.Module | None = None,
-    dpi: int = 110,
-) -> None:
-    """Draw one image: image, one noisy copy, the denoised copy, the truth; then for each method the certified mask with
-    abstained pixels hatched, and the radius map.
-
-    Args:
-        path: PNG, PDF or SVG to write.
-        pixels: float ``(C, H, W)`` in the certified space.
-        truth: class ids ``(H, W)``, or None.
-        certificates: by method, all at one sigma.
-        denoiser: the denoiser for that sigma, or None.
-    """
-    require("matplotlib", "figures")
-    from matplotlib.figure import Figure
-
-    first = next(iter(certificates.values()))
-    noisy = next(noisy_batches(pixels, first.sigma, NoiseKey(first.seed, first.item, "evaluation"), 1))
-    top: list[tuple[str, Any]] = [("image", _grey(pixels)), (f"one noisy copy, sigma {first.sigma:g}", _grey(noisy[0]))]
-    if denoiser is not None:
-        with torch.inference_mode():
-            top.append(("denoised in one step", _grey(denoiser(noisy)[0])))
-    columns = max(len(top) + (truth is not None), 2 * len(certificates))
-    figure = Figure(figsize=(2.3 * columns, 5.2), dpi=dpi, layout="constrained")
-    axes = figure.subplots(2, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for axis, (title, picture) in zip(axes[0], top):
-        _show(axis, title, picture)
-    if truth is not None:
-        _show(axes[0, len(top)], "truth", _coloured(truth, pixels))
-    for index, (method, certificate) in enumerate(certificates.items()):
-        _certified(axes[1, 2 * index], method, certificate, pixels)
-        _radius(figure, axes[1, 2 * index + 1], certificate)
-    figure.legend(handles=_legend(class_names), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-    figure.savefig(path)
-
-
 @dataclass(frozen=True)
 class MaskExample:
-    """One image of a figure: ``pixels`` float ``(C, H, W)`` in the certified space, class ids ``(H, W)`` or None, and
-    certificates by method."""
+    """One image of a figure: ``pixels`` float ``(C, H, W)`` in the certified space, class ids ``(H, W)`` or None,
+    certificates by label, and other pictures of the same shape by their titles, e.g. one noisy copy."""
 
     pixels: Tensor
     truth: NDArray[np.int64] | None
     certificates: Mapping[str, MaskCertificate]
+    beside: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def mask_figure(
     examples: Sequence[MaskExample], class_names: Sequence[str], *, width: float = WIDTHS["double"]
 ) -> Figure:
-    """A row for each image: image, truth where known, and for each method the certified mask (abstained pixels
-    hatched) and the radius map, on one scale.
+    """A row for each image: image, other pictures, truth where known, and for each label the certified mask (abstained
+    pixels hatched) and the radius map, on one scale.
 
     Args:
-        examples: of one list of classes and the same methods.
+        examples: of one list of classes, the same labels and the same other pictures.
         width: in millimetres.
 
     Raises:
@@ -98,23 +50,26 @@ def mask_figure(
     """
     if not examples:
         raise InputError("there is nothing to draw: no image was found")
-    methods = list(examples[0].certificates)
+    first = examples[0]
     with_truth = any(example.truth is not None for example in examples)
+    before = 1 + len(first.beside)
+    columns = before + with_truth + 2 * len(first.certificates)
     largest = max(float(c.radius_map().max()) for example in examples for c in example.certificates.values()) or 1.0
     with journal_style():
-        figure, axes = _grid(len(examples), 1 + with_truth + 2 * len(methods), width, examples[0].pixels.shape)
+        figure, axes = _grid(len(examples), columns, width, first.pixels.shape)
         for row, example in zip(axes, examples):
-            _show(row[0], "image", _grey(example.pixels), _SMALL)
+            for axis, (title, picture) in zip(row, {"image": example.pixels, **example.beside}.items()):
+                _show(axis, title, _grey(picture))
             if example.truth is not None:
-                _show(row[1], "truth", _coloured(example.truth, example.pixels), _SMALL)
-            for index, method in enumerate(methods):
-                place, certificate = 1 + with_truth + 2 * index, example.certificates[method]
-                _certified(row[place], method, certificate, example.pixels, _SMALL)
-                shown = row[place + 1].imshow(
+                _show(row[before], "truth", _coloured(example.truth, example.pixels))
+            for index, label in enumerate(first.certificates):
+                place, certificate = before + with_truth + 2 * index, example.certificates[label]
+                _certified(row[place], label, certificate, example.pixels)
+                drawn = row[place + 1].imshow(
                     certificate.radius_map(), cmap="viridis", vmin=0, vmax=largest, interpolation="nearest"
                 )
-                row[place + 1].set_title(f"{method}: radius", fontsize=_SMALL)
-        figure.colorbar(shown, ax=axes[:, -1], fraction=0.08, pad=0.03).ax.tick_params(labelsize=5)
+                row[place + 1].set_title(f"{label}: radius", fontsize=_SMALL)
+        figure.colorbar(drawn, ax=axes[:, -1], fraction=0.08, pad=0.03).ax.tick_params(labelsize=5)
         figure.legend(handles=_legend(class_names), loc="outside lower center", ncols=4, frameon=False)
     return figure
 
@@ -142,9 +97,9 @@ def image_figure(examples: Sequence[ImageExample], *, width: float = WIDTHS["dou
         figure, axes = _grid(-(-len(examples) // columns), columns, width, (1, 1, 1), room=9.0)
         for axis, example in zip(axes.flat, examples):
             c = example.certificate
-            radius = f"r = {c.radius:.3f}" if not c.abstained else f"abstained: {c.abstention}"
+            radius = f"r = {shown(c.radius, 'lower', places=3)}" if not c.abstained else f"abstained: {c.abstention}"
             if c.native is not None and not c.abstained:
-                radius += f" (native {c.native.radius:.3f})"
+                radius += f" (native {shown(c.native.radius, 'lower', places=3)})"
             wrong = example.truth is not None and example.truth != example.answer
             lines = [example.answer + (f", truly {example.truth}" if wrong else ""), radius]
             colour = _ABSTAINED if wrong or c.abstained else "black"
@@ -163,26 +118,20 @@ def _grid(rows: int, columns: int, width: float, shape: Sequence[int], room: flo
     return figure, axes
 
 
-def _show(axis: Any, title: str, picture: NDArray[Any], size: float = 8) -> None:
+def _show(axis: Any, title: str, picture: NDArray[Any]) -> None:
     axis.imshow(picture, cmap="gray" if picture.ndim == 2 else None, vmin=0, vmax=1, interpolation="nearest")
-    axis.set_title(title, fontsize=size)
+    axis.set_title(title, fontsize=_SMALL, parse_math=False)
 
 
-def _certified(axis: Any, method: str, certificate: MaskCertificate, pixels: Tensor, size: float = 8) -> None:
+def _certified(axis: Any, method: str, certificate: MaskCertificate, pixels: Tensor) -> None:
     from matplotlib import rc_context
 
-    abstained = ~certificate.certified
+    abstained, share = ~certificate.certified, shown(certificate.share_certified, "lower", places=0, scale=100)
     picture = _coloured(np.where(abstained, 0, certificate.mask), pixels)
-    _show(axis, f"{method}: certified, {100 * certificate.share_certified:.0f} %", picture, size)
+    _show(axis, f"{method}: certified, {share} %", picture)
     with rc_context({"hatch.color": _ABSTAINED, "hatch.linewidth": 0.6}):
         axis.contourf(abstained, levels=[0.5, 1.5], colors="none", hatches=["//////"])
     axis.contour(abstained, levels=[0.5], colors=_ABSTAINED, linewidths=0.5)
-
-
-def _radius(figure: Any, axis: Any, certificate: MaskCertificate) -> None:
-    shown = axis.imshow(certificate.radius_map(), cmap="viridis", vmin=0, interpolation="nearest")
-    axis.set_title("radius of each pixel (L2)", fontsize=8)
-    figure.colorbar(shown, ax=axis, fraction=0.046, pad=0.02).ax.tick_params(labelsize=6)
 
 
 def _grey(image: Tensor) -> NDArray[np.float32]:

@@ -1,17 +1,316 @@
-"""Result tables for papers and spreadsheets: LaTeX (booktabs) and CSV."""
+"""Result tables: one rounding for the terminal, LaTeX, notebooks and the page; CSV keeps every digit."""
 
 from __future__ import annotations
 
 import csv
 import io
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
 from typing import Any
 
+from certimed.certificates import MODEL_INPUT, shown
 from certimed.errors import InputError
-from certimed.metrics import ClassificationSummary
+from certimed.metrics import PUBLISHED_RADII, ClassificationSummary, MaskSummary
+from certimed.metrics.segmentation import (
+    DICE_HIGH,
+    DICE_LOW,
+    DICE_PUBLISHED,
+    FOREGROUND,
+    IOU_LOW,
+    SHARE_CERTIFIED,
+    WHOLE_IMAGE,
+)
+from certimed.report.series import MARK_WORDS, Series, titles
 
-AccuracySummaries = Mapping[tuple[float, str], ClassificationSummary]
-"""Summaries by (sigma, method), in the order of the table."""
+DASH = "-"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading, and the same in LaTeX where it differs; the cells of ``left`` columns are words."""
+
+    text: str
+    latex: str = ""
+    left: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table.
+
+    Attributes:
+        series: what it is about.
+        block: rows of one block belong together.
+        cells: text, rounded, one a column.
+        small: intervals below the cells; empty where there is none.
+    """
+
+    series: Series[Any]
+    block: str
+    cells: tuple[str, ...]
+    small: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as text: whoever prints it rounds nothing.
+
+    Attributes:
+        title: what its main columns hold.
+        columns, rows: the table.
+        notes: what a reader must know beside it, as sentences.
+    """
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+
+    def latex(self, *, caption: str = "", label: str = "") -> str:
+        """As a booktabs table, a rule between blocks, intervals below in small."""
+        lines: list[list[str]] = []
+        rules, before = [], None
+        for row in self.rows:
+            if row.block != before:
+                rules.append(len(lines))
+            same, before = row.block == before, row.block
+            # What all rows of a block share stands once.
+            lines.append([_marked(cell) if not (same and cell == row.block) else "" for cell in row.cells])
+            if row.small:
+                lines.append([Latex(rf"{{\scriptsize {latex_escape(text)}}}") if text else "" for text in row.small])
+        columns = [Latex(column.latex) if column.latex else column.text for column in self.columns]
+        return booktabs(columns, lines, caption=caption, label=label, rules_before=rules)
+
+    def html(self) -> str:
+        """As an HTML table, everything escaped; intervals stand behind in small."""
+        head = "".join(f"<th>{escape(column.text)}</th>" for column in self.columns)
+        body = ""
+        for row in self.rows:
+            small = row.small or ("",) * len(row.cells)
+            cells = (
+                f"<td>{escape(cell)}{f' <small>{escape(text)}</small>' if text else ''}</td>"
+                for cell, text in zip(row.cells, small)
+            )
+            body += f"<tr>{''.join(cells)}</tr>"
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def accuracy_table(
+    series: Sequence[Series[Any]],
+    radii: Sequence[float] | None = None,
+    *,
+    confidence: float = 0.95,
+    places: int = 1,
+    most: int | None = None,
+) -> Table:
+    """Certified accuracy (without labels: the share certified) in per cent, one row a series, a block a sigma.
+
+    Args:
+        series: of labels.
+        radii: of the columns; default :func:`telling_radii`.
+        confidence: of the intervals below the shares.
+        places: decimals of the per cent; what is certified is rounded down, intervals outwards.
+        most: most columns of radii.
+    """
+    ordered = sorted(zip(series, titles(series)), key=lambda pair: pair[0].sigma)
+    radii = telling_radii(series, most) if radii is None else radii
+    labelled = all(one.labels is not None for one in series)
+    summaries = [one.accuracy(radii, confidence, labelled=labelled) for one, _ in ordered]
+    adaptive = any(stop != "cap reached" for found in summaries for stop in found.stops)
+    columns = [Column("sigma", r"$\sigma$"), Column("method", left=True), Column("clean"), Column("noisy")]
+    columns += [Column(f"r={radius:g}", f"$r={radius:g}$") for radius in radii]
+    columns += [Column("too few"), Column("unstable"), Column("failed"), *([Column("samples")] if adaptive else [])]
+    rows = []
+    for (one, title), found in zip(ordered, summaries):
+        block = f"{one.sigma:g}"
+        curve = found.certified_accuracy or found.certified_share
+        cells = [block, title + one.marks, *(per_cent(v, places) for v in (found.clean_accuracy, found.noisy_accuracy))]
+        cells += [per_cent(share, places, "lower") for share in curve]
+        cells += [per_cent(share, places) for share in (found.too_few_samples, found.unstable)]
+        cells += [str(found.failed), *([f"{found.mean_samples:.0f}"] if adaptive else [])]
+        spans = [span_text(low, high, places) for low, high in found.intervals or ()]
+        small = ["", "", "", "", *spans, *[""] * (len(cells) - 4 - len(spans))] if spans else []
+        rows.append(Row(one, block, tuple(cells), tuple(small)))
+    what = "certified accuracy (%) at radius r" if labelled else "images certified (%) at radius r, no labels"
+    notes = [
+        f"r: L2 in [0, 1] units of the certified space ({_where(series)}). clean, noisy: base model without noise, and "
+        "on single noisy copies (not certified). too few, unstable: abstained for want of samples, or because noise "
+        "changes the answer.",
+        *common_notes(series),
+    ]
+    if adaptive:
+        notes.insert(0, _why_samples_ended(summaries))
+    return Table(what, tuple(columns), tuple(rows), tuple(notes))
+
+
+def mask_table(series: Sequence[Series[Any]], *, confidence: float = 0.95) -> Table:
+    """Masks: Dice and IoU of the foreground and the share of pixels certified, one row a series, a block a method.
+
+    The guaranteed Dice comes first: it is the lowest mean that perturbations below the radius can reach. Published
+    scores are taken over certified pixels and bound nothing under attack.
+    """
+    ordered = sorted(zip(series, titles(series)), key=lambda pair: (pair[1], pair[0].sigma))
+    columns = [Column("method", left=True), Column("sigma", r"$\sigma$"), Column("radius"), Column("guaranteed Dice")]
+    columns += [Column("best case"), Column("IoU, guaranteed"), Column("Dice, published"), Column("clean")]
+    columns += [Column("noisy"), Column("pixels certified", r"pixels certified (\%)"), Column("failed")]
+    rows = []
+    for one, title in ordered:
+        found = one.dice(confidence)
+        small: tuple[str, ...] = ()
+        cells = [title + one.marks, f"{one.sigma:g}", shown(one.first.radius, "lower", places=3)]
+        if found is not None:
+            cells += [
+                bound(found[FOREGROUND, DICE_LOW].mean, "lower"),
+                bound(found[FOREGROUND, DICE_HIGH].mean, "upper"),
+            ]
+            cells += [bound(found[FOREGROUND, IOU_LOW].mean, "lower"), *(
+                score(found, metric) for metric in (DICE_PUBLISHED, "Dice (clean)", "Dice (noisy)")
+            )]  # fmt: skip
+            share = found[WHOLE_IMAGE, SHARE_CERTIFIED].mean
+            span = found[FOREGROUND, DICE_LOW]
+            if not math.isnan(span.low):
+                text = f"{bound(span.low, 'lower')}-{bound(span.high, 'upper')}"
+                small = ("", "", "", text, *[""] * 7)
+        else:
+            cells += [DASH] * 6
+            share = sum(one.tally.shares) / one.images
+        cells += [per_cent(share, 1, "lower"), str(one.failed)]
+        rows.append(Row(one, one.method, tuple(cells), small))
+    notes = [
+        f"radius: L2 in [0, 1] units of the certified space ({_where(series)}). Dice, IoU: mean over the classes but "
+        "the first (the background), then over images; guaranteed to best case: the range that perturbations below "
+        "the radius can reach; published: over certified pixels only, no bound under attack. One image is one unit, "
+        "and a failed one counts with 0.",
+        *common_notes(series),
+    ]
+    return Table("Dice of the foreground", tuple(columns), tuple(rows), tuple(notes))
+
+
+def table(series: Sequence[Series[Any]], **how: Any) -> Table:
+    """:func:`accuracy_table` of labels, :func:`mask_table` of masks."""
+    return (mask_table if series[0].masks else accuracy_table)(series, **how)
+
+
+def telling_radii(series: Sequence[Series[Any]], most: int | None = None) -> list[float]:
+    """Published radii below the largest that is certified, thinned to ``most``; 0 where nothing is."""
+    largest = max((one.largest for one in series), default=0.0)
+    found = [radius for radius in PUBLISHED_RADII if radius < largest] or [0.0]
+    return found[:: -(-len(found) // (most or len(found)))]
+
+
+def common_notes(series: Sequence[Series[Any]]) -> list[str]:
+    """What is to be said of any results: failed images, failure probability, marks, native radii."""
+    alphas = sorted({one.first.alpha for one in series})
+    notes = []
+    if failed := max(one.failed for one in series):
+        said = "1 image failed and counts" if failed == 1 else f"{failed} images failed and count"
+        notes.append(f"{said} as wrong: not certified, Dice 0.")
+    risks = " or ".join(shown(alpha, "upper", digits=3) for alpha in alphas)
+    notes.append(f"Each certificate fails with probability at most {risks} over the noise drawn.")
+    notes += [f"{mark}: {words}." for mark, words in MARK_WORDS.items() if any(mark in one.marks for one in series)]
+    return notes + [sentence for one in series[:1] if (sentence := native_note(one)) is not None]
+
+
+def native_note(one: Series[Any]) -> str | None:
+    """What the radii of a series are worth at native resolution, where its certificates know and it is not the same."""
+    if one.native:
+        return None
+    found = [(c.native.norm, c.native.radius) for c in one.certificates if c.native is not None and not c.abstained]
+    if all(norm == 1 for norm, _ in found):
+        return None
+    radii = sorted(radius for _, radius in found)
+    return (
+        f"native resolution: preparing an image multiplies no L2 norm by more than "
+        f"{shown(max(norm for norm, _ in found), 'upper', digits=4)}, so radii there are at least those at the model's "
+        f"input divided by it; {one.label}: median {shown(radii[(len(radii) - 1) // 2], 'lower', digits=4)}."
+    )
+
+
+def accuracy_rows(
+    series: Sequence[Series[Any]], radii: Sequence[float], confidence: float = 0.95
+) -> list[dict[str, Any]]:
+    """Certified accuracy in long form for CSV, all digits: one row for each series and radius, shares as fractions.
+
+    ``low`` and ``high`` bound the accuracy over new images, ``lower`` the share of these images that is truly robust
+    (see :class:`~certimed.metrics.ClassificationSummary`).
+    """
+    rows = []
+    for one, title in zip(series, titles(series)):
+        found = one.accuracy(radii, confidence)
+        about = {"sigma": one.sigma, "method": title, "scope": ", ".join(sorted(one.scopes))}
+        names = ("failed", "clean_accuracy", "noisy_accuracy", "too_few_samples", "unstable", "mean_samples")
+        after = {name: getattr(found, name) for name in names}
+        rows += [{**about, **row, **after} for row in found.to_rows()]
+    return rows
+
+
+def mask_rows(series: Sequence[Series[Any]], confidence: float = 0.95) -> list[dict[str, Any]]:
+    """Masks in long form for CSV, all digits: one row for each series, class and metric, with its interval.
+
+    Raises:
+        InputError: no series has scores.
+    """
+    found = [
+        {"method": title, "sigma": one.sigma, "radius": one.first.radius, "scope": ", ".join(sorted(one.scopes)), **row}
+        for one, title in zip(series, titles(series))
+        if (summary := one.dice(confidence)) is not None
+        for row in summary.to_rows()
+    ]
+    if not found:
+        raise InputError("no run has scores against true masks; certify a data set with masks")
+    return found
+
+
+def per_cent(share: float | None, places: int = 0, side: Any = "nearest") -> str:
+    """A share in per cent, a dash where there is none: bounds to their side, observed shares to nearest, where only 0
+    and 1 themselves read 0 and 100.
+
+    >>> per_cent(0.9996), per_cent(0.9996, 1, "lower"), per_cent(1.0), per_cent(None)
+    ('> 99', '99.9', '100', '-')
+    """
+    if share is None or math.isnan(share):
+        return DASH
+    text = shown(share, side, places=places, scale=100)
+    if side == "nearest" and 0 < share < 1 and float(text) in (0, 100):
+        step = 10.0**-places
+        return f"< {step:.{places}f}" if float(text) == 0 else f"> {100 - step:.{places}f}"
+    return text
+
+
+def span_text(low: float, high: float, places: int = 0) -> str:
+    """An interval of a share in per cent, rounded outwards."""
+    return f"{per_cent(low, places, 'lower')}-{per_cent(high, places, 'upper')}"
+
+
+def bound(value: float, side: Any, places: int = 3) -> str:
+    """A guaranteed value, rounded to its side; a dash where there is none."""
+    return shown(value, side, places=places)
+
+
+def score(found: MaskSummary, metric: str, name: str = FOREGROUND) -> str:
+    """A mean that is no bound, to nearest; a dash where there is none."""
+    row = found.rows.get((name, metric))
+    return DASH if row is None else shown(row.mean, "nearest", places=3)
+
+
+def _where(series: Sequence[Series[Any]]) -> str:
+    return "; ".join(
+        "the model's input" if space == MODEL_INPUT else space for space in sorted({s.space for s in series})
+    )
+
+
+def _why_samples_ended(summaries: Sequence[ClassificationSummary]) -> str:
+    """Mean samples and stops, over all certificates."""
+    mean = sum(found.mean_samples for found in summaries) / len(summaries)
+    stops: Counter[str] = Counter()
+    for found in summaries:
+        stops.update({stop: share / len(summaries) for stop, share in found.stops.items()})
+    why = ", ".join(f"{stop} {per_cent(share)} %" for stop, share in stops.most_common())
+    return f"samples (n): {mean:,.0f} an image on average; {why}."
+
 
 # One pass over the characters, so that the braces of a replacement are not escaped again.
 _ESCAPES = {
@@ -78,6 +377,14 @@ def booktabs(
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
+def _marked(cell: str) -> Latex:
+    """Text, escaped, with the marks of narrower scopes as LaTeX has them."""
+    text = latex_escape(cell)
+    for mark, command in (("*", "$^*$"), ("†", r"$^\dagger$")):
+        text = text.replace(mark, command)
+    return Latex(text)
+
+
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as CSV with a header; None is an empty cell, numbers keep all their digits.
 
@@ -95,71 +402,6 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def accuracy_rows(summaries: AccuracySummaries) -> list[dict[str, Any]]:
-    """Certified accuracy in long form: one row for each sigma, method and radius, shares as fractions.
-
-    ``low`` and ``high`` bound the accuracy over new images, ``lower`` the share of these images that is truly robust
-    (see :class:`~certimed.metrics.ClassificationSummary`).
-    """
-    return [
-        {
-            "sigma": sigma,
-            "method": method,
-            **row,
-            "failed": summary.failed,
-            "clean_accuracy": summary.clean_accuracy,
-            "noisy_accuracy": summary.noisy_accuracy,
-            "too_few_samples": summary.too_few_samples,
-            "unstable": summary.unstable,
-            "mean_samples": summary.mean_samples,
-        }
-        for (sigma, method), summary in summaries.items()
-        for row in summary.to_rows()
-    ]
-
-
-def accuracy_latex(
-    summaries: AccuracySummaries, *, caption: str = "", label: str = "", marks: Mapping[str, str] | None = None
-) -> str:
-    """Certified accuracy (%) as a booktabs table: methods by radii, a block for each sigma, intervals below in small.
-
-    Args:
-        marks: LaTeX put behind a method's name, e.g. ``{"zero-shot": r"$^\\dagger$"}``.
-
-    Raises:
-        InputError: nothing to show, or summaries read at different radii.
-    """
-    radii = {summary.radii for summary in summaries.values()}
-    if len(radii) != 1:
-        raise InputError(f"the summaries have {len(radii)} different lists of radii; read all at the same radii")
-    columns = [Latex(r"$\sigma$"), "Method", "clean", *(Latex(f"$r={radius:g}$") for radius in radii.pop())]
-    rows: list[list[str]] = []
-    rules = []
-    previous: float | None = None
-    for (sigma, method), summary in summaries.items():
-        if previous is not None and sigma != previous:
-            rules.append(len(rows))
-        name = Latex(latex_escape(method) + (marks or {}).get(method, ""))
-        first = "" if sigma == previous else f"{sigma:g}"
-        rows.append([first, name, _percent(summary.clean_accuracy), *_shares(summary)])
-        if summary.intervals is not None:
-            rows.append(["", "", "", *_intervals(summary)])
-        previous = sigma
-    return booktabs(columns, rows, caption=caption, label=label, rules_before=rules)
-
-
-def _shares(summary: ClassificationSummary) -> list[str]:
-    return [_percent(share) for share in summary.certified_accuracy or summary.certified_share]
-
-
-def _intervals(summary: ClassificationSummary) -> list[str]:
-    return [Latex(rf"{{\scriptsize {100 * low:.0f}--{100 * high:.0f}}}") for low, high in summary.intervals or ()]
-
-
-def _percent(share: float | None) -> str:
-    return "--" if share is None else f"{100 * share:.1f}"
 
 
 def _line(cells: Sequence[str]) -> str:

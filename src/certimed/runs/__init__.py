@@ -1,10 +1,10 @@
 """Runs: the request, the loaded job, and the folder on disk that holds its records."""
 
 from certimed.runs.folder import RunFolder
-from certimed.runs.job import ClassJob, Job, MaskJob, load_job
+from certimed.runs.job import ClassJob, Job, MaskJob, class_names, load_job
 from certimed.runs.manifest import data_section
 from certimed.runs.merging import merge
-from certimed.runs.methods import MethodEntry, Prompting, score_methods
+from certimed.runs.methods import MethodEntry, MethodSpec, Prompting, score_methods, words_before_name
 from certimed.runs.record import CERTIFIED, FAILED, Record
 from certimed.runs.run import Silent, Watcher, execute, remaining
 from certimed.runs.sharding import Shard, shard
@@ -20,6 +20,7 @@ __all__ = [
     "MaskJob",
     "MaskTarget",
     "MethodEntry",
+    "MethodSpec",
     "Prompting",
     "Record",
     "RunFolder",
@@ -28,6 +29,7 @@ __all__ = [
     "Silent",
     "Tuning",
     "Watcher",
+    "class_names",
     "data_section",
     "execute",
     "load_job",
@@ -35,4 +37,5 @@ __all__ = [
     "remaining",
     "score_methods",
     "shard",
+    "words_before_name",
 ]

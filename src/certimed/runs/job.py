@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from certimed import __version__
 from certimed.assets import asset, demo_prompts
@@ -45,10 +44,11 @@ from certimed.runs.methods import MethodEntry, Prompting, score_methods
 from certimed.runs.record import CERTIFIED, Record, arrays_name
 from certimed.runs.spec import MaskTarget, RunSpec
 from certimed.segmenters import NativeSegmenter, SegmentationModel, load_segmenter
-from certimed.segmenters.native import mask_geometry
+from certimed.segmenters.native import mask_geometry, resized_truth
 from certimed.targets import Classes, Pixels, winning_class
 from certimed.usercode import is_user_code
 from certimed.vlm import NativeModel, VisionLanguageModel
+from certimed.vlm.loading import checked_device
 
 DEFAULT_TEMPLATE = "an image of {}."
 
@@ -116,6 +116,14 @@ class Job(ABC):
         """Scores against the truth, by the certificate's label; empty where a target has none."""
         return {}
 
+    @abstractmethod
+    def check_settings(self) -> None:
+        """Refuse, before a run begins, what the first image that can be read shows to be impossible.
+
+        Raises:
+            InputError: e.g. a number of samples that can prove nothing over so many pixels.
+        """
+
     @property
     def batch_size(self) -> int | None:
         """Noisy copies a forward pass; an automatic one is probed on first use."""
@@ -167,12 +175,19 @@ class Job(ABC):
         )
 
     def record(self, index: int, progress: Progress | None = None) -> Record:
-        """The record of image number ``index``; errors of the image or the model become a failed record."""
+        """The record of image number ``index``; errors of image, model and settings become a failed record."""
         item, begin = self.dataset.items[index], time.perf_counter()
         try:
             found = self.certify(self.dataset.load(index), progress)
-        except (ImageError, ModelError) as error:
-            return Record.failed(item.id, str(error), group=item.group, seconds=time.perf_counter() - begin)
+        except (InputError, ModelError) as error:
+            return Record.failed(
+                item.id,
+                str(error),
+                label=item.label,
+                group=item.group,
+                seconds=time.perf_counter() - begin,
+                structural=not isinstance(error, ImageError),
+            )
         return replace(found, seconds=time.perf_counter() - begin)
 
     def redraw(self, item: str) -> dict[str, Any]:
@@ -238,6 +253,9 @@ class ClassJob(Job):
         super().__init__(*args, **parts)
         self.tuned_on = tuned_on
 
+    def check_settings(self) -> None:
+        """See :class:`Job`; a request for labels was checked when it was made."""
+
     def prepare(self, image: MedicalImage) -> Prepared:
         """See :class:`Job`; refuses an image a prompt was tuned on."""
         pixels = torch.from_numpy(image.pixels).to(self.engine.device)
@@ -269,11 +287,22 @@ class MaskJob(Job):
         pixels, truth, size = torch.from_numpy(image.pixels), image.mask, self.spec.size
         if self.spec.space == NATIVE:
             return Prepared(pixels, None, truth)
-        if truth is not None and size is not None and tuple(pixels.shape[1:]) != tuple(size):
-            nearest = functional.interpolate(torch.from_numpy(truth)[None, None].double(), size, mode="nearest-exact")
-            truth = nearest[0, 0].long().numpy()
+        if truth is not None and size is not None:
+            truth = resized_truth(truth, size)
         geometry = mask_geometry(tuple(pixels.shape), self.channels, size)
         return Prepared(apply(geometry, pixels), geometry, truth)
+
+    def check_settings(self) -> None:
+        """See :class:`Job`."""
+        for index in range(len(self.dataset)):
+            try:
+                pixels = self.prepare(self.dataset.load(index)).pixels
+            except ImageError:
+                continue
+            candidate = torch.zeros(tuple(pixels.shape[1:]), dtype=torch.int64)
+            budget, law = as_budget(self.spec.budget), self.engine.law
+            self.target.start(candidate, tuple(pixels.shape), budget, self.spec.alpha, law)  # type: ignore[arg-type]
+            return
 
     def scores(
         self, image: MedicalImage, prepared: Prepared, found: Mapping[str, Result[Any]]
@@ -306,20 +335,21 @@ def _mask(scores: Tensor) -> NDArray[Any]:
     return found
 
 
-def load_job(spec: RunSpec, *, allow_code: bool = False, dataset: Dataset | None = None) -> Job:
+def load_job(spec: RunSpec, *, allow_code: bool = False, dataset: Dataset | None = None, model: Any = None) -> Job:
     """See :meth:`RunSpec.load`."""
     methods = spec.methods
+    checked_device(spec.device)
     if (spec.denoiser is None) == (DENOISED in methods):
         raise InputError("a denoiser and the method denoised go together; give both, or neither")
     load = _load_masks if spec.masks else _load_classes
-    return load(spec, dataset, allow_code)
+    return load(spec, dataset, allow_code, model)
 
 
-def _load_classes(spec: RunSpec, dataset: Dataset | None, allow_code: bool) -> Job:
+def _load_classes(spec: RunSpec, dataset: Dataset | None, allow_code: bool, model: Any) -> Job:
     if spec.output is not None or spec.normalise is not None:
         raise InputError("output and normalise describe a segmentation network, and this run certifies classes")
-    code = is_user_code(spec.model)
-    model: Any = load_classifier(spec.model, spec.device, allow_code=allow_code, size=spec.size) if code else None
+    if model is None and is_user_code(spec.model):
+        model = load_classifier(spec.model, spec.device, allow_code=allow_code, size=spec.size)
     prompting = Prompting.read(spec.methods, spec.tuning)
     if isinstance(model, ClassificationModel):
         if spec.templates:
@@ -345,10 +375,10 @@ def _load_classes(spec: RunSpec, dataset: Dataset | None, allow_code: bool) -> J
     engine = _engine(spec, certified, front, methods, model.device, share_copies=True)
     target = Classes(len(names), spec.target.bound)  # type: ignore[union-attr]
     limited = _limited(data, spec)
-    return ClassJob(spec, limited, names, engine, target, model, front, tuned_on=prompting.tuned_on)
+    return ClassJob(spec, limited, names, engine, target, model, front, prompting.kinds, tuned_on=prompting.tuned_on)
 
 
-def _load_masks(spec: RunSpec, dataset: Dataset | None, allow_code: bool) -> Job:
+def _load_masks(spec: RunSpec, dataset: Dataset | None, allow_code: bool, model: Any) -> Job:
     if spec.templates or spec.tuning != type(spec.tuning)():
         raise InputError("templates and per-image tuning are for prompts, and this run certifies masks")
     assert isinstance(spec.target, MaskTarget)
@@ -356,8 +386,11 @@ def _load_masks(spec: RunSpec, dataset: Dataset | None, allow_code: bool) -> Job
     named = str(asset("demo_unet")) if spec.model == "demo" else spec.model
     classes = spec.data.classes or data.class_names
     count = len(classes) if classes and is_user_code(named) else None
-    given = {} if spec.normalise is None else {"normalise": spec.normalise}
-    model = load_segmenter(named, spec.device, num_classes=count, output=spec.output, allow_code=allow_code, **given)
+    if model is None:
+        given = {} if spec.normalise is None else {"normalise": spec.normalise}
+        model = load_segmenter(
+            named, spec.device, num_classes=count, output=spec.output, allow_code=allow_code, **given
+        )
     front = _denoiser(spec, model_device(model), allow_code)
     names = tuple(classes or (f"class {index}" for index in range(model.num_classes)))
     if len(names) != model.num_classes:

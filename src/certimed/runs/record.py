@@ -38,6 +38,7 @@ class Record:
         seconds: wall time spent on the image. It differs from run to run, so it is no part of the line, nor of
             equality: run folders keep it in ``timing.jsonl``.
         checks: what the check of the base model saw at this image, by method; kept beside ``seconds``.
+        structural: whether model or settings failed, not the image; known while a run goes on only.
     """
 
     item: str
@@ -51,11 +52,21 @@ class Record:
     intensity: dict[str, Any] | None = None
     seconds: float = field(default=0.0, compare=False)
     checks: dict[str, Any] = field(default_factory=dict, compare=False)
+    structural: bool = field(default=False, compare=False)
 
     @classmethod
-    def failed(cls, item: str, reason: str, *, group: str | None = None, seconds: float = 0.0) -> Record:
-        """The record of an image without certificates."""
-        return cls(item, FAILED, reason, group=group, seconds=seconds)
+    def failed(
+        cls,
+        item: str,
+        reason: str,
+        *,
+        label: int | None = None,
+        group: str | None = None,
+        seconds: float = 0.0,
+        structural: bool = False,
+    ) -> Record:
+        """The record of an image without certificates; its label is kept, as it counts as wrong for its class."""
+        return cls(item, FAILED, reason, label, group, seconds=seconds, structural=structural)
 
     def write_arrays(self, folder: Path) -> None:
         """Write the arrays of every certificate that has some; must come before the line is appended."""

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from certimed.data import Dataset
-from certimed.errors import InputError
+from certimed.errors import InputError, ModelError
 from certimed.executors import Executor, LocalExecutor, Lost
 from certimed.runs.folder import RunFolder
 from certimed.runs.job import Job
 from certimed.runs.manifest import data_section
-from certimed.runs.record import Record
+from certimed.runs.record import CERTIFIED, Record
 from certimed.runs.sharding import Shard
 from certimed.runs.spec import RunSpec
+
+HOPELESS = 3
+"""A run stops where model or settings fail on so many images, the first of all, for one reason."""
 
 
 class Watcher(Protocol):
@@ -72,7 +76,8 @@ def execute(
 ) -> RunFolder:
     """Certify every image of a request into a run folder.
 
-    One bad image never ends a run: it becomes a failed record. Each image is on disk before the next one starts, so a
+    One bad image never ends a run: it becomes a failed record. A model that fails on each of the first three images for
+    one reason does, as it would on all others. Each image is on disk before the next one starts, so a
     stop, however hard, loses at most the image in flight.
 
     Args:
@@ -94,6 +99,7 @@ def execute(
 
     Raises:
         InputError: a setting that does not fit, a folder that cannot be used, a changed setting, model or data set.
+        ModelError: the model fails on every image.
     """
     watch = watcher or Silent()
     before = RunFolder.open(out) if resume else None
@@ -117,11 +123,21 @@ def execute(
             if crew is None
             else _by_workers(crew, replace(spec, batch_size=work.batch_size), part, todo, allow_code)
         )
-        for record in records:
-            record.write_arrays(folder.path)
-            folder.append(record)
-            watch.record(record)
+        faults: list[str | None] = []
+        with closing(records):
+            for record in records:
+                record.write_arrays(folder.path)
+                folder.append(record)
+                watch.record(record)
+                if len(faults) < HOPELESS and (record.structural or record.status == CERTIFIED):
+                    faults.append(record.reason)
+                    _stop_if_hopeless(faults)
     return RunFolder.open(folder.path)
+
+
+def _stop_if_hopeless(faults: Sequence[str | None]) -> None:
+    if len(faults) == HOPELESS and faults[0] is not None and len(set(faults)) == 1:
+        raise ModelError(f"the run stopped, as every image fails for one reason: {faults[0]}; what was written is kept")
 
 
 def remaining(dataset: Dataset, folder: RunFolder, *, retry_failed: bool = False) -> list[int]:
@@ -151,6 +167,7 @@ def _open(work: Job, out: str | Path, before: RunFolder | None, shard: str | Non
     section = None if chosen is None else chosen.section(dataset.ids)
     part = dataset if chosen is None else dataset.subset(chosen.indices(dataset.ids))
     if before is None:
+        work.check_settings()
         manifest = work.manifest(data_section(dataset))
         local = {} if work.batch_size is None else {"local": {"batch_size": work.batch_size}}
         return RunFolder.create(out, {**manifest, **local}, shard=section), part
@@ -158,15 +175,20 @@ def _open(work: Job, out: str | Path, before: RunFolder | None, shard: str | Non
     return RunFolder.resume(before.path, manifest, shard=section), part
 
 
-def _here(work: Job, todo: list[int], watch: Watcher) -> Iterator[Record]:
+def _here(work: Job, todo: list[int], watch: Watcher) -> Generator[Record]:
     for index in todo:
         watch.image(work.dataset.items[index].id)
         yield work.record(index, watch.copies)
 
 
-def _by_workers(crew: Executor, spec: RunSpec, part: Dataset, todo: list[int], allow_code: bool) -> Iterator[Record]:
-    for item, result in crew.run(Worker(spec, allow_code), [part.ids[index] for index in todo]):
-        yield Record.failed(item, result.reason) if isinstance(result, Lost) else result
+def _by_workers(crew: Executor, spec: RunSpec, part: Dataset, todo: list[int], allow_code: bool) -> Generator[Record]:
+    known = {part.items[index].id: part.items[index] for index in todo}
+    for item, result in crew.run(Worker(spec, allow_code), list(known)):
+        if isinstance(result, Lost):
+            about = known[item]
+            yield Record.failed(item, result.reason, label=about.label, group=about.group)
+        else:
+            yield result
 
 
 class Worker:

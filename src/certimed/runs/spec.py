@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import UnionType
+from typing import TYPE_CHECKING, Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 from certimed.budgets import Fixed, as_budget
 from certimed.certificates import MODEL_INPUT, SPACES, ClassClaim, MaskClaim
@@ -36,6 +39,8 @@ class DataSpec:
         patches: ``grid:SIZE`` or a CSV of patches, for whole-slide images.
         limit: the first so many images only, class-balanced where they are labelled.
         reading: how files are read.
+        items: ids of the images that are taken, in this order; None: all.
+        groups: patient or sequence of each of ``items``, where the files do not say.
     """
 
     path: str
@@ -48,10 +53,20 @@ class DataSpec:
     patches: str | None = None
     limit: int | None = None
     reading: ReadOptions = DEFAULT_READ
+    items: tuple[str, ...] | None = None
+    groups: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise InputError(f"limit {self.limit} leaves no image; use 1 or more")
 
     def open(self) -> Dataset:
-        """The data set; pixels are not read yet."""
-        return open_dataset(
+        """The data set; pixels are not read yet.
+
+        Raises:
+            InputError: see :func:`certimed.data.open_dataset`; an item that is not there, or groups that do not fit.
+        """
+        whole = open_dataset(
             self.path,
             classes=self.classes,
             labels=None if self.labels is None else Path(self.labels),
@@ -62,6 +77,18 @@ class DataSpec:
             label_column=self.label_column,
             patches=self.patches,
         )
+        if self.groups is not None and len(self.groups) != len(self.items or ()):
+            raise InputError(f"{len(self.groups)} groups do not fit {len(self.items or ())} items; give one for each")
+        if self.items is None:
+            return whole
+        places = {item: index for index, item in enumerate(whole.ids)}
+        missing = [item for item in self.items if item not in places]
+        if missing:
+            raise InputError(f"{self.path} has no image {missing[0]!r:.80}, which items names; use the ids it has")
+        part = whole.subset(places[item] for item in self.items)
+        if self.groups is None:
+            return part
+        return replace(part, items=tuple(replace(one, group=g) for one, g in zip(part.items, self.groups, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -97,6 +124,8 @@ class MaskTarget:
 
     def check(self) -> None:
         """Refuse what is unknown or out of range with InputError."""
+        if not self.taus:
+            raise InputError("no tau is named; name one, e.g. 0.75")
         for tau in self.taus:
             check_tau(tau)
         if len(set(self.taus)) < len(self.taus):
@@ -123,6 +152,13 @@ class Tuning:
     steps: int = 1
     lr: float = 5e-3
 
+    def __post_init__(self) -> None:
+        for name, value in (("copies", self.copies), ("steps", self.steps)):
+            if value < 1:
+                raise InputError(f"{name}={value} of per-image tuning must be 1 or more")
+        if not 0 < self.lr < math.inf:
+            raise InputError(f"lr={self.lr} of per-image tuning must be a positive number")
+
 
 @dataclass(frozen=True)
 class RunSpec:
@@ -133,7 +169,8 @@ class RunSpec:
             :func:`certimed.segmenters.load_segmenter`.
         data: the images.
         target: what is certified.
-        methods: names of methods, and prompt files; all are certified on the same noise.
+        methods: names of methods, and prompt files, see :class:`certimed.runs.MethodSpec`; all are certified on the
+            same noise.
         sigma: noise standard deviation in [0, 1] units.
         noise: name of the noise law.
         budget: spelling of a budget, a number of samples, or None: ``grid`` for labels, ``fixed:100`` for masks.
@@ -185,6 +222,10 @@ class RunSpec:
         assert self.n0 is not None
         check_samples(n0=self.n0, n=budget.cap, alpha=self.alpha)
         self.target.check()
+        if not self.methods:
+            raise InputError(f"no method is named; name one, e.g. {PLAIN}")
+        if self.size is not None and min(self.size) < 1:
+            raise InputError(f"size {self.size} has an empty side; use e.g. (224, 224)")
         if self.space not in SPACES:
             raise InputError(f"space={self.space!r} is unknown; use one of {', '.join(SPACES)}")
         check_batch_size(self.batch_size)
@@ -225,40 +266,75 @@ class RunSpec:
         for name, kind in parts.items():
             if name in given:
                 given[name] = _built(kind, given[name], name)
-        return _built(cls, given, "the run")
+        spec: RunSpec = _built(cls, given, "the run")
+        return spec
 
     def changed(self, **values: Any) -> RunSpec:
         """This spec with other values for some fields."""
         return replace(self, **values)
 
-    def load(self, *, allow_code: bool = False, dataset: Dataset | None = None) -> Job:
+    def load(self, *, allow_code: bool = False, dataset: Dataset | None = None, model: Any = None) -> Job:
         """Open data and models; refuses what does not fit together.
 
         Args:
             allow_code: consent to run the code of ``python:`` models.
             dataset: instead of opening ``data``.
+            model: instead of loading ``model``: the same one, loaded already, for several runs.
         """
         from certimed.runs.job import load_job
 
-        return load_job(self, allow_code=allow_code, dataset=dataset)
+        return load_job(self, allow_code=allow_code, dataset=dataset, model=model)
 
 
 def _built(kind: Any, data: object, what: str) -> Any:
-    """A frozen dataclass from a mapping; lists become tuples, nested options are read likewise."""
+    """A frozen dataclass from a mapping, its fields checked against their types."""
     if isinstance(data, kind):
         return data
-    given = _object(data, what)
+    given, hints = _object(data, what), get_type_hints(kind)
     known = {one.name for one in fields(kind)}
     unknown = sorted(set(given) - known)
     if unknown:
         raise InputError(f"{what} has no field {unknown[0]!r:.60}; it has {', '.join(sorted(known))}")
     if kind is DataSpec and "reading" in given:
         given["reading"] = _built(ReadOptions, given["reading"], "reading")
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    values = {}
+    for name, value in given.items():
+        try:
+            values[name] = _read(value, hints[name])
+        except (TypeError, OverflowError) as error:
+            raise InputError(f"{name} of {what} cannot be {value!r:.60}: {error}") from error
     try:
         return kind(**values)
     except TypeError as error:
-        raise InputError(f"{what} has missing or wrongly typed fields: {error}") from error
+        raise InputError(f"{what} has missing fields: {error}") from error
+
+
+def _read(value: Any, hint: Any) -> Any:
+    """A value of JSON as its type wants it: lists become tuples, whole numbers floats; TypeError if it does not fit."""
+    parts = get_args(hint)
+    if hint is Any:
+        return value
+    if get_origin(hint) in (Union, UnionType):
+        return next(_read(value, one) for one in [*filter(partial(_reads, value), parts), parts[0]])
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple) or (parts[-1] is not ... and len(parts) != len(value)):
+            raise TypeError("a list is wanted" if parts[-1] is ... else f"a list of {len(parts)} is wanted")
+        return tuple(_read(one, parts[0]) for one in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise TypeError(f"a value of type {hint.__name__} is wanted")
+    if isinstance(value, str) and "\0" in value:
+        raise TypeError("no name may have a null character in it")
+    return value
+
+
+def _reads(value: Any, hint: Any) -> bool:
+    try:
+        _read(value, hint)
+    except (TypeError, OverflowError):
+        return False
+    return True
 
 
 def _object(data: object, what: str) -> dict[str, Any]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,6 +35,14 @@ def mask_geometry(shape: tuple[int, ...], channels: int | None, size: tuple[int,
         for native, resized in zip(space, wanted)
     )
     return Geometry(MEAN if channels == 1 and depth > 1 else SAME, depth, axes)
+
+
+def resized_truth(truth: NDArray[np.int64], size: Sequence[int]) -> NDArray[np.int64]:
+    """Class ids ``(H, W)`` at another size: each pixel takes the class of the nearest one."""
+    if truth.shape == tuple(size):
+        return truth
+    nearest = functional.interpolate(torch.from_numpy(truth)[None, None].double(), tuple(size), mode="nearest-exact")
+    return nearest[0, 0].long().numpy()
 
 
 class NativeSegmenter(nn.Module):

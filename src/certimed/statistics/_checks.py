@@ -71,10 +71,10 @@ def positive(name: str, values: ArrayLike) -> FloatArray:
     return array
 
 
-def lower_bound(p_lower: ArrayLike) -> FloatArray:
-    """Lower confidence bounds of a probability, 0 <= p < 1: finitely many samples never prove p = 1."""
-    array = floats("p_lower", p_lower)
-    _require(array, (array >= 0.0) & (array < 1.0), "p_lower", "satisfy 0 <= p_lower < 1")
+def lower_bound(values: ArrayLike, name: str = "p_lower") -> FloatArray:
+    """Numbers from 0 to below 1: lower bounds of a probability, as finitely many samples never prove p = 1."""
+    array = floats(name, values)
+    _require(array, (array >= 0.0) & (array < 1.0), name, f"satisfy 0 <= {name} < 1")
     return array
 
 

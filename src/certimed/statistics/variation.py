@@ -34,7 +34,7 @@ def lower_less(p_lower: ArrayLike, variation: float) -> FloatArray:
     >>> print(float(lower_less(0.75, 0.25)) <= 0.5)
     True
     """
-    p, v = check.lower_bound(p_lower), float(check.lower_bound(variation))
+    p, v = check.lower_bound(p_lower), float(check.lower_bound(variation, "variation"))
     return np.maximum(np.nextafter(p - v, -1.0), 0.0) if v else p
 
 
@@ -55,7 +55,7 @@ def upper_more(q_upper: ArrayLike, variation: float) -> FloatArray:
     >>> print(float(upper_more(0.5, 0.25)) >= 0.75)
     True
     """
-    q, v = check.unit("q_upper", q_upper), float(check.lower_bound(variation))
+    q, v = check.unit("q_upper", q_upper), float(check.lower_bound(variation, "variation"))
     return np.minimum(np.nextafter(q + v, 2.0), 1.0) if v else q
 
 
@@ -73,6 +73,6 @@ def p_value_more(p_value: ArrayLike, samples: int, variation: float) -> FloatArr
     >>> print(float(p_value_more(0.01, 100, 0.0)))
     0.01
     """
-    size, v = check.scalar_count("samples", samples), float(check.lower_bound(variation))
+    size, v = check.scalar_count("samples", samples), float(check.lower_bound(variation, "variation"))
     total = float(np.nextafter(size * v, np.inf)) if v else 0.0
     return upper_more(p_value, min(total, float(np.nextafter(1.0, 0.0))))

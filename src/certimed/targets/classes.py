@@ -15,9 +15,9 @@ from torch import Tensor
 from certimed.budgets import Budget, Outcome, Session
 from certimed.certificates import ClassClaim, Share
 from certimed.errors import InputError
-from certimed.noise import NoiseLaw
+from certimed.noise import NoiseLaw, sample_variation
 from certimed.statistics import ClassBound
-from certimed.targets.target import FiniteScores, check_scores
+from certimed.targets.target import FiniteScores, Views, check_scores
 
 Counts = NDArray[np.int64]
 
@@ -58,9 +58,9 @@ class Classes:
         """See :class:`~certimed.targets.Target`."""
         return check_rows(scores, self.num_classes)
 
-    def check(self, shape: tuple[int, ...], budget: Budget, alpha: float, law: NoiseLaw) -> None:
+    def check(self, shape: tuple[int, ...], budget: Budget, alpha: float, law: NoiseLaw, views: Views = None) -> None:
         """See :class:`~certimed.targets.Target`."""
-        self.start(np.ones(self.num_classes, dtype=np.int64), shape, budget, alpha, law)
+        self.start(np.ones(self.num_classes, dtype=np.int64), shape, budget, alpha, law, views)
 
     def select(self, shape: tuple[int, ...], device: torch.device, n0: int) -> ClassTally:
         """See :class:`~certimed.targets.Target`."""
@@ -71,10 +71,10 @@ class Classes:
         return ClassTally(self.num_classes, device)
 
     def start(
-        self, selected: Counts, shape: tuple[int, ...], budget: Budget, alpha: float, law: NoiseLaw
+        self, selected: Counts, shape: tuple[int, ...], budget: Budget, alpha: float, law: NoiseLaw, views: Views = None
     ) -> Session[Counts, ClassBound]:
         """See :class:`~certimed.targets.Target`."""
-        return budget.start(selected, alpha, law.sigma, self.bound, law.variation(math.prod(shape)))
+        return budget.start(selected, alpha, law.sigma, self.bound, sample_variation(law, math.prod(shape), views))
 
     def claims(
         self, selected: Counts, counts: Counts, outcome: Outcome[ClassBound], alpha: float, law: NoiseLaw
@@ -116,7 +116,8 @@ class ClassTally:
         """int64 ``(K,)``."""
         self._finite.require()
         # A copy: on the CPU the array would share its memory with what is still being counted.
-        return self._counts.cpu().numpy().copy()
+        counts: Counts = self._counts.cpu().numpy().copy()
+        return counts
 
 
 def check_rows(scores: Tensor, classes: int) -> Tensor:

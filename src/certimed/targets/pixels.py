@@ -17,9 +17,9 @@ from certimed.budgets import Agreement, Budget, Outcome, Session, start_mask
 from certimed.budgets.pixels import Thresholds
 from certimed.certificates import MaskClaim, Share
 from certimed.errors import InputError, ModelError
-from certimed.noise import NoiseLaw
+from certimed.noise import NoiseLaw, sample_variation
 from certimed.statistics import CORRECTION_NAMES, alpha_split
-from certimed.targets.target import FiniteScores, check_scores
+from certimed.targets.target import FiniteScores, Views, check_scores
 
 _BATCH_BYTES = 48 << 20
 _CPU_BATCH_BYTES = 16 << 20  # larger batches leave the cache: a small U-Net at 256x256 then takes 1.5 times as long
@@ -72,9 +72,9 @@ class Pixels:
         checked, threshold = self._checked(scores), self.binary_threshold
         return checked if threshold is None else torch.cat([torch.full_like(checked, threshold), checked], dim=1)
 
-    def check(self, shape: tuple[int, ...], budget: Budget, alpha: float, law: NoiseLaw) -> None:
+    def check(self, shape: tuple[int, ...], budget: Budget, alpha: float, law: NoiseLaw, views: Views = None) -> None:
         """See :class:`~certimed.targets.Target`."""
-        self._session(shape, budget, alpha, law)
+        self._session(shape, budget, alpha, law, views)
 
     def select(self, shape: tuple[int, ...], device: torch.device, n0: int) -> ModeTally:
         """See :class:`~certimed.targets.Target`."""
@@ -85,10 +85,10 @@ class Pixels:
         return AgreementTally(self, selected, cap)
 
     def start(
-        self, selected: Tensor, shape: tuple[int, ...], budget: Budget, alpha: float, law: NoiseLaw
+        self, selected: Tensor, shape: tuple[int, ...], budget: Budget, alpha: float, law: NoiseLaw, views: Views = None
     ) -> Session[Agreement, Thresholds]:
         """See :class:`~certimed.targets.Target`."""
-        return self._session(shape, budget, alpha, law)
+        return self._session(shape, budget, alpha, law, views)
 
     def claims(
         self, selected: Tensor, counts: Agreement, outcome: Outcome[Thresholds], alpha: float, law: NoiseLaw
@@ -117,10 +117,12 @@ class Pixels:
         return max(1, min(1024, bytes_ // (_FLOAT_BYTES * floats)))
 
     def _session(
-        self, shape: tuple[int, ...], budget: Budget, alpha: float, law: NoiseLaw
+        self, shape: tuple[int, ...], budget: Budget, alpha: float, law: NoiseLaw, views: Views = None
     ) -> Session[Agreement, Thresholds]:
         shares = [share.level for share in self._shares(alpha)]
-        return start_mask(budget, shape[1:], self.taus, shares, self.correction, law.variation(math.prod(shape)))
+        return start_mask(
+            budget, shape[1:], self.taus, shares, self.correction, sample_variation(law, math.prod(shape), views)
+        )
 
     def _shares(self, alpha: float) -> list[Share]:
         count = len(self.taus)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,7 +13,10 @@ from certimed.certificates import Claim, Share
 from certimed.errors import ModelError
 from certimed.noise import NoiseLaw
 
-C = TypeVar("C", bound=Claim)
+Views: TypeAlias = tuple[float, float] | None
+"""Noise levels of the views, where a sample consists of two."""
+
+C_co = TypeVar("C_co", bound=Claim, covariant=True)
 
 
 class Tally(Protocol):
@@ -26,16 +29,18 @@ class Tally(Protocol):
         """What was counted so far, on the CPU; ModelError if any score was not finite."""
 
 
-class Target(Protocol[C]):
+class Target(Protocol[C_co]):
     """What is certified.
 
     Attributes:
         kind: name of the claim's kind in JSON.
-        num_classes: K.
     """
 
     kind: ClassVar[str]
-    num_classes: int
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
 
     def answer(self, scores: Tensor) -> Tensor:
         """The answer to each row of scores, integers ``(B, ...)``; ties go to the lowest class."""
@@ -43,7 +48,7 @@ class Target(Protocol[C]):
     def compared(self, scores: Tensor) -> Tensor:
         """Scores of which the highest one wins ``(B, K, ...)``, whatever the model returns."""
 
-    def check(self, shape: tuple[int, ...], budget: Budget, alpha: float, law: NoiseLaw) -> None:
+    def check(self, shape: tuple[int, ...], budget: Budget, alpha: float, law: NoiseLaw, views: Views = None) -> None:
         """Before any sampling: InputError where budget and target do not fit, or could only abstain."""
 
     def select(self, shape: tuple[int, ...], device: torch.device, n0: int) -> Tally:
@@ -53,13 +58,13 @@ class Target(Protocol[C]):
         """A tally of at most ``cap`` estimation samples, given what the selection samples chose."""
 
     def start(
-        self, selected: Any, shape: tuple[int, ...], budget: Budget, alpha: float, law: NoiseLaw
+        self, selected: Any, shape: tuple[int, ...], budget: Budget, alpha: float, law: NoiseLaw, views: Views = None
     ) -> Session[Any, Any]:
         """The session of one image; InputError where budget and target do not fit."""
 
     def claims(
         self, selected: Any, counts: Any, outcome: Outcome[Any], alpha: float, law: NoiseLaw
-    ) -> Sequence[tuple[C, Share, Outcome[Any]]]:
+    ) -> Sequence[tuple[C_co, Share, Outcome[Any]]]:
         """What the samples prove: the claims, each with its share of alpha and its own view of the outcome."""
 
     def batch_size(self, shape: tuple[int, ...], device: torch.device) -> int:

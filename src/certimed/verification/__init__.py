@@ -1,9 +1,11 @@
 """Check what a run or a certificate claims, by arithmetic that shares nothing with the code that wrote it.
 
-Needs the ``verify`` extra (mpmath). Neither scipy, nor torch, nor :mod:`certimed.statistics` is imported here.
+Needs the ``verify`` extra (mpmath). Of certimed only :mod:`certimed.integrity` and :mod:`certimed.errors` are imported
+here: neither statistics, nor scipy, nor torch.
 """
 
-from certimed.verification.resampling import Comparison, compare_counts, resample
+from certimed.verification.comparison import Comparison
+from certimed.verification.resampling import Redrawn, resample
 from certimed.verification.verify import Verdict, verify
 
-__all__ = ["Comparison", "Verdict", "compare_counts", "resample", "verify"]
+__all__ = ["Comparison", "Redrawn", "Verdict", "resample", "verify"]

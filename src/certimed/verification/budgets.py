@@ -3,6 +3,9 @@
 A walk is carried from look to look in float64. All its terms are non-negative sums and products, so its relative error
 is below 1e-10 for up to a million samples (4e-16 a term of a binomial window, of at most 2 100 terms; as much again for
 each of at most 50 convolutions); the procedure itself leaves 1e-9 of every tail, and 1e-15 a look, on the safe side.
+
+``drift``: claims are about the exact noise law, counts are of the noise that was drawn; a claim "more than p" needs the
+counts to prove "more than p + drift" (:mod:`certimed.verification.laws`).
 """
 
 from __future__ import annotations
@@ -24,13 +27,17 @@ PUBLISHED_RADII = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5)
 _NUMBER = r"[0-9][0-9.e+-]{0,24}"
 _NUMBERS = rf"{_NUMBER}(?:,{_NUMBER}){{0,63}}"
 _SIZE = r"[1-9][0-9]{0,6}"
+_SIZES = rf"{_SIZE}(?:,{_SIZE}){{0,255}}"
 _SPELLINGS = {
     "fixed": re.compile(r"fixed:(?P<n>[1-9][0-9]{0,9})"),
-    "looks": re.compile(rf"looks:(?P<sizes>{_SIZE}(?:,{_SIZE}){{0,255}})(?:/(?P<radii>{_NUMBERS}))?"),
-    "grid": re.compile(rf"grid(?::(?P<radii>{_NUMBERS}))?@(?P<n>{_SIZE})"),
-    "betting": re.compile(rf"betting:(?P<radii>{_NUMBER})@(?P<n>{_SIZE})"),
-    "precision": re.compile(rf"precision:{_NUMBER}(?:,{_NUMBER})?@(?P<n>{_SIZE})"),
+    "looks": re.compile(rf"looks:(?P<sizes>{_SIZES})(?:/(?P<numbers>{_NUMBERS}))?"),
+    "grid": re.compile(rf"grid(?::(?P<numbers>{_NUMBERS}))?@(?P<n>{_SIZE})"),
+    "betting": re.compile(rf"betting:(?P<numbers>{_NUMBER})@(?P<n>{_SIZE})"),
+    "planned": re.compile(rf"planned:(?P<numbers>{_NUMBER}(?:,{_NUMBER})?)@(?P<n>{_SIZE})"),
+    "pixels": re.compile(rf"pixels:(?P<sizes>{_SIZES})(?:/(?P<numbers>{_NUMBER}))?"),
 }
+_GROWTH = {"grid": (64, Fraction(5, 4)), "betting": (32, Fraction(9, 8)), "planned": (32, Fraction(17, 16))}
+_TASKS = {"classes": ("fixed", "looks", "grid", "betting", "planned"), "mask": ("fixed", "pixels")}
 _RUNG = Fraction(1, 100)  # of sigma, between the rungs of the ladder of claims
 _NEAR_RUNG = Fraction(1, 10**6)
 _OUTSIDE = 1e-15
@@ -43,51 +50,73 @@ class Allowance:
     """A budget as read by the verifier.
 
     Attributes:
-        kind: ``"fixed"``, ``"looks"``, ``"grid"``, ``"betting"`` or ``"precision"``.
-        looks: sample sizes at which counts are looked at; for ``"precision"`` the sizes of which one is planned.
+        kind: ``"fixed"``, ``"looks"``, ``"grid"``, ``"betting"``, ``"planned"`` or ``"pixels"``.
+        looks: sample sizes at which counts are looked at; for ``"planned"`` the sizes of which one is planned.
         radii: reported radii, or the one betted on; empty for the other kinds.
+        loss: of ``"planned"``: fraction, and absolute loss in the units of sigma where one is given; of ``"pixels"``:
+            the share of pixels that may stay undecided.
     """
 
     kind: str
     looks: tuple[int, ...]
     radii: tuple[float, ...] = ()
+    loss: tuple[float, ...] = ()
 
     @property
     def looks_once(self) -> bool:
         """Whether only one of the looks is held, with all of alpha."""
-        return self.kind in ("fixed", "precision")
+        return self.kind in ("fixed", "planned") or len(self.looks) == 1
 
-    def share(self, n: int, alpha: Fraction) -> Fraction:
-        """Share of alpha of the look at n samples, where alpha is split: half for the last, the rest equally."""
-        if self.looks_once or len(self.looks) == 1:
-            return alpha
-        return alpha / 2 if n == self.looks[-1] else alpha / (2 * (len(self.looks) - 1))
+    def serves(self, task: str) -> bool:
+        """Whether certificates of this kind ("classes" or "mask") can be made under it."""
+        return self.kind in _TASKS[task]
+
+    def share(self, look: int, level: Fraction) -> Fraction:
+        """Share of the level that a look may spend, where it is split: half for the last, the rest equally."""
+        if self.looks_once:
+            return level
+        return level / 2 if look == len(self.looks) - 1 else level / (2 * (len(self.looks) - 1))
 
 
 @lru_cache(maxsize=64)
 def read_budget(text: str) -> Allowance | None:
-    """The budget of a spelling, None if it is none."""
+    """The budget of a spelling, None if it is none. A budget has one spelling: numbers as Python writes them."""
     for kind, pattern in _SPELLINGS.items():
         found = pattern.fullmatch(text)
         if found is None:
             continue
         given = found.groupdict()
+        written = given.get("numbers")
         try:
-            radii = tuple(float(one) for one in given["radii"].split(",")) if given.get("radii") else ()
+            numbers = tuple(float(one) for one in written.split(",")) if written else ()
         except ValueError:
             return None
-        if any(not 0 <= one < 1e9 for one in radii) or any(a >= b for a, b in pairwise(radii)):
+        if any(not 0 <= one < 1e9 for one in numbers) or (written or "") != _spelt(kind, numbers):
             return None
-        if kind == "looks":
-            looks = tuple(int(size) for size in given["sizes"].split(","))
-            increasing = all(a < b for a, b in pairwise(looks))
-            return Allowance(kind, looks, radii or PUBLISHED_RADII) if increasing else None
-        cap = int(given["n"])
-        if kind == "fixed":
-            return Allowance(kind, (cap,))
-        first, ratio = {"grid": (64, Fraction(5, 4)), "betting": (32, Fraction(9, 8))}.get(kind, (32, Fraction(17, 16)))
-        return Allowance(kind, _growing(cap, first, ratio), radii or (PUBLISHED_RADII if kind == "grid" else ()))
+        return _allowance(kind, given, numbers)
     return None
+
+
+def _spelt(kind: str, numbers: tuple[float, ...]) -> str:
+    short = kind == "betting" and numbers[0] == float(f"{numbers[0]:g}")
+    return f"{numbers[0]:g}" if short else ",".join(map(repr, numbers))
+
+
+def _allowance(kind: str, given: dict[str, str | None], numbers: tuple[float, ...]) -> Allowance | None:
+    sizes = tuple(int(size) for size in (given.get("sizes") or given["n"] or "").split(","))
+    if any(a >= b for a, b in pairwise(sizes)):
+        return None
+    if kind == "pixels":
+        return Allowance(kind, sizes, loss=numbers) if not numbers or 0 < numbers[0] < 1 else None
+    if kind == "planned":
+        return Allowance(kind, _growing(sizes[0], *_GROWTH[kind]), loss=numbers) if 0 < numbers[0] < 1 else None
+    if any(a >= b for a, b in pairwise(numbers)):
+        return None
+    looks = _growing(sizes[0], *_GROWTH[kind]) if kind in _GROWTH else sizes
+    if kind in ("looks", "grid"):
+        # The published radii are not spelt.
+        return Allowance(kind, looks, numbers or PUBLISHED_RADII) if numbers != PUBLISHED_RADII else None
+    return Allowance(kind, looks, numbers)
 
 
 def _growing(cap: int, size: int, ratio: Fraction) -> tuple[int, ...]:
@@ -99,87 +128,93 @@ def _growing(cap: int, size: int, ratio: Fraction) -> tuple[int, ...]:
     return (*sizes, cap)
 
 
-def ladder_fault(k: int, look: int, allowed: Allowance, alpha: Fraction, sigma: float, p_lower: float) -> str | None:
-    """What is false about the one-sided claim, on a ladder of claims, that k agreeing samples at a look prove p_lower.
+class Ladder:
+    """One-sided claims under a grid budget: rungs at every hundredth of sigma and at every reported radius.
 
-    The claim needs k to reach the threshold of every probability up to ``p_lower``. Thresholds: the smallest counts for
-    which P(any crossing up to look i) <= alpha (n_i / cap)^2 at the probability tested, from the walk of the count over
-    all paths that have not crossed. Below the first probability at which even the tail of one look alone fits into what
+    A claim needs k to reach the threshold of every probability up to its own. Thresholds: the smallest counts for which
+    P(any crossing up to look i) <= level (n_i / cap)^2 at the probability tested, from the walk of the count over all
+    paths that have not crossed. Below the first probability at which even the tail of one look alone fits into what
     look i may spend, all thresholds are reached (that tail falls with p).
     """
-    looks = allowed.looks
-    place = _rung(p_lower, allowed, sigma)
-    if place is None:
-        return f"p_lower={p_lower!r} is no probability this budget claims"
-    if k < _thresholds(looks, p_lower, alpha)[look]:
-        return f"p_lower={p_lower!r} is not proved by {k} of {looks[look]} samples at look {look + 1}"
-    step = math.ceil(place / _RUNG) - 1
-    while step >= 0 and not _fits_alone(k, looks, look, (below := _phi(step * _RUNG)), alpha):
-        if k < _thresholds(looks, below, alpha)[look]:
-            return f"p_lower={p_lower!r} is not proved: {k} of {looks[look]} samples do not prove a smaller one"
-        step -= 1
-    return None
+
+    def __init__(self, allowed: Allowance, level: Fraction, sigma: float, drift: Fraction) -> None:
+        self.allowed, self.level, self.sigma, self.drift = allowed, level, sigma, drift
+
+    def rung(self, p_lower: float) -> Fraction | None:
+        """Which rung a claimed probability is, in sigma; None if it is none."""
+        if p_lower <= 0.5:
+            return None
+        z = _fraction(quantile(Fraction(p_lower)))
+        places = [round(z / _RUNG) * _RUNG, *(_in_sigma(r, self.sigma) for r in self.allowed.radii)]
+        nearest = min(places, key=lambda place: abs(place - z))
+        return nearest if abs(nearest - z) <= _NEAR_RUNG else None
+
+    def above(self, rung: Fraction | None) -> Fraction:
+        """The next rung up; the first one after None."""
+        if rung is None:
+            return Fraction(0)
+        following = [(math.floor(rung / _RUNG + _NEAR_RUNG) + 1) * _RUNG]
+        radii = (_in_sigma(r, self.sigma) for r in self.allowed.radii)
+        return min(following + [place for place in radii if place > rung + _NEAR_RUNG])
+
+    def proves(self, k: int, look: int, rung: Fraction, p: float, *, surely: bool = False) -> bool:
+        """Whether k agreeing samples at a look prove "more than p", p being the probability of this rung.
+
+        Args:
+            surely: with a margin to spare, so that every honest record claims it.
+        """
+        drift = 2 * self.drift if surely else self.drift
+        looks = self.allowed.looks
+        if k < self._threshold(look, Fraction(p) * (1 + Fraction(surely, 10**9)) + drift):
+            return False
+        step = math.ceil(rung / _RUNG) - 1
+        while step >= 0:
+            below = float(Fraction(_phi(step * _RUNG, 1e-9 if surely else 0.0)) + drift)
+            if _fits_alone(k, looks, look, below, self.level):
+                return True
+            if k < self._threshold(look, Fraction(below)):
+                return False
+            step -= 1
+        return True
+
+    def _threshold(self, look: int, p: Fraction) -> int:
+        return _thresholds(self.allowed.looks, min(float(p), 1 - 2**-53), self.level)[look]
 
 
-def ladder_modesty(k: int, look: int, allowed: Allowance, alpha: Fraction, sigma: float, p_lower: float) -> str | None:
-    """Whether k agreeing samples at a look prove more than p_lower (0: nothing was claimed): the next rung up."""
-    place = _rung(p_lower, allowed, sigma) if p_lower > 0 else Fraction(-1)
-    above = [] if place is None else [max(math.floor(place / _RUNG + _NEAR_RUNG) + 1, 0) * _RUNG]
-    above += [one for r in allowed.radii if place is not None and (one := _in_sigma(r, sigma)) > place + _NEAR_RUNG]
-    following = min(above, default=_FAR)
-    # A billionth above the rung: what proves even that proves the rung.
-    if following < _FAR and k >= _thresholds(allowed.looks, _phi(following, 1e-9), alpha)[look]:
-        return f"p_lower={p_lower!r} is less than {k} of {allowed.looks[look]} samples prove at look {look + 1}"
-    return None
+def phi(rung: Fraction) -> float:
+    """The probability of a rung."""
+    return _phi(rung)
 
 
-def _rung(p_lower: float, allowed: Allowance, sigma: float) -> Fraction | None:
-    """Which rung a claimed probability is, in sigma; None if it is none."""
-    if p_lower <= 0.5:
-        return None
-    z = _fraction(quantile(Fraction(p_lower)))
-    places = [round(z / _RUNG) * _RUNG, *(_in_sigma(r, sigma) for r in allowed.radii)]
-    nearest = min(places, key=lambda place: abs(place - z))
-    return nearest if abs(nearest - z) <= _NEAR_RUNG else None
+class Bet:
+    """The claim of a betting budget: "more than p", p the probability that its radius needs.
 
-
-def betting_fault(k: int, look: int, allowed: Allowance, alpha: Fraction, sigma: float, p_lower: float) -> str | None:
-    """What is false about the claim (or, with p_lower 0, the silence) of a bettor after k agreeing samples at a look.
-
-    The claim holds if the wealth of the Krichevsky-Trofimov bettor against p reaches 2 / alpha, or, at the cap, if
-    P(Bin(cap, p) >= k) is at most what a wealth test after every sample leaves of alpha.
+    It holds if the wealth of the Krichevsky-Trofimov bettor against p reaches 2 / level, or, at the cap, if
+    P(Bin(cap, p) >= k) is at most what a wealth test after every sample leaves of the level.
     """
-    n, cap = allowed.looks[look], allowed.looks[-1]
-    wanted = _in_sigma(allowed.radii[0], sigma)
-    null = p_lower if p_lower > 0 else _phi(wanted, 1e-9)
-    if p_lower > 0 and abs(_fraction(quantile(Fraction(p_lower))) - wanted) > _NEAR_RUNG:
-        return f"p_lower={p_lower!r} is not the probability that radius {allowed.radii[0]:g} needs"
-    log_wanted = math.log(2 / float(alpha)) + _WEALTH_MARGIN
-    proved = bool(_log_wealth(k, n, null) >= log_wanted) and k > n * null
-    if n == cap and k > n * null and not proved:
-        crossed = Fraction(_wealth_crossing(cap, null, float(alpha)))
-        proved = bool(upper_tail(k, n, Fraction(null)) <= number(alpha - crossed))
-    if proved == (p_lower > 0):
-        return None
-    return f"p_lower={p_lower!r} is {'less than' if proved else 'not'} proved by {k} of {n} samples at look {look + 1}"
 
+    def __init__(self, allowed: Allowance, level: Fraction, sigma: float, drift: Fraction) -> None:
+        self.cap, self.looks, self.level, self.drift = allowed.looks[-1], allowed.looks, level, drift
+        self.wanted = _in_sigma(allowed.radii[0], sigma)
 
-def stopping_fault(stopped: str, n: int, n0: int, allowed: Allowance, radius: float) -> str | None:
-    """What is false about the sentence on why the samples ended, as far as counts can tell."""
-    if allowed.kind == "precision":
-        found = re.fullmatch(rf"answered: {n} samples planned from (\d{{1,10}}) of {n0} selection samples", stopped)
-        true = found is not None and 0 < int(found[1]) <= n0
-        return None if true else f"it says {stopped!r:.80}, which no plan of {n} samples from {n0} does"
-    reached = [r for r in allowed.radii if r < radius]
-    if n == allowed.looks[-1]:
-        wanted = f"cap reached: {n} samples"
-    elif len(reached) == len(allowed.radii):
-        wanted = f"answered: above reported radius {allowed.radii[-1]:g}"
-    elif not reached:
-        wanted = f"futile: not above reported radius {allowed.radii[0]:g}"
-    else:
-        wanted = f"answered: between reported radii {reached[-1]:g} and {allowed.radii[len(reached)]:g}"
-    return None if stopped == wanted else f"it says {stopped!r:.80}, and its numbers say {wanted!r}"
+    def is_claim(self, p_lower: float) -> bool:
+        """Whether a claimed probability is the one that the radius needs."""
+        return p_lower >= 0.5 and abs(_fraction(quantile(Fraction(p_lower))) - self.wanted) <= _NEAR_RUNG
+
+    def proves(self, k: int, look: int, p_lower: float | None = None) -> bool:
+        """Whether k agreeing samples at a look prove the claim; without one, surely enough that it had to be made."""
+        n = self.looks[look]
+        null = Fraction(p_lower) + self.drift if p_lower is not None else Fraction(_phi(self.wanted, 1e-9))
+        p = float(null if p_lower is not None else null + 2 * self.drift)
+        if not k > n * p:
+            return False
+        log_wanted = math.log(2 / float(self.level)) + _WEALTH_MARGIN
+        if _log_wealth(k, n, p) >= log_wanted:
+            return True
+        if n != self.cap:
+            return False
+        crossed = Fraction(_wealth_crossing(self.cap, p, float(self.level)))
+        return bool(upper_tail(k, n, Fraction(p)) <= number(self.level - crossed))
 
 
 def _in_sigma(radius: float, sigma: float) -> Fraction:

@@ -1,10 +1,12 @@
-"""Binomial tails and normal quantiles to 40 digits: exact rational recursion for tails, mpmath for the rest.
+"""Binomial tails and normal quantiles to 40 digits: exact rational recursion for tails, mpmath for the rest; and
+hypergeometric tails in float64, for tests of plausibility.
 
 Inputs are exact: a float64 from a certificate is the rational number it is, not its decimal spelling.
 """
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from functools import lru_cache
 from statistics import NormalDist
@@ -79,6 +81,38 @@ def quantile(p: Fraction) -> Any:
     for _ in range(3):
         z -= (mp.ncdf(z) - target) / mp.npdf(z)
     return z
+
+
+def among_first(hits: int, first: int, total_hits: int, total: int) -> float:
+    """P(at least ``hits`` of ``total_hits`` hits fall among the ``first`` of ``total`` draws) if all orders are alike.
+
+    The hypergeometric tail where it is small; 1 where ``hits`` is at most its mean, as nothing is improbable there.
+    """
+    if hits * total <= total_hits * first:
+        return 1.0
+    if hits > min(first, total_hits):
+        return 0.0
+    rest, misses = total_hits - hits, total - first
+    if rest > misses:
+        return 1.0
+    log = _log_binomial(first, hits) + _log_binomial(misses, rest) - _log_binomial(total, total_hits)
+    term = tail = 1.0
+    for x in range(hits, min(first, total_hits)):
+        term *= (first - x) * (total_hits - x) / ((x + 1) * (misses - total_hits + x + 1))
+        tail += term
+        if term < 1e-20 * tail:
+            break
+    return math.exp(min(0.0, log + math.log(tail)))
+
+
+def fisher(a: int, n: int, b: int, m: int) -> float:
+    """Two-sided exact test of equal probability, a of n against b of m: twice the smaller hypergeometric tail."""
+    upper, lower = among_first(a, n, a + b, n + m), among_first(n - a, n, n + m - a - b, n + m)
+    return min(1.0, 2.0 * min(upper, lower))
+
+
+def _log_binomial(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
 def number(value: Fraction) -> Any:

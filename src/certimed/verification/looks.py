@@ -1,93 +1,93 @@
-"""Are the looks that a mask certificate under a budget records those its budget allows, each at its share of alpha?"""
+"""Are the looks that a class certificate records possible, and are they of one stream of samples?"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
-from certimed.verification.exact import number, upper_tail
-from certimed.verification.shapes import LEVEL, POSITIVE_COUNT, TEXT, Check, shape_faults
+from certimed.verification.budgets import Allowance
+from certimed.verification.exact import among_first, fisher
+from certimed.verification.planning import planned_sizes
 
-_SPELLING = re.compile(r"pixels:([0-9]{1,9}(?:,[0-9]{1,9})*)(?:/[0-9.e-]{1,30})?")
-_SHARE_SLACK = Fraction(1, 10**9)  # shares may be smaller than the exact ones by rounding, never larger
-_STOPS = ("answered", "futile", "cap reached")
-
-MASK_BUDGET: dict[str, Check] = {
-    "budget": TEXT,
-    "looks": (lambda value: isinstance(value, list) and bool(value), "a list of looks"),
-    "stopped": TEXT,
-}
-"""Fields of a mask certificate whose n a budget chose; all of them or none."""
-
-_LOOK: dict[str, Check] = {
-    "n": POSITIVE_COUNT,
-    "threshold": (lambda value: value is None or POSITIVE_COUNT[0](value), "a whole number >= 1 or null"),
-    "alpha": LEVEL,
-}
+IMPLAUSIBLE = 1e-12
+"""Counts less probable than this, whatever the model and whatever the rule that stopped, are false."""
 
 
-def level_of(data: dict[str, Any]) -> Fraction:
-    """Failure probability spent on the recorded counts: alpha, or under a budget the last look's share of it."""
-    return Fraction(data["looks"][-1]["alpha"] if "budget" in data else data["alpha"])
+def schedule_faults(data: dict[str, Any], allowed: Allowance) -> Iterator[str]:
+    """Were the looks held where the budget says, the first ones of its sizes?"""
+    samples = data["samples"]
+    held = [look[0] for look in samples["looks"]]
+    if not allowed.serves(data["kind"]):
+        yield f"budget {samples['budget']!r:.80} does not serve a claim of kind {data['kind']!r}"
+    elif allowed.kind == "planned":
+        agreeing = samples["stop"].get("agreeing")
+        if agreeing != data["claim"]["selection"][data["claim"]["prediction"]]:
+            yield f"its size was planned from {agreeing} of {samples['n0']} selection samples, which did not agree"
+            return
+        share = data["alpha"]["level"]
+        sizes = planned_sizes(agreeing, samples["n0"], allowed, share, data["law"]["sigma"])
+        if len(held) != 1 or held[0] not in sizes:
+            wanted = " or ".join(map(str, sorted(sizes)))
+            yield f"looks were held at {held}, but {agreeing} of {samples['n0']} selection samples plan {wanted}"
+    elif held != list(allowed.looks[: len(held)]):
+        yield f"looks were held at {held!r:.120}, which budget {samples['budget']!r:.80} does not say"
+    elif not held[-1] <= samples["n"] < ([*allowed.looks, samples["n"] + 1][len(held)]):
+        yield f"n={samples['n']} does not belong to {len(held)} looks of budget {samples['budget']!r:.80}"
+    if samples["proved_at"] >= len(held):
+        yield f"proved_at={samples['proved_at']} is no index into the {len(held)} looks"
 
 
-def look_faults(data: dict[str, Any]) -> Iterator[str]:
-    """Every false statement about a budget, given the fields of :data:`MASK_BUDGET` and of the certificate.
+def count_faults(data: dict[str, Any]) -> Iterator[str]:
+    """Can the counts of one look become those of the next, and the last ones those at the end?
 
-    The shares are recomputed: half of alpha for the last look that was planned, the rest equally for the others. Of
-    looks before the last one the counts are gone, and nothing is claimed from them; their thresholds are only checked
-    to be possible.
+    Then, are they plausible? Samples are exchangeable: given k of n agreeing samples, the number among the first m of
+    them is hypergeometric, whatever the model. Each look is tested against the next one and against the end, at
+    :data:`IMPLAUSIBLE`. A budget stops when its counts say so, which is no excuse: over *all* pairs of looks that could
+    have been held the probabilities of a false alarm add up to less than 1e-8.
     """
-    faults = [f"look {i + 1}: {fault}" for i, look in enumerate(data["looks"]) for fault in shape_faults(look, _LOOK)]
-    if faults:
-        yield from faults
+    claim, samples = data["claim"], data["samples"]
+    counts, top = claim["counts"], claim["prediction"]
+    rival = max(count for index, count in enumerate(counts) if index != top)
+    looks = [tuple(look) for look in samples["looks"]]
+    others = len(counts) - 1
+    for number, (n, k, second) in enumerate(looks, 1):
+        if k + second > n or second * others < n - k:
+            yield f"look {number}: {k} agreeing and {second} of the strongest rival are no counts of {n} samples"
+            return
+    end = (samples["n"], counts[top], rival)
+    if looks[-1][0] == end[0] and looks[-1] != end:
+        yield f"the last look {list(looks[-1])} is not that of the counts, {list(end)}"
         return
-    spelt = _SPELLING.fullmatch(data["budget"])
-    sizes = [int(size) for size in spelt[1].split(",")] if spelt else []
-    if not sizes or sizes[0] < 1 or any(a >= b for a, b in pairwise(sizes)):
-        yield f"budget {data['budget']!r:.80} is no list of looks"
-        return
-    yield from _schedule_faults(data, sizes)
-    yield from _reason_faults(data, sizes)
+    for before, after in pairwise([*looks, end]):
+        drawn, agreeing, rivals = (b - a for a, b in zip(before, after))
+        if not (0 <= agreeing <= drawn and 0 <= rivals <= drawn - agreeing):
+            yield f"counts cannot go from {list(before)} to {list(after)} in {drawn} samples"
+            return
+    for before, after in [*pairwise(looks), *((look, end) for look in looks)]:
+        if before[0] < after[0] and _chance(before, after, others) < IMPLAUSIBLE:
+            yield f"{list(before)} is no part of {list(after)} that chance would give (less than 1 in 10^12)"
+            return
+    yield from _selection_faults(claim["selection"], counts)
 
 
-def _schedule_faults(data: dict[str, Any], sizes: list[int]) -> Iterator[str]:
-    held = [look["n"] for look in data["looks"]]
-    if held != sizes[: len(held)]:
-        yield f"looks were held at {held}, which budget {data['budget']} does not say"
-        return
-    last = data["looks"][-1]
-    if (last["n"], last["threshold"]) != (data["n"], data["threshold"]):
-        yield f"n={data['n']} and threshold={data['threshold']} are not those of the last look"
-    for index, look in enumerate(data["looks"]):
-        share = _share(Fraction(data["alpha"]), index, len(sizes))
-        if not share * (1 - _SHARE_SLACK) <= Fraction(look["alpha"]) <= share:
-            yield f"look {index + 1} spends alpha {look['alpha']!r}, its share is {float(share)!r}"
-        threshold = look["threshold"]
-        if threshold is None:
-            continue
-        # No step of any correction asks for less than the whole share.
-        if threshold > look["n"] or upper_tail(threshold, look["n"], Fraction(data["tau"])) > number(share):
-            yield f"look {index + 1} cannot certify {threshold} of {look['n']} agreeing samples"
+def _chance(before: tuple[int, ...], after: tuple[int, ...], others: int) -> float:
+    """Bound on the probability of counts so far from their share of the later ones."""
+    m, k, second = before
+    n, total, rivals = after
+    return min(
+        among_first(k, m, total, n),
+        among_first(m - k, m, n - total, n),
+        # The strongest rival so far is one of several, each of which has at most so many samples in the end; and it has
+        # at least as many as the one that is strongest in the end.
+        others * among_first(second, m, rivals, n),
+        among_first(m - second, m, n - rivals, n),
+    )
 
 
-def _share(alpha: Fraction, index: int, looks: int) -> Fraction:
-    if looks == 1:
-        return alpha
-    return alpha / 2 if index == looks - 1 else alpha / (2 * (looks - 1))
-
-
-def _reason_faults(data: dict[str, Any], sizes: list[int]) -> Iterator[str]:
-    stop, _, said = data["stopped"].partition(": ")
-    if stop not in _STOPS:
-        yield f"stopped={data['stopped']!r:.80} is none of {', '.join(_STOPS)}"
-    elif stop == "cap reached":
-        if data["n"] != sizes[-1]:
-            yield f"the cap {sizes[-1]} was not reached with n={data['n']}"
-    elif (stop == "answered") != (data["share_certified"] > 0) or not said.startswith(
-        f"{data['share_certified']:.2%} of pixels certified"
-    ):
-        yield f"stopped={data['stopped']!r:.80} contradicts share_certified={data['share_certified']!r}"
+def _selection_faults(selection: list[int], counts: list[int]) -> Iterator[str]:
+    """Selection and estimation samples are of one model: Fisher's exact test of each class, times their number."""
+    n0, n = sum(selection), sum(counts)
+    chance = len(counts) * min(fisher(a, n0, b, n) for a, b in zip(selection, counts))
+    if chance < IMPLAUSIBLE:
+        yield f"{selection!r:.120} of {n0} selection and {counts!r:.120} of {n} estimation samples are of no one model"

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from certimed.verification.shapes import GEOMETRY, NATIVE, shape_faults
+from certimed.verification.shapes import GEOMETRY, shape_faults
 
 _LUMA = (0.299, 0.587, 0.114)
 _RADIUS_SLACK = Fraction(1, 10**9)
+_FLOAT = Fraction(1, 10**15)  # what two roundings of a difference may cost
 _ROUNDING = 1e-9  # of eigenvalues in float64, relative
 _LOOSE = 1e-4  # how far a bound may lie above the norm
 _MOST_VALUES, _MOST_ROWS = 1 << 27, 1 << 13  # 1 GiB, and minutes
@@ -25,15 +26,16 @@ def native_faults(data: dict[str, Any]) -> Iterator[str]:
 
     Checked: that the recorded preparation ends at the certified input, that ``norm`` is not below the largest singular
     value of its matrix, which is built here from the formulas of the interpolation kernels (the engine pushes basis
-    vectors through PyTorch instead), and that the native radius is at most ``radius / norm``.
+    vectors through PyTorch instead), and that the native radius is at most ``radius / norm``. A prepared image need not
+    lie on the grid of a law, so under such a law the radius first loses what the image's placement says.
 
     Args:
         data: a certificate whose fields have been checked.
     """
-    native = data.get("native")
+    native = data["native"]
     if native is None:
         return
-    faults = list(shape_faults(native, NATIVE)) or list(shape_faults(native["geometry"], GEOMETRY))
+    faults = list(shape_faults(native["geometry"], GEOMETRY))
     faults = faults or [fault for fault in _geometry_faults(native["geometry"], data) if fault]
     if faults:
         yield from (f"native: {fault}" for fault in faults)
@@ -43,11 +45,12 @@ def native_faults(data: dict[str, Any]) -> Iterator[str]:
         yield f"native: norm={native['norm']!r} is below the norm of the preparation ({norm:.9g})"
     elif native["norm"] > norm * (1 + _LOOSE):
         yield f"native: norm={native['norm']!r} is not the norm of the preparation ({norm:.9g})"
-    product, radius = Fraction(native["radius"]) * Fraction(native["norm"]), Fraction(data["radius"])
+    product, radius = Fraction(native["radius"]) * Fraction(native["norm"]), Fraction(data["claim"]["radius"])
+    radius = max(Fraction(0), radius - Fraction(data["placement"]["rounding"]) - Fraction(data["placement"]["slack"]))
     if product > radius:
-        yield f"native: radius={native['radius']!r} is more than radius={data['radius']!r} divided by the norm"
-    elif product < radius * (1 - _RADIUS_SLACK):
-        yield f"native: radius={native['radius']!r} is not radius={data['radius']!r} divided by the norm"
+        yield f"native: radius={native['radius']!r} is more than radius={float(radius)!r} gives, divided by the norm"
+    elif product < radius * (1 - _RADIUS_SLACK) - _FLOAT:
+        yield f"native: radius={native['radius']!r} is not radius={float(radius)!r} divided by the norm"
 
 
 def _geometry_faults(geometry: dict[str, Any], data: dict[str, Any]) -> Iterator[str]:

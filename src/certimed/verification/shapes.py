@@ -9,6 +9,8 @@ from typing import Any
 
 Check = tuple[Callable[[Any], bool], str]
 
+_MOST_SAMPLES = 10**9
+
 
 def _whole(value: Any, low: int = 0) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= low
@@ -28,6 +30,10 @@ def _optional(check: Check) -> Check:
 
 def _wholes(value: Any, low: int, shortest: int) -> bool:
     return isinstance(value, list) and len(value) >= shortest and all(_whole(one, low) for one in value)
+
+
+def _two_levels(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(_real(one) and one > 0 for one in value)
 
 
 def _axis(value: Any) -> bool:
@@ -53,13 +59,21 @@ LEVEL: Check = (lambda value: _real(value) and 0 < value < 1, "a number between 
 SHARE: Check = (lambda value: _real(value) and 0 <= value <= 1, "a number from 0 to 1")
 TAU: Check = (lambda value: _real(value) and 0.5 <= value < 1, "a number from 0.5 to below 1")
 HEX: Check = (lambda value: _text(value) and re.fullmatch("[0-9a-f]{64}", value) is not None, "64 hex digits")
+COUNTS: Check = (lambda value: _wholes(value, 0, 2), "a list of two or more whole numbers >= 0")
 TEXTS: Check = (lambda value: isinstance(value, list) and all(map(_text, value)), "a list of strings")
+STRINGS: Check = (
+    lambda value: isinstance(value, dict) and all(map(_text, value.values())),
+    "an object of strings",
+)
+LIST: Check = (lambda value: isinstance(value, list), "a list")
 OBJECT: Check = (lambda value: isinstance(value, dict), "an object")
 SPACE_SHAPE: Check = (lambda value: _wholes(value, 1, 2), "a list of two or more sizes")
 
-SCOPES = ("end-to-end", "prompt frozen at x")
+SCOPES = ("end-to-end", "frozen at x", "chosen at x")
 SPACES = ("model input", "native")
-CORRECTIONS = ("holm", "bonferroni", "lehmann-romano")
+CORRECTIONS = ("holm", "bonferroni")
+STOPS = ("answered", "futile", "cap reached", "interrupted")
+SHARES = ("alone", "taus", "methods")
 
 PROVENANCE: dict[str, Check] = {
     "device": TEXT,
@@ -67,53 +81,80 @@ PROVENANCE: dict[str, Check] = {
     "dtype": TEXT,
     "model": _optional(TEXT),
     "intensity": _optional(TEXT),
-    "versions": (lambda value: isinstance(value, dict) and all(map(_text, value.values())), "an object of strings"),
+    "pixels": _optional(HEX),
+    "decoders": STRINGS,
+    "versions": STRINGS,
 }
 
-_COMMON: dict[str, Check] = {
+CERTIFICATE: dict[str, Check] = {
+    "schema": _exactly("certimed/certificate/2"),
+    "kind": _one_of("classes", "mask"),
     "item": TEXT,
-    "n0": POSITIVE_COUNT,
-    "n": POSITIVE_COUNT,
-    "alpha": LEVEL,
-    "sigma": POSITIVE,
-    "radius": NOT_NEGATIVE,
+    "method": TEXT,
+    "claim": OBJECT,
+    "law": OBJECT,
+    "samples": OBJECT,
+    "alpha": OBJECT,
+    "scope": _one_of(*SCOPES),
+    "chosen_from": TEXTS,
+    "space": _one_of(*SPACES),
     "seed": INTEGER,
     "shape": SPACE_SHAPE,
+    "views": _optional((_two_levels, "two numbers > 0")),
     "provenance": OBJECT,
-    "scope": _one_of(*SCOPES),
-    "space": _one_of(*SPACES),
-    "notes": TEXTS,
+    "placement": OBJECT,
+    "native": _optional(OBJECT),
 }
 
-CLASS_CERTIFICATE: dict[str, Check] = {
-    "schema": _exactly("certimed/class-certificate/1"),
-    **_COMMON,
-    "prediction": COUNT,
-    "abstained": BOOLEAN,
-    "p_lower": (lambda value: _real(value) and 0 <= value < 1, "a number from 0 to below 1"),
-    "q_upper": _optional((lambda value: _real(value) and 0 < value <= 1, "a number above 0, at most 1")),
-    "counts": (lambda value: _wholes(value, 0, 2), "a list of two or more whole numbers >= 0"),
-    "bound": _one_of("one-sided", "two-sided", "best"),
+CLAIMS: dict[str, dict[str, Check]] = {
+    "classes": {
+        "prediction": COUNT,
+        "abstained": BOOLEAN,
+        "radius": NOT_NEGATIVE,
+        "p_lower": (lambda value: _real(value) and 0 <= value < 1, "a number from 0 to below 1"),
+        "q_upper": _optional((lambda value: _real(value) and 0 < value <= 1, "a number above 0, at most 1")),
+        "bound": _one_of("one-sided", "two-sided", "best"),
+        "counts": COUNTS,
+        "selection": COUNTS,
+    },
+    "mask": {
+        "radius": NOT_NEGATIVE,
+        "share_certified": SHARE,
+        "threshold": _optional(POSITIVE_COUNT),
+        "num_classes": (lambda value: _whole(value, 2), "a whole number >= 2"),
+        "tau": TAU,
+        "correction": _one_of(*CORRECTIONS),
+        "sigma": POSITIVE,
+        "arrays_sha256": HEX,
+    },
+}
+
+_INTEGERS_OF_A_LOOK = {"classes": 3, "mask": 2}
+
+SAMPLES: dict[str, Check] = {
+    "n0": POSITIVE_COUNT,
+    "n": (lambda value: _whole(value, 1) and value <= _MOST_SAMPLES, f"a whole number from 1 to {_MOST_SAMPLES}"),
     "budget": TEXT,
-    "looks": POSITIVE_COUNT,
-    "proved_at": (lambda value: _wholes(value, 0, 0), "a list of whole numbers >= 0"),
-    "stopped": TEXT,
+    "looks": (
+        lambda value: isinstance(value, list) and bool(value) and all(_wholes(look, 0, 2) for look in value),
+        "a list of looks",
+    ),
+    "proved_at": COUNT,
+    "stop": OBJECT,
 }
 
-MASK_CERTIFICATE: dict[str, Check] = {
-    "schema": _exactly("certimed/mask-certificate/1"),
-    **_COMMON,
-    "share_certified": SHARE,
-    "threshold": _optional(POSITIVE_COUNT),
-    "num_classes": (lambda value: _whole(value, 2), "a whole number >= 2"),
-    "tau": TAU,
-    "correction": _one_of(*CORRECTIONS),
-    "k_fwer": POSITIVE_COUNT,
-    "arrays_sha256": HEX,
+STOP: dict[str, Check] = {"kind": _one_of(*STOPS)}
+STOP_DETAILS: dict[str, Check] = {
+    "above": NOT_NEGATIVE,
+    "below": NOT_NEGATIVE,
+    "agreeing": POSITIVE_COUNT,
+    "undecided": COUNT,
 }
+"""Fields of a stop that stand there only where there is something to say."""
 
-SOMETIMES: dict[str, Check] = {"native": OBJECT}
-"""Fields of certificates that stand there only where there is something to say."""
+ALPHA: dict[str, Check] = {"level": LEVEL, "total": LEVEL, "of": POSITIVE_COUNT, "why": _one_of(*SHARES)}
+
+PLACEMENT: dict[str, Check] = {"on_grid": BOOLEAN, "rounding": NOT_NEGATIVE, "slack": NOT_NEGATIVE}
 
 NATIVE: dict[str, Check] = {"radius": NOT_NEGATIVE, "norm": POSITIVE, "geometry": OBJECT}
 
@@ -127,28 +168,50 @@ GEOMETRY: dict[str, Check] = {
     "kernel": _one_of("bilinear", "bicubic"),
 }
 
-_RECORD: dict[str, Check] = {
+RECORD: dict[str, Check] = {
+    "schema": _exactly("certimed/record/2"),
     "item": TEXT,
     "status": _one_of("certified", "failed"),
     "reason": _optional(TEXT),
-    "certificates": OBJECT,
+    "label": _optional(COUNT),
+    "group": _optional(TEXT),
+    "intensity": _optional(OBJECT),
+    "clean": (lambda value: isinstance(value, dict) and all(map(_whole, value.values())), "an object of class indices"),
+    "certificates": LIST,
+    "scores": OBJECT,
     "sha256": HEX,
 }
 
-CLASS_RECORD: dict[str, Check] = {
-    "schema": _exactly("certimed/record/1"),
-    **_RECORD,
-    "label": _optional(COUNT),
-    "clean": (lambda value: isinstance(value, dict) and all(map(_whole, value.values())), "an object of class indices"),
+MANIFEST: dict[str, Check] = {
+    "request": OBJECT,
+    "model": OBJECT,
+    "methods": (lambda value: isinstance(value, list) and bool(value), "a list of methods"),
+    "classes": LIST,
+    "data": OBJECT,
+    "provenance": OBJECT,
 }
 
-MASK_RECORD: dict[str, Check] = {
-    "schema": _exactly("certimed/mask-record/1"),
-    **_RECORD,
-    "group": _optional(TEXT),
-    "arrays": OBJECT,
-    "scores": OBJECT,
+REQUEST: dict[str, Check] = {
+    "task": _one_of("classes", "mask"),
+    "target": OBJECT,
+    "sigma": POSITIVE,
+    "noise": _one_of("grid", "float32"),
+    "budget": TEXT,
+    "n0": POSITIVE_COUNT,
+    "alpha": LEVEL,
+    "seed": INTEGER,
+    "space": _one_of(*SPACES),
 }
+
+KINDS = ("plain", "few-shot", "zero-shot", "both", "pool", "per-sample", "split", "denoised")
+METHOD: dict[str, Check] = {
+    "name": TEXT,
+    "kind": _one_of(*KINDS),
+    "scope": _one_of(*SCOPES),
+    "identity": _optional(TEXT),
+}
+
+SHARD: dict[str, Check] = {"index": POSITIVE_COUNT, "count": POSITIVE_COUNT, "images": COUNT, "ids_sha256": HEX}
 
 
 def shape_faults(data: Any, wanted: Mapping[str, Check]) -> Iterator[str]:
@@ -166,12 +229,28 @@ def shape_faults(data: Any, wanted: Mapping[str, Check]) -> Iterator[str]:
             yield f"{name} must be {wanted[name][1]}, not {value!r:.80}"
 
 
-def certificate_faults(data: Any, wanted: Mapping[str, Check]) -> Iterator[str]:
-    """As :func:`shape_faults`, the provenance and the fields that are there only sometimes included."""
-    present = {name: check for name, check in SOMETIMES.items() if isinstance(data, dict) and name in data}
-    yield from shape_faults(data, {**wanted, **present})
-    if isinstance(data, dict) and isinstance(data.get("provenance"), dict):
-        yield from (f"provenance: {fault}" for fault in shape_faults(data["provenance"], PROVENANCE))
+def certificate_shape(data: Any) -> Iterator[str]:
+    """As :func:`shape_faults` of a certificate, all its parts included."""
+    faults = list(shape_faults(data, CERTIFICATE))
+    if faults:
+        yield from faults
+        return
+    kind, stop = data["kind"], data["samples"].get("stop")
+    details = {name: check for name, check in STOP_DETAILS.items() if isinstance(stop, dict) and name in stop}
+    for part, wanted in (
+        ("claim", CLAIMS[kind]),
+        ("samples", SAMPLES),
+        ("alpha", ALPHA),
+        ("provenance", PROVENANCE),
+        ("placement", PLACEMENT),
+        *([("native", NATIVE)] if data["native"] is not None else []),
+    ):
+        yield from (f"{part}: {fault}" for fault in shape_faults(data[part], wanted))
+    yield from (f"stop: {fault}" for fault in shape_faults(stop, {**STOP, **details}))
+    looks = data["samples"].get("looks")
+    integers = _INTEGERS_OF_A_LOOK[kind]
+    if isinstance(looks, list) and any(isinstance(look, list) and len(look) != integers for look in looks):
+        yield f"samples: a look of a certificate of kind {kind!r} has {integers} integers"
 
 
 def pixels_of(shape: list[int]) -> int:

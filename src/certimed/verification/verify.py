@@ -9,10 +9,10 @@ from pathlib import Path
 
 from certimed.errors import InputError
 from certimed.integrity import strict_json
-from certimed.verification.classes import class_faults
-from certimed.verification.masks import mask_faults
+from certimed.verification.certificates import certificate_faults
 from certimed.verification.runs import Fault, RunCheck, open_manifest, run_faults
 
+SCHEMA = "certimed/certificate/2"
 _MOST = 20
 
 
@@ -46,22 +46,23 @@ def verify(path: str | Path, *, expect: str | None = None, allow_incomplete: boo
     """Recompute every statement of a run folder, or of one certificate file, from its recorded counts.
 
     The bounds are computed anew with exact rational recursions and 50-digit quantiles; needs no model, no data and no
-    GPU. ``docs/runs.md`` lists what is caught and what cannot be.
+    GPU. ``docs/verify.md`` lists what is caught and what cannot be.
 
     Args:
-        path: a run folder, a class certificate's JSON, or a mask certificate's JSON with its npz beside it.
+        path: a run folder, or a certificate's JSON (of a mask: with its npz beside it).
         expect: the run's digest as it was noted elsewhere when the run was finished; catches any later change at all.
         allow_incomplete: take missing images for images not done yet.
 
     Raises:
-        InputError: there is nothing at the path that can be checked. MissingExtraError: mpmath is not installed.
+        InputError: there is nothing at the path that can be checked, or it is of another schema.
+            MissingExtraError: mpmath is not installed.
     """
     target = Path(path)
     if target.is_dir():
         return _verify_run(target, expect, allow_incomplete)
     if expect is not None:
         raise InputError(f"--expect is the digest of a run, and {target} is a single file; leave it out")
-    faults = tuple(islice(_certificate_faults(target), _MOST))
+    faults = tuple(islice(_file_faults(target), _MOST))
     return Verdict(target, faults, 1, 0, 1)
 
 
@@ -78,7 +79,7 @@ def _verify_run(folder: Path, expect: str | None, allow_incomplete: bool) -> Ver
     return Verdict(folder, tuple(faults), len(check.items), failed, check.certificates, check.digest)
 
 
-def _certificate_faults(path: Path) -> Iterator[Fault]:
+def _file_faults(path: Path) -> Iterator[Fault]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -89,10 +90,10 @@ def _certificate_faults(path: Path) -> Iterator[Fault]:
         yield path.name, str(error)
         return
     schema = data.get("schema") if isinstance(data, dict) else None
-    if schema == "certimed/mask-certificate/1":
-        faults = mask_faults(data, path.with_suffix(".npz"))
-    elif schema == "certimed/class-certificate/1":
-        faults = class_faults(data)
-    else:
-        raise InputError(f"{path} is neither a run folder nor a certificate: its schema is {schema!r:.80}")
-    yield from ((path.name, fault) for fault in faults)
+    if schema != SCHEMA:
+        raise InputError(
+            f"{path} is neither a run folder nor a certificate that this version reads: its schema is {schema!r:.80}, "
+            f"not {SCHEMA!r}"
+        )
+    arrays = path.with_suffix(".npz") if data.get("kind") == "mask" else None
+    yield from ((path.name, fault) for fault in certificate_faults(data, arrays))

@@ -1,116 +1,109 @@
-"""The images of the report one by one, as data for the page's script."""
+"""The images of the page one by one, as data for its script."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from certimed.budgets import Fixed, parse_budget
 from certimed.certificates import TOO_FEW_SAMPLES, ClassCertificate
+from certimed.certificates.words import stop_text
 from certimed.report.html.numbers import plain
 from certimed.report.html.pictures import Budget, thumbnail
 from certimed.report.html.sources import Pictures, Run
-from certimed.report.html.words import scope_words
+from certimed.report.html.words import SCOPES
+from certimed.runs import Record
 
 if TYPE_CHECKING:
-    from certimed.report.html.classes import ClassRun, Series
+    from certimed.report.html.classes import Line
 
 
-class Thumbnails:
-    """One entry an image, shared by the runs that speak of it."""
+class Gallery:
+    """Data of the gallery: ``images`` (one entry an image, shared by the runs that speak of it), ``series`` and, for
+    each series, one row an image.
 
-    def __init__(self, pictures: Mapping[int, Pictures], budget: Budget) -> None:
-        self.images: list[dict[str, Any]] = []
-        self._pictures = pictures
-        self._budget = budget
+    Args:
+        runs: the lines of each run.
+        pictures: by number of the run.
+        budget: of the page's pictures.
+    """
+
+    def __init__(self, runs: Sequence[Sequence[Line]], pictures: Mapping[int, Pictures], budget: Budget) -> None:
+        self._pictures, self._budget = pictures, budget
         self._places: dict[tuple[str, str], int] = {}
+        self._images: list[dict[str, Any]] = []
+        self._shapes: list[list[int]] = []
+        series = [self._series(line) for own in runs for line in own]
+        self.data = {
+            "images": self._images,
+            "shapes": self._shapes,
+            "classes": {str(own[0].run.index): list(own[0].run.class_names) for own in runs},
+            "series": series,
+        }
 
-    def place(self, run: Run, item: str) -> int:
-        """Position of an image in :attr:`images`; read and shrunk the first time it is asked for."""
+    @property
+    def pictures(self) -> int:
+        """Number of images with a picture."""
+        return sum("thumb" in image for image in self._images)
+
+    def _series(self, line: Line) -> dict[str, Any]:
+        of = line.of
+        rows = [self._row(line.run, record, of.method, c) for record, c in zip(of.records, of.certificates)]
+        rows += [
+            {
+                "image": self._place(line.run, record.item),
+                "outcome": "failed",
+                "reason": plain(record.reason or ""),
+                "label": record.label,
+            }
+            for record in of.failures
+        ]
+        return {
+            "key": line.key,
+            "run": line.run.index,
+            "name": line.title,
+            "runName": line.run.name,
+            "rows": rows,
+        }
+
+    def _row(self, run: Run, record: Record, method: str, c: ClassCertificate) -> dict[str, Any]:
+        native = None if c.native is None else {"radius": c.native.radius, "shape": self._shape(c.native.shape)}
+        fixed = isinstance(parse_budget(c.budget), Fixed)
+        return {
+            "image": self._place(run, record.item),
+            "outcome": outcome(c, record.label),
+            "prediction": c.prediction,
+            "label": record.label,
+            "clean": record.clean.get(method),
+            "radius": c.radius,
+            "real": c.real_radius,
+            "agree": c.counts[c.prediction],
+            "n": c.n,
+            "shape": self._shape(c.shape),
+            "native": native,
+            **({} if fixed else {"stopped": stop_text(c.stop, c.n, c.n0)}),
+            "scope": SCOPES[c.scope],
+            "space": c.space,
+        }
+
+    def _place(self, run: Run, item: str) -> int:
+        """Position of an image among all; read and shrunk the first time it is asked for."""
         identity = run.section("data").get("identity")
         key = (identity if isinstance(identity, str) else f"run {run.index}", item)
         if key not in self._places:
-            self._places[key] = len(self.images)
+            self._places[key] = len(self._images)
             image = self._pictures[run.index].load(item)
             entry: dict[str, Any] = {"name": plain(item)}
             if image is not None and (shown := self._budget.spend(thumbnail(image))) is not None:
                 entry["thumb"] = shown
-            self.images.append(entry)
+            self._images.append(entry)
         return self._places[key]
 
-
-class Gallery:
-    """Data of the gallery: ``images``, ``series`` and, for each series, one row an image."""
-
-    def __init__(self, data: dict[str, Any], refused: int) -> None:
-        self.data = data
-        self.refused = refused
-
-    @property
-    def has_pictures(self) -> bool:
-        """Whether any image has a picture."""
-        return any("thumb" in image for image in self.data["images"])
-
-    @classmethod
-    def of_classes(
-        cls, runs: Sequence[ClassRun], series: Sequence[Series], pictures: Mapping[int, Pictures], budget: Budget
-    ) -> Gallery:
-        """The gallery of classification runs."""
-        thumbnails = Thumbnails(pictures, budget)
-        shapes: list[list[int]] = []
-        listed = [_described(one, thumbnails, shapes, run) for run in runs for one in run.series]
-        data = {
-            "task": "classify",
-            "images": thumbnails.images,
-            "shapes": shapes,
-            "classes": {str(run.run.index): list(run.run.class_names) for run in runs},
-            "series": listed,
-        }
-        return cls(data, budget.refused)
-
-
-def _described(series: Series, thumbnails: Thumbnails, shapes: list[list[int]], run: ClassRun) -> dict[str, Any]:
-    rows = []
-    for index, (record, certificate) in enumerate(zip(series.records, series.certificates)):
-        label = None if series.labels is None else series.labels[index]
-        rows.append(_row(thumbnails.place(run.run, record.item), certificate, label, shapes))
-        rows[-1]["clean"] = record.clean.get(series.method)
-        rows[-1]["label"] = record.label
-    rows += [
-        {"image": thumbnails.place(run.run, record.item), "outcome": "failed", "reason": plain(record.reason or "")}
-        for record in run.records
-        if series.method not in record.certificates
-    ]
-    return {
-        "key": series.key,
-        "run": run.run.index,
-        "name": f"{series.name} · sigma {certificate_sigma(series.certificates)}",
-        "runName": run.run.name,
-        "rows": rows,
-    }
-
-
-def certificate_sigma(certificates: Sequence[ClassCertificate]) -> str:
-    """The noise level, or levels, of a series."""
-    return ", ".join(f"{sigma:g}" for sigma in sorted({c.sigma for c in certificates}))
-
-
-def _row(image: int, certificate: ClassCertificate, label: int | None, shapes: list[list[int]]) -> dict[str, Any]:
-    native = None
-    if certificate.native is not None:
-        native = {"radius": certificate.native.radius, "shape": _numbered(certificate.native.shape, shapes)}
-    return {
-        "image": image,
-        "outcome": outcome(certificate, label),
-        "prediction": certificate.prediction,
-        "radius": certificate.radius,
-        "agree": certificate.counts[certificate.prediction],
-        "n": certificate.n,
-        "shape": _numbered(certificate.shape, shapes),
-        "native": native,
-        **({} if certificate.budget == f"fixed:{certificate.n}" else {"stopped": plain(certificate.stopped)}),
-        "scope": scope_words(certificate.scope),
-        "space": certificate.space,
-    }
+    def _shape(self, shape: tuple[int, ...]) -> int:
+        """Position of a shape in the list of all, added if it is new."""
+        if list(shape) not in self._shapes:
+            self._shapes.append(list(shape))
+        return self._shapes.index(list(shape))
 
 
 def outcome(certificate: ClassCertificate, label: int | None) -> str:
@@ -120,10 +113,3 @@ def outcome(certificate: ClassCertificate, label: int | None) -> str:
     if label is None:
         return "certified"
     return "right" if certificate.prediction == label else "wrong"
-
-
-def _numbered(shape: tuple[int, ...], shapes: list[list[int]]) -> int:
-    """Position of a shape in the list of all, added if it is new."""
-    if list(shape) not in shapes:
-        shapes.append(list(shape))
-    return shapes.index(list(shape))

@@ -3,61 +3,49 @@
 from __future__ import annotations
 
 import json
-import math
 import unicodedata
 from typing import Any
+
+from certimed.certificates import shown
+from certimed.report.tables import DASH, per_cent
 
 DIGITS = 3
 """Decimals of radii and scores on the page; its script rounds by the same rule."""
 
 
 def down(value: float, digits: int = DIGITS) -> str:
-    """A lower bound or a radius: rounded down, so that the text never claims more than the number.
+    """A lower bound or a radius, rounded down.
 
     >>> down(0.1686), down(0.3)
     ('0.168', '0.300')
     """
-    text = f"{value:.{digits}f}"
-    return text if float(text) <= value else f"{float(text) - 10**-digits:.{digits}f}"
+    return shown(value, "lower", places=digits)
 
 
 def up(value: float, digits: int = DIGITS) -> str:
-    """An upper bound: rounded up.
+    """An upper bound, rounded up.
 
     >>> up(0.1681), up(0.3)
     ('0.169', '0.300')
     """
-    text = f"{value:.{digits}f}"
-    return text if float(text) >= value else f"{float(text) + 10**-digits:.{digits}f}"
+    return shown(value, "upper", places=digits)
 
 
-def percent(share: float | None, digits: int = 0) -> str:
-    """An observed share; a dash where there is none. Only 0 and 1 themselves read 0 % and 100 %.
+def percent(share: float | None, digits: int = 0, side: Any = "nearest") -> str:
+    """A share with its sign, see :func:`certimed.report.tables.per_cent`.
 
     >>> percent(0.9996), percent(1.0), percent(None)
-    ('> 99 %', '100 %', '–')
+    ('> 99 %', '100 %', '-')
     """
-    if share is None or math.isnan(share):
-        return "–"
-    text = f"{100 * share:.{digits}f}"
-    step = 10**-digits
-    if share < 1 and float(text) >= 100:
-        return f"> {100 - step:.{digits}f} %"
-    if share > 0 and float(text) <= 0:
-        return f"< {step:.{digits}f} %"
-    return f"{text} %"
-
-
-def score(value: float | None) -> str:
-    """A Dice or IoU that is no bound, to nearest; a dash where there is none."""
-    return "–" if value is None or math.isnan(value) else f"{value:.{DIGITS}f}"
+    text = per_cent(share, digits, side)
+    return text if text == DASH else f"{text} %"
 
 
 def risk(alpha: float) -> str:
-    """A failure probability in words: ``0.001`` -> ``"0.1 % (1 in 1,000)"``."""
+    """A failure probability, rounded up: ``0.001`` -> ``"0.1 % (1 in 1,000)"``."""
     inverse = 1 / alpha
     whole = f" (1 in {round(inverse):,})" if abs(inverse - round(inverse)) < 1e-6 * inverse else ""
-    return f"{100 * alpha:.6g} %{whole}"
+    return f"{shown(100 * alpha, 'upper', digits=6)} %{whole}"
 
 
 def plain(value: Any, longest: int = 500) -> str:

@@ -6,19 +6,24 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from certimed import __version__
+from certimed.certificates import Certificate, ClassClaim
+from certimed.data import IntensityReport
 from certimed.errors import InputError, require
+from certimed.integrity import write_whole
 from certimed.report.html import numbers, words
-from certimed.report.html.classes import ClassPart, read_class_run
-from certimed.report.html.masks import MaskPart
+from certimed.report.html.classes import ClassPart, Line
+from certimed.report.html.masks import MaskPart, MaskReader
+from certimed.report.html.numbers import plain
 from certimed.report.html.pictures import Budget
-from certimed.report.html.sources import CLASSIFY, Pictures, Run, find_pictures, open_runs
-from certimed.report.html.viewer import MaskRun, read_mask_run, viewer_data
+from certimed.report.html.sources import Pictures, Run, find_pictures, open_runs
+from certimed.report.series import Series, series_of
+from certimed.runs import CERTIFIED, Record
 
 PICTURE_BYTES = 24_000_000
 """Most of a page that pictures may take; what does not fit is listed without."""
@@ -77,16 +82,9 @@ def write_report(
         MissingExtraError: jinja2 is not installed.
     """
     jinja2 = require("jinja2", "report")
-    target = Path(out)
-    opened = open_runs([Path(run) for run in runs], verify=verify)
-    where = {"labels": labels, "masks": masks}
-    places = {name: None if value is None else Path(value) for name, value in where.items()}
-    found = {
-        run.index: find_pictures(
-            run, run.folder.status(), None if data is None else Path(data), split=split, **places
-        )
-        for run in opened
-    }  # fmt: skip
+    opened = open_runs(runs, verify=verify)
+    where = {"path": data, "labels": labels, "masks": masks, "split": split}
+    found = {run.index: find_pictures(run, run.folder.status(), **where) for run in opened}
     context, notes = _context(opened, found, Budget(picture_bytes))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("certimed.report", "templates"),
@@ -96,110 +94,120 @@ def write_report(
         lstrip_blocks=True,
     )
     environment.filters |= {name: getattr(numbers, name) for name in ("down", "percent", "plain")}
-    html = environment.get_template("report.html.j2").render(context).encode("utf-8", "backslashreplace")
-    _write(target, html)
+    html = environment.get_template("report.html.j2").render(context).encode("utf-8", "backslashreplace").decode()
+    write_whole(Path(out), lambda stream: stream.write(html))
     images = sum(len(run.folder.status()) for run in opened)
-    return Report(target, len(html), images, context["pictures"], tuple(notes))
+    return Report(Path(out), len(html.encode()), images, context["pictures"], tuple(notes))
 
 
 def _context(runs: Sequence[Run], found: Mapping[int, Pictures], budget: Budget) -> tuple[dict[str, Any], list[str]]:
-    class_runs = [read_class_run(run) for run in runs if run.task == CLASSIFY]
-    mask_runs = [read_mask_run(run, found[run.index], budget) for run in runs if run.task != CLASSIFY]
-    classes = ClassPart(class_runs, dict(found), budget) if any(run.series for run in class_runs) else None
-    masks = MaskPart([one for run in mask_runs for one in run.series]) if any(run.series for run in mask_runs) else None
-    if classes is None and masks is None:
+    lines: list[Line] = []
+    failed: list[tuple[str, str, str]] = []
+    readers = {run.index: MaskReader(run, found[run.index], budget) for run in runs if run.spec.masks}
+    for run in runs:
+        reader = readers.get(run.index)
+        own, lost = _read(run, reader)
+        failed += [(run.name, plain(one.item), plain(one.reason or "no reason given")) for one in lost]
+        for index, one in enumerate(own):
+            key = f"r{run.index}m{index}" if reader is None else reader.keys[one.label]
+            lines.append(Line(key, index, run, replace(one, class_names=run.class_names)))
+    labels, shapes = ([line for line in lines if line.of.masks == masks] for masks in (False, True))
+    if not lines:
         raise InputError("no image of these runs has a certificate; there is nothing to report")
+    classes = ClassPart(labels, found, budget) if labels else None
+    masks = MaskPart(shapes, readers) if shapes else None
     notes = [f"{run.name}: {note}" for run in runs if (note := found[run.index].note) is not None]
-    notes += [f"{run.run.name}: {note}" for run in mask_runs for note in run.notes]
+    notes += [
+        f"{reader.run.name}: The truth of {reader.strangers} images is not the one the run was scored with; it is not "
+        "shown for them."
+        for reader in readers.values()
+        if reader.strangers
+    ]
+    reports = {line.run.name: line.of.intensities for line in lines}
+    notes += [f"{name}: {plain(warning)}." for name, report in reports.items() for warning in report.warnings]
     if budget.refused:
         notes.append(f"{budget.refused} pictures were left out to keep the page small; every image is listed.")
-    gallery = None if classes is None else classes.gallery
-    viewer = viewer_data(mask_runs) if masks is not None else None
-    failed = [(run.run.name, *entry) for run in class_runs for entry in run.failed]
-    failed += [(run.run.name, *entry) for run in mask_runs for entry in run.failed]
+    certificates = [c for line in lines for c in ([line.of.first] if line.of.masks else line.of.certificates)]
+    shown = sum("base" in entry.get("layers", {}) for reader in readers.values() for entry in reader.entries)
     scripts = [_asset(name) for name in _SCRIPTS]
     context = {
         "runs": runs,
         "settings": [_settings(run) for run in runs],
         "classes": classes,
         "masks": masks,
-        "gallery": None if gallery is None else numbers.embedded_json(gallery.data),
-        "viewer": None if viewer is None else numbers.embedded_json(viewer),
-        "worked": [*(classes.worked if classes else []), *(run.worked for run in mask_runs if run.worked)],
-        "limits": _limits(classes, masks),
+        "gallery": None if classes is None else numbers.embedded_json(classes.gallery.data),
+        "viewer": None if masks is None else numbers.embedded_json(masks.viewer()),
+        "worked": [one for part in (classes, masks) if part for one in part.worked],
+        "limits": words.limits(certificates, comparable=classes is None or classes.comparable),
         "failed": failed,
         "notes": notes,
-        "methods": words.METHODS,
+        "methods": {line.of.label: line.why for line in lines if line.why},
         "version": __version__,
         "css": _asset("page.css"),
         "scripts": scripts,
         "policy": _policy(scripts),
-        "pictures": _count_pictures(gallery.data["images"] if gallery else [], mask_runs),
-        "facts": _facts(classes, masks),
+        "pictures": shown + (0 if classes is None else classes.gallery.pictures),
+        "facts": _facts(certificates, shapes, reports),
     }
     faults = [f"{run.name}: {run.checked}" for run in runs if run.faults]
     return context, faults + notes
 
 
-def _limits(classes: ClassPart | None, masks: MaskPart | None) -> list[tuple[str, str]]:
-    certificates: list[Any] = [c for one in (classes.series if classes else []) for c in one.certificates]
-    certificates += [one.example for one in (masks.series if masks else [])]
-    return words.limits(
-        {one.scope for one in certificates},
-        {one.space for one in certificates},
-        {one.alpha for one in certificates},
-        comparable=classes is None or classes.comparable,
-    )
+def _read(run: Run, reader: MaskReader | None) -> tuple[list[Series[Any]], list[Record]]:
+    """The series of a run, and its failed images, in one pass."""
+    failed: list[Record] = []
+
+    def seen(record: Record) -> None:
+        if record.status != CERTIFIED:
+            failed.append(record)
+        elif reader is not None:
+            reader(record)
+
+    return series_of(run.name, run.folder, seen=seen), failed
 
 
-def _facts(classes: ClassPart | None, masks: MaskPart | None) -> dict[str, Any]:
+def _facts(
+    certificates: Sequence[Certificate[Any]], masks: Sequence[Line], reports: Mapping[str, IntensityReport]
+) -> dict[str, Any]:
     """The settings that the explanation names."""
-    labels: list[Any] = [c for one in (classes.series if classes else []) for c in one.certificates]
-    shapes: list[Any] = [one.example for one in (masks.series if masks else [])]
+    labels = [c for c in certificates if c.claim.kind == ClassClaim.kind]
     samples = []
     if labels:
         samples.append(f"For labels, {words.copies((c.n0 for c in labels), (c.n for c in labels))}.")
-    if masks is not None:
-        sizes = (n for one in masks.series for n in one.sizes)
-        said = words.copies((c.n0 for c in shapes), sizes)
+    if masks:
+        sizes = (n for line in masks for n in line.of.tally.sizes)
+        said = words.copies((line.of.first.n0 for line in masks), sizes)
         samples.append(f"For masks, {said} in each pixel; the test accounts for all pixels of an image at once.")
-    every = labels + shapes
     return {
-        "sigmas": sorted({c.sigma for c in every}),
-        "alphas": sorted({c.alpha for c in every}),
+        "sigmas": sorted({c.sigma for c in certificates}),
+        "risks": [numbers.risk(alpha) for alpha in sorted({c.alpha for c in certificates})],
         "samples": samples,
-        "where": words.where(c.space for c in every),
+        "where": words.where(c.space for c in certificates),
+        "reading": [f"{name}: intensities: {plain(report.line)}." for name, report in reports.items()],
+        "unstable": words.unstable(certificates),
     }
-
-
-def _count_pictures(images: Sequence[Mapping[str, Any]], mask_runs: Sequence[MaskRun]) -> int:
-    masks = sum("base" in entry.get("layers", {}) for run in mask_runs for entry in run.entries)
-    return masks + sum("thumb" in image for image in images)
 
 
 def _settings(run: Run) -> dict[str, Any]:
     """The settings of a run as rows of text."""
-    model, data, ran = run.section("model"), run.section("data"), run.section("provenance")
-    rows = [("model", model.get("name")), ("model identity (SHA-256)", model.get("identity"))]
-    rows += [(name, value) for name, value in run.section("settings").items() if value is not None]
-    if run.task == CLASSIFY:
-        rows += [("captions", "; ".join(str(text) for text in run.manifest.get("templates") or []))]
-        rows += [(f"prompts: {name}", value) for name, value in run.section("prompts").items() if value is not None]
-    rows += [("denoiser (SHA-256)", run.manifest.get("denoiser")), ("images", data.get("images"))]
-    rows += [("data identity (SHA-256)", data.get("identity")), ("shard", run.manifest.get("shard"))]
+    data, ran, manifest = run.section("data"), run.section("provenance"), run.folder.manifest
+    rows: list[tuple[str, Any]] = [("model identity (SHA-256)", run.section("model").get("identity"))]
+    for name, value in run.section("request").items():
+        inner = value.items() if isinstance(value, dict) else [("", value)]
+        rows += [(f"{name}: {key}" if key else name, one) for key, one in inner]
+    rows += [(f"identity of method {one['name']}", one.get("identity")) for one in run.folder.methods]
+    rows += [("denoiser (SHA-256)", manifest.get("denoiser")), ("images", data.get("images"))]
+    rows += [("data identity (SHA-256)", data.get("identity")), ("shard", manifest.get("shard"))]
     rows += [("device", ran.get("device_name")), ("arithmetic", ran.get("dtype"))]
     versions = ran.get("versions")
     rows += [("versions", ", ".join(f"{a} {b}" for a, b in versions.items()))] if isinstance(versions, dict) else []
-    rows += [
-        ("created", run.manifest.get("created")),
-        ("settings digest (SHA-256)", run.manifest.get("settings_sha256")),
-    ]
-    shown = [(numbers.plain(name, 80), _value(value)) for name, value in rows if value not in (None, "", [], {})]
+    rows += [("created", manifest.get("created")), ("settings digest (SHA-256)", manifest.get("settings_sha256"))]
+    shown = [(plain(name, 80), _value(value)) for name, value in rows if value not in (None, "", [], {})]
     return {"run": run, "rows": shown, "digest": run.folder.digest()}
 
 
 def _value(value: Any) -> str:
-    return numbers.plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), 400)
+    return plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), 400)
 
 
 def _asset(name: str) -> str:
@@ -214,14 +222,3 @@ def _policy(scripts: Sequence[str]) -> str:
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
         "form-action 'none'"
     )
-
-
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    except OSError as error:
-        raise InputError(f"--out {path} cannot be written ({error.strerror}); choose another place") from error
-    finally:
-        part.unlink(missing_ok=True)

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
 
-from certimed.certificates import NATIVE, ClassCertificate
+from certimed.certificates import NATIVE, Certificate
 from certimed.data import MedicalImage
 from certimed.noise import NoiseKey
 from certimed.operators import apply
+from certimed.report.html.numbers import plain
+from certimed.segmenters.native import resized_truth
 
 Pixels = NDArray[np.float32]
 THUMBNAIL = 176
@@ -104,6 +106,27 @@ def worked_picture(pixels: Pixels, radius: float, item: str, seed: int) -> Worke
     )
 
 
+def worked_example(
+    what: str, certificate: Certificate[Any], image: MedicalImage | None, budget: Budget
+) -> dict[str, Any] | None:
+    """A radius, drawn, with its units; None where the image is not there or the page is full."""
+    if image is None or certificate.real_radius == 0:
+        return None
+    pixels, _ = certified_space(image, certificate)
+    drawn = worked_picture(pixels, certificate.real_radius, certificate.item, certificate.seed)
+    if budget.spend(drawn.image + drawn.perturbed + drawn.difference) is None:
+        return None
+    return {
+        "what": what,
+        "certificate": certificate,
+        "item": plain(certificate.item),
+        "units": certificate.units(),
+        "flips": pixels_to_flip(certificate.radius, certificate.shape[0]),
+        "picture": drawn,
+        "statement": plain(certificate.statement(), 2000),
+    }
+
+
 def pixels_to_flip(radius: float, channels: int) -> int:
     """How many pixels may turn from black to white, in all channels, by a change shorter than the radius.
 
@@ -113,26 +136,30 @@ def pixels_to_flip(radius: float, channels: int) -> int:
     return max(0, math.ceil(radius * radius / channels) - 1)
 
 
-def certified_space(image: MedicalImage, certificate: ClassCertificate) -> Pixels:
-    """The image as the certificate speaks of it: by the map it records; else shortest edge resized, centre cropped.
+def certified_space(image: MedicalImage, certificate: Certificate[Any]) -> tuple[Pixels, NDArray[np.int64] | None]:
+    """Image and truth as the certificate speaks of them: by the map it records; else shortest edge resized, centre
+    cropped (the truth, nearest pixels, where nothing is cropped).
 
     Without a recorded map the model's own preprocessing may crop or interpolate a little differently; the size of a
     perturbation drawn on it does not depend on that.
     """
-    native = certificate.native
+    native, (channels, *size) = certificate.native, certificate.shape
+    pixels, truth = torch.from_numpy(image.pixels), image.mask
     if native is not None and native.shape == image.pixels.shape:
-        return np.asarray(apply(native.geometry, torch.from_numpy(image.pixels)), dtype=np.float32)
-    channels, height, width = certificate.shape[0], *certificate.shape[-2:]
-    pixels = torch.from_numpy(image.pixels)
-    if channels == 1 and pixels.shape[0] > 1:
-        pixels = pixels.mean(dim=0, keepdim=True)
-    if tuple(pixels.shape[1:]) != (height, width) and certificate.space != NATIVE:
+        pixels = apply(native.geometry, pixels)
+    elif certificate.space != NATIVE and len(size) == len(pixels.shape) - 1 == 2:
+        height, width = size
+        if channels == 1 and pixels.shape[0] > 1:
+            pixels = pixels.mean(dim=0, keepdim=True)
         scale = max(height / pixels.shape[1], width / pixels.shape[2])
-        size = [max(edge, round(side * scale)) for edge, side in zip((height, width), pixels.shape[1:])]
-        pixels = functional.interpolate(pixels[None], size, mode="bicubic", antialias=True)[0]
+        edges = [max(edge, round(side * scale)) for edge, side in zip((height, width), pixels.shape[1:])]
+        if list(pixels.shape[1:]) != edges:
+            pixels = functional.interpolate(pixels[None], edges, mode="bicubic", antialias=True)[0]
         top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
         pixels = pixels[:, top : top + height, left : left + width]
-    return np.asarray(pixels.expand(channels, -1, -1) if channels > pixels.shape[0] else pixels, dtype=np.float32)
+    if channels > pixels.shape[0]:
+        pixels = pixels.expand(channels, -1, -1)
+    return np.asarray(pixels, dtype=np.float32), None if truth is None else resized_truth(truth, size)
 
 
 def _png(values: NDArray[np.uint8]) -> str:

@@ -1,31 +1,29 @@
-"""What a report is made of: runs with names of their own, and their images where those can still be read."""
+"""What a page is made of: runs with names of their own, and their images where those can still be read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from certimed.data import Dataset, MedicalImage, ReadOptions, open_dataset
+from certimed.data import Dataset, MedicalImage
 from certimed.errors import CertimedError, ImageError, InputError, MissingExtraError
 from certimed.integrity import line_holds, manifest_fault
 from certimed.report.html.numbers import plain
-from certimed.runs import RunFolder
-
-CLASSIFY, SEGMENT = "classify", "segment"
-_LAYOUT = ("--split", "--labels", "--masks")
+from certimed.report.series import named
+from certimed.runs import RunFolder, RunSpec
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder under a name that no other run of the report has.
+    """One run folder under a name that no other run of the page has.
 
     Attributes:
-        index: position in the report.
+        index: position in the page.
         name: the folder's name, or more of its path where two are named alike.
-        task: ``"classify"`` or ``"segment"``.
+        spec: the request.
         class_names: as text that may be shown.
         checked: what was checked about its truth, in one sentence.
         faults: false statements found, each as text; empty if none.
@@ -34,27 +32,18 @@ class Run:
     index: int
     name: str
     folder: RunFolder
-    task: str
+    spec: RunSpec
     class_names: tuple[str, ...]
     checked: str
     faults: tuple[str, ...]
 
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """Content of ``run.json``."""
-        return self.folder.manifest
-
     def section(self, name: str) -> dict[str, Any]:
         """A part of the manifest, or nothing where it is missing or no object."""
-        found = self.manifest.get(name)
+        found = self.folder.manifest.get(name)
         return found if isinstance(found, dict) else {}
 
-    def class_name(self, index: int) -> str:
-        """Name of a class; its number where the manifest names none."""
-        return self.class_names[index] if 0 <= index < len(self.class_names) else f"class {index}"
 
-
-def open_runs(paths: Sequence[Path], *, verify: bool = True) -> list[Run]:
+def open_runs(paths: Sequence[str | Path], *, verify: bool = True) -> list[Run]:
     """Open run folders and check them.
 
     Args:
@@ -62,34 +51,16 @@ def open_runs(paths: Sequence[Path], *, verify: bool = True) -> list[Run]:
         verify: recompute every statement, where the ``verify`` extra is installed; else the seals only.
 
     Raises:
-        InputError: no run folder, the same one twice, or a task no report knows.
+        InputError: no run folder, or the same one twice.
     """
     if not paths:
         raise InputError("a report needs at least one run folder; give e.g. runs/plip")
-    places = [path.resolve() for path in paths]
-    for place in places:
-        if places.count(place) > 1:
-            raise InputError(f"the run {place.name} was given twice; name each run once")
     runs = []
-    for index, (path, name) in enumerate(zip(paths, _names(places))):
-        folder = RunFolder.open(path)
-        task = folder.manifest.get("task")
-        if task not in (CLASSIFY, SEGMENT):
-            raise InputError(f"{path} is a run of task {plain(task, 40)!r}; a report shows classify and segment")
-        classes = folder.manifest.get("classes")
-        names = tuple(plain(name, 200) for name in classes) if isinstance(classes, list) else ()
-        checked, faults = _check(folder, verify)
-        runs.append(Run(index, name, folder, task, names, checked, faults))
+    for index, (name, folder) in enumerate(named(paths).items()):
+        spec = RunSpec.from_dict(folder.manifest.get("request"))
+        classes = tuple(plain(one, 200) for one in folder.classes)
+        runs.append(Run(index, plain(name, 120), folder, spec, classes, *_check(folder, verify)))
     return runs
-
-
-def _names(places: Sequence[Path]) -> list[str]:
-    """Folder names, with as many parents as it takes to tell them apart."""
-    for depth in range(1, 1 + max(len(place.parts) for place in places)):
-        names = ["/".join(place.parts[-depth:]) for place in places]
-        if len(set(names)) == len(names):
-            break
-    return [plain(name, 120) for name in names]
 
 
 def _check(folder: RunFolder, verify: bool) -> tuple[str, tuple[str, ...]]:
@@ -131,20 +102,30 @@ class Pictures:
         return None
 
 
-def find_pictures(
-    run: Run, items: Iterable[str], data: Path | None, *, labels: Path | None = None, masks: Path | None = None,
-    split: str | None = None,
-) -> Pictures:  # fmt: skip
-    """Open the images of a run: from ``data``, or from where the run had them.
+def find_pictures(run: Run, items: Iterable[str], **where: str | Path | None) -> Pictures:
+    """Open the images of a run: from where it read them, or from where they are now.
 
     Only files that the data set's own reader lists are ever opened; a run's ids choose among them and are no paths.
+
+    Args:
+        run: the run.
+        items: ids of its images.
+        where: fields of :class:`certimed.runs.DataSpec` that have changed: ``path``, ``labels``, ``masks``, ``split``.
+            With a ``path`` the others are no longer the recorded ones.
     """
-    wanted = set(items)
+    wanted, spec = set(items), run.spec.data
+    if moved := where.get("path"):
+        rest = {name: where.get(name) for name in ("labels", "masks", "split")}
+        given = {name: None if value is None else str(value) for name, value in rest.items()}
+        tried = [replace(spec, path=str(moved), **given)]  # type: ignore[arg-type]
+    else:
+        source = run.section("data").get("source")
+        tried = [spec, *([replace(spec, path=source)] if isinstance(source, str) else [])]
     reason = ""
-    for options in _candidates(run, data, labels, masks, split):
+    for one in tried:
         try:
-            dataset = open_dataset(**options, options=_reading(run))
-        except (CertimedError, OSError) as error:
+            dataset = one.open()
+        except (CertimedError, OSError, ValueError) as error:
             reason = reason or plain(error)
             continue
         places = {item: index for index, item in enumerate(dataset.ids) if item in wanted}
@@ -153,43 +134,37 @@ def find_pictures(
             note = f"{missing} of {len(wanted)} images were not found in the data." if missing else None
             return Pictures(note, dataset, places)
         reason = reason or "no image there has a name of this run"
-    if data is None:
+    if not moved:
         return Pictures("The images are no longer where the run read them; name their folder with --data.")
     return Pictures(f"No pictures are shown: {reason}.")
 
 
-def _candidates(
-    run: Run, data: Path | None, labels: Path | None, masks: Path | None, split: str | None
-) -> list[dict[str, Any]]:
-    """Arguments of open_dataset worth trying, in this order."""
-    if data is not None:
-        return [{"path": data, "labels": labels, "masks": masks, "split": split}]
-    source = run.section("data").get("source")
-    if not isinstance(source, str) or "\0" in source or not Path(source).exists():
-        return []
-    recorded = _recorded_layout(run.manifest.get("arguments"))
-    tried: list[dict[str, Any]] = [{"path": Path(source), **recorded}]
-    if run.task == SEGMENT and Path(source).name == "images":
-        # A folder of images/ and masks/ is recorded by its images.
-        tried.insert(0, {"path": Path(source).parent, **recorded})
-    return tried
+@dataclass(frozen=True)
+class Images:
+    """Where the images of a run are read from: the recorded place, unless another is named.
 
+    Attributes:
+        run: the run folder.
+        data, masks, labels, split: where they are now.
+    """
 
-def _recorded_layout(arguments: Any) -> dict[str, str]:
-    """``--split``, ``--labels`` and ``--masks`` of the command that made the run."""
-    words = [word for word in arguments if isinstance(word, str)] if isinstance(arguments, list) else []
-    found = {}
-    for place, word in enumerate(words):
-        name, equals, value = word.partition("=")
-        if name in _LAYOUT and (equals or place + 1 < len(words)):
-            found[name[2:]] = value if equals else words[place + 1]
-    return found
+    run: Path
+    data: Path | None = None
+    masks: Path | None = None
+    labels: Path | None = None
+    split: str | None = None
 
-
-def _reading(run: Run) -> ReadOptions:
-    recorded = run.section("data").get("reading")
-    with suppress(TypeError, ValueError):
-        values: dict[str, Any] = dict(recorded) if isinstance(recorded, dict) else {}
-        values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-        return ReadOptions(**values)
-    return ReadOptions()
+    def load(self, items: Sequence[str]) -> list[MedicalImage]:
+        """The images of these ids; InputError where one cannot be found or read."""
+        (run,) = open_runs([self.run], verify=False)
+        pictures = find_pictures(
+            run, items, path=self.data, labels=self.labels, masks=self.masks, split=self.split
+        )  # fmt: skip
+        loaded = []
+        for item in items:
+            image = pictures.load(item)
+            if image is None:
+                note = pictures.note or "it cannot be read"
+                raise InputError(f"the image {item!r:.80} of {self.run} cannot be shown: {note}")
+            loaded.append(image)
+        return loaded

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-from certimed.certificates import END_TO_END, NATIVE, PROMPT_FROZEN
+from certimed.budgets import Betting, parse_budget
+from certimed.certificates import CHOSEN_AT_X, END_TO_END, FROZEN_AT_X, NATIVE, Certificate
 from certimed.report.html.numbers import percent, risk
 
 METHODS = {
-    "none": "the class names in a fixed caption; nothing is learned",
+    "plain": "the model answers on the noisy image itself; of prompted models, with the class names in a fixed caption",
     "few-shot": "a prompt learned beforehand from a few labelled images of each class, under noise",
     "zero-shot": "a prompt tuned on each test image itself, without its label",
     "both": "the few-shot prompt, tuned further on each test image",
@@ -16,9 +18,15 @@ METHODS = {
     "per-sample": "a prompt tuned anew on every noisy copy, inside the certified model",
     "split": "a prompt tuned on one noisy view and used on another, inside the certified model",
     "denoised": "the noise is removed by a denoiser before the model answers",
-    "plain": "the network answers on the noisy image itself",
 }
-"""Methods that the project names; a prompt file's own name needs no words."""
+"""Kinds of methods that the project has words for."""
+
+SCOPES: dict[str, str] = {
+    END_TO_END: "whole pipeline",
+    FROZEN_AT_X: "prompt frozen at this image",
+    CHOSEN_AT_X: "chosen at this image",
+}
+"""The scope of a certificate, short."""
 
 LIMITS = (
     (
@@ -41,17 +49,17 @@ LIMITS = (
         "neither that the answer is fragile nor that it is robust.",
     ),
     (
-        "Rounding inside the model is not covered.",
-        "The statistics are rounded to the safe side, but the guarantee assumes that the model computes with real "
-        "numbers; on a computer it holds up to the rounding of its arithmetic.",
-    ),
-    (
         "Comparisons are descriptions.",
         "Each curve holds by itself. Choosing, image by image, the method or noise level that looks best after the "
         "fact is not covered.",
     ),
 )
 
+_CHOSEN_LIMIT = (
+    "Some certificates were chosen at the image (scope: chosen at x, marked †).",
+    "Which model or noise level counts was decided by looking at the very image, by hindsight. An attacked image might "
+    "choose another one, and nothing is proved about that pipeline.",
+)
 _FROZEN_LIMIT = (
     "Some certificates hold for the frozen prompt only (scope: prompt frozen at x, marked *).",
     "There the prompt was tuned on the very image it is tested on. The certificate covers the classifier with that "
@@ -69,23 +77,52 @@ _SEVERAL_SPACES = (
 )
 
 
-def limits(
-    scopes: Iterable[str], spaces: Iterable[str], alphas: Iterable[float], *, comparable: bool
-) -> list[tuple[str, str]]:
+def limits(certificates: Sequence[Certificate[Any]], *, comparable: bool) -> list[tuple[str, str]]:
     """What is not proved: (the point, its explanation)."""
     found = list(LIMITS) if comparable else [*LIMITS, _SEVERAL_SPACES]
-    if any(space != NATIVE for space in spaces):
+    if any(one.space != NATIVE for one in certificates):
         found.insert(3, _NATIVE_LIMIT)
-    if PROMPT_FROZEN in set(scopes):
-        found.insert(0, _FROZEN_LIMIT)
-    for alpha in sorted(set(alphas)):
+    scopes = {one.scope for one in certificates}
+    found[:0] = [
+        point for scope, point in ((FROZEN_AT_X, _FROZEN_LIMIT), (CHOSEN_AT_X, _CHOSEN_LIMIT)) if scope in scopes
+    ]
+    found += [_arithmetic(levels) for levels in dict.fromkeys(one.law.levels for one in certificates)]
+    for alpha in sorted({one.alpha for one in certificates}):
         found.append(
             (
-                f"Each certificate may fail with probability {risk(alpha)}.",
+                f"Each certificate fails with probability at most {risk(alpha)}.",
                 "The chance is over the noise that was drawn, and is chosen beforehand.",
             )
         )
     return found
+
+
+def _arithmetic(levels: int | None) -> tuple[str, str]:
+    """What the statement assumes of arithmetic, by the grid of the noise law."""
+    function = "Assumed: that the model is a function of its input (checked once in every run)"
+    if levels is None:
+        return ("Rounding is not covered.", f"{function}, and real arithmetic where float32 noise is drawn and added.")
+    return (
+        "Off the grid the radius is a little smaller.",
+        f"The statement holds in floating point for every image on the grid of step 1/{levels}; for any other change "
+        f"the length that is covered is less by the distance to the grid, as each certificate says. {function}.",
+    )
+
+
+def unstable(certificates: Iterable[Certificate[Any]]) -> str:
+    """What "unstable under noise" means for the bounds and budgets in use."""
+    found = []
+    for one in certificates:
+        budget = parse_budget(one.budget)
+        if isinstance(budget, Betting):
+            found.append("its answer wins no more often than the radius that was asked for needs")
+        elif one.claim.kind == "mask":
+            found.append("a pixel's class wins no more than the share tau of the copies")
+        elif one.claim.bound == "one-sided":
+            found.append("its answer wins no more than half of the noisy copies")
+        else:
+            found.append("its answer wins no more noisy copies than another one")
+    return "; or ".join(dict.fromkeys(found))
 
 
 def copies(n0: Iterable[int], n: Iterable[int]) -> str:
@@ -107,17 +144,11 @@ def _range(values: Iterable[int]) -> str:
     return f"{found[0]:,}" if len(found) == 1 else f"between {found[0]:,} and {found[-1]:,}"
 
 
-def headline(shares: Sequence[float | None], images: int, labelled: bool) -> str:
-    """How many images hold, over the methods of a run."""
-    known = sorted(share for share in shares if share is not None)
+def headline(shares: Sequence[float], images: int, labelled: bool) -> str:
+    """How many images hold, over the methods of a run; rounded down."""
+    known = sorted(shares)
     what = "answered correctly with a proved radius" if labelled else "given an answer with a proved radius"
-    if percent(known[0]) == percent(known[-1]):
-        return f"{round(known[0] * images)} of {images} images ({percent(known[0])}) are {what}"
-    return (
-        f"between {percent(known[0])} and {percent(known[-1])} of {images} images, depending on the method, are {what}"
-    )
-
-
-def scope_words(scope: str) -> str:
-    """The scope of a certificate, short."""
-    return "whole pipeline" if scope == END_TO_END else "prompt frozen at this image"
+    low, high = (percent(share, side="lower") for share in (known[0], known[-1]))
+    if known[0] == known[-1]:
+        return f"{round(known[0] * images)} of {images} images ({low}) are {what}"
+    return f"between {low} and {high} of {images} images, depending on the method, are {what}"

@@ -25,20 +25,25 @@ function svgElement(tag, attributes, text) {
   return made;
 }
 
-/* Bounds are rounded outwards: a lower bound down, an upper bound up. The report's writer uses the same rule. */
-function down(value, digits = 3) {
-  const text = value.toFixed(digits);
-  return Number(text) <= value ? text : (Number(text) - 10 ** -digits).toFixed(digits);
+/* Bounds are rounded outwards on the shortest spelling of a number, in whole-number arithmetic: the rule of the report's
+   writer (certimed.certificates.shown), digit for digit. Values are finite and not negative. */
+function shown(value, side, places, scale = 1) {
+  const [, whole, part = "", power = "0"] = /^(\d+)(?:\.(\d+))?(?:e([+-]\d+))?$/.exec(String(value));
+  const shift = places + Number(power) - part.length;
+  let digits = BigInt(whole + part) * BigInt(scale) * 10n ** BigInt(Math.max(shift, 0));
+  const unit = 10n ** BigInt(Math.max(-shift, 0));
+  digits = digits / unit + (side === "upper" && digits % unit > 0n ? 1n : 0n);
+  const text = String(digits).padStart(places + 1, "0");
+  return places > 0 ? `${text.slice(0, -places)}.${text.slice(-places)}` : text;
 }
 
-function up(value, digits = 3) {
-  const text = value.toFixed(digits);
-  return Number(text) >= value ? text : (Number(text) + 10 ** -digits).toFixed(digits);
-}
+const down = (value, digits = 3) => shown(value, "lower", digits);
+const up = (value, digits = 3) => shown(value, "upper", digits);
+const percent = (share, digits = 1) => `${shown(share, "lower", digits, 100)} %`;
 
-function percent(share, digits = 1) {
-  return `${down(100 * share, digits)} %`;
-}
+/* What is surely left of a radius after a loss, and of it after a division by a norm: both rounded down. */
+const reduced = (value, loss) => (loss === 0 ? value : Math.max(0, (value - loss) * (1 - 2 ** -50)));
+const divided = (value, norm) => (norm === 1 ? value : (value / norm) * (1 - 2 ** -52));
 
 function fill(select, entries) {
   select.replaceChildren(...entries.map(([value, text]) => element("option", { value }, text)));

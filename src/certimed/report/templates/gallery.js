@@ -30,23 +30,24 @@
   function facts(row) {
     const shape = data.shapes[row.shape];
     const values = shape.reduce((product, side) => product * side, 1);
-    const perValue = (255 * row.radius) / Math.sqrt(values);
+    const perValue = (row.radius / Math.sqrt(values)) * 255;
     const entries = [["noisy copies that agree", `${row.agree} of ${row.n}`]];
     if (row.stopped !== undefined) entries.push(["sampling ended", row.stopped]);
     if (row.radius > 0) {
       entries.unshift(
         ["L2, values in [0, 1]", down(row.radius, 4)],
-        ["L2, grey levels", down(255 * row.radius, 1)],
+        ["L2, grey levels", down(row.radius * 255, 1)],
         ["per-value RMS, grey levels", down(perValue, 2)],
         ["L-infinity, grey levels", `±${down(perValue, 2)}`],
       );
+      if (row.real !== row.radius) entries.push(["for changes off the grid, L2", down(row.real, 4)]);
       const flipped = Math.ceil((row.radius * row.radius) / shape[0]) - 1;
-      if (flipped >= 1) entries.push(["pixels it could turn from black to white", String(flipped)]);
+      if (flipped >= 1) entries.push(["pixels it could turn from black to white, in all channels", String(flipped)]);
       if (row.native !== null) {
         const own = data.shapes[row.native.shape];
         const size = own.reduce((product, side) => product * side, 1);
         entries.push([`at native ${own.slice(1).join(" × ")}, L2`, down(row.native.radius, 4)]);
-        entries.push(["native per-value RMS, grey levels", down((255 * row.native.radius) / Math.sqrt(size), 2)]);
+        entries.push(["native per-value RMS, grey levels", down((row.native.radius / Math.sqrt(size)) * 255, 2)]);
       }
     }
     entries.push(["space", `${row.space}, ${shape.slice(1).join(" × ")}`]);

@@ -158,8 +158,8 @@
   }
 
   function said(radius, share, dice) {
-    const levels = (255 * radius) / Math.sqrt(now.layers.width * now.layers.height * now.layers.channels);
-    const end = dice === null ? "" : `; Dice cannot leave ${down(dice[0])} to ${up(dice[1])}`;
+    const levels = (radius / Math.sqrt(now.layers.width * now.layers.height * now.layers.channels)) * 255;
+    const end = dice === null ? "" : `; Dice stays within ${down(dice[0])} to ${up(dice[1])}`;
     return `Below radius ${down(radius)}, ${down(levels, 2)} grey levels RMS, ${percent(share)} of the pixels keep their class${end}.`;
   }
 
@@ -181,7 +181,7 @@
     const x = (radius) => left + ((wide - left - 8) * radius) / now.radii[steps - 1];
     const y = (share) => top + (high - top - bottom) * (1 - share);
     const dice = now.truth !== null && now.course.length > 0;
-    const title = dice ? "Dice any attack below the radius can reach" : "Share of pixels that stay, against the radius";
+    const title = dice ? "Guaranteed Dice to best case, below each radius" : "Share of pixels that stay, against the radius";
     const svg = svgElement("svg", { class: "chart", viewBox: `0 0 ${wide} ${high}`, role: "img", "aria-label": `${title}; the line marks the slider` });
     for (const share of [0, 0.5, 1]) {
       svg.append(svgElement("line", { class: "grid", x1: left, x2: wide - 8, y1: y(share), y2: y(share) }));
@@ -222,19 +222,21 @@
   /* The radius of the slider in the units different readers think in. */
   function units(radius) {
     const { width, height, channels } = now.layers;
-    const perValue = (255 * radius) / Math.sqrt(width * height * channels);
+    const perValue = (radius / Math.sqrt(width * height * channels)) * 255;
     const entries = [
       ["L2, values in [0, 1]", down(radius, 4)],
-      ["L2, grey levels", down(255 * radius, 1)],
+      ["L2, grey levels", down(radius * 255, 1)],
       ["per-value RMS, grey levels", down(perValue, 2)],
       ["L-infinity, grey levels", `±${down(perValue, 2)}`],
     ];
-    const { native } = now.numbers;
+    const { native, loss } = now.numbers;
+    const real = reduced(radius, loss);
+    if (loss > 0) entries.push(["for changes off the grid, L2", down(real, 4)]);
     if (native !== null) {
-      const own = radius / native.norm;
+      const own = divided(real, native.norm);
       const size = native.shape.reduce((product, side) => product * side, 1);
       entries.push([`at native ${native.shape.slice(1).join(" × ")}, L2`, down(own, 4)]);
-      entries.push(["native per-value RMS, grey levels", down((255 * own) / Math.sqrt(size), 2)]);
+      entries.push(["native per-value RMS, grey levels", down((own / Math.sqrt(size)) * 255, 2)]);
     }
     entries.push(["scope", now.numbers.scope], ["space", `${now.numbers.space}, ${height} × ${width}`]);
     byId("v-units").replaceChildren(...entries.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
@@ -242,16 +244,15 @@
 
   function statement() {
     const { numbers: own, layers } = now;
-    const sure = Number((100 * (1 - own.alpha)).toPrecision(6));
     const tested = `${(layers.width * layers.height).toLocaleString("en")} pixels`;
-    let text = `With probability at least ${sure} % over the noise drawn, every position of the slider holds at once: each pixel has a radius of its own, tested together with all ${tested} (Bonferroni). `;
+    let text = `Every position of the slider holds at once: each pixel has a radius of its own, tested together with all ${tested} (Bonferroni). This fails with probability at most ${own.risk} over the noise drawn. `;
     if (now.truth !== null) text += "Dice: mean over the classes but the first; each class's worst case is taken by itself. ";
     if (own.proved) {
       text += `The run's own certificate is a second statement from the same ${own.n} copies: ${percent(own.share)} of the pixels at radius ${down(own.radius)} (${own.correction}, tau ${own.tau})`;
       text += own.low === undefined || own.low === null ? ". " : `, Dice at least ${down(own.low)}. `;
-      text += `Both together hold with at least ${Number((100 * (1 - 2 * own.alpha)).toPrecision(6))} %.`;
+      text += `Either fails with probability at most ${own.risks}.`;
     } else text += `The run's own certificate (${own.correction}, tau ${own.tau}) proves no pixel here.`;
-    if (own.stopped !== null) text += ` Sampling ended: ${own.stopped}; the probability covers every look.`;
+    if (own.stopped !== null) text += ` Samples: ${own.stopped}; the probability covers every look.`;
     return text;
   }
 
@@ -342,7 +343,7 @@
     if (ORDERS[control.sort.value]) found.sort(ORDERS[control.sort.value]);
     fill(control.image, found.map(([index, one]) => [String(index), `${one.name} — ${percent(one.series[key].share)} certified`]));
     if (found.some(([index]) => String(index) === kept)) control.image.value = kept;
-    const failed = run().failed.length;
+    const { failed } = run();
     const rest = failed ? `; ${failed} failed and listed below` : "";
     byId("v-count").textContent = `${found.length} of ${run().images.length} images${rest}`;
     listed = found;
