@@ -14,6 +14,7 @@ from torch import Tensor
 from certimed.attacks.smoothed import Attacked, Fresh
 from certimed.certificates import MaskClaim
 from certimed.metrics.segmentation import DICE_HIGH, count_pixels, overlap_scores
+from certimed.noise import sample_variation
 from certimed.statistics import count_threshold, p_value_more, predict_p_value, upper_more
 from certimed.targets import Classes, Pixels
 
@@ -28,7 +29,7 @@ DICE = "dice"
 _TINY = 1e-12
 _SHARP = 4.0
 _SELECTION = 10  # one in so many samples of a mask selects its candidates
-_FLIPPED = math.log(4)
+_STEEP = 16.0
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class AnotherClass:
         target, start = attacked.target, fresh.take(n)
         assert isinstance(target, Classes)
         counts = attacked.count(x, start, n, target.select(tuple(x.shape), x.device, n))
-        variation = attacked.engine.law.variation(x.numel())
+        variation = sample_variation(attacked.engine.law, x.numel(), attacked.method.views_of)
         answer, p_value = predict(counts, variation)
         kept = answer == self.reference
         status = KEPT if kept and p_value <= self.alpha else BROKEN if not kept and p_value <= level else ABSTAINED
@@ -126,8 +127,8 @@ class AnotherMask:
     """A certified pixel is to change its class, or the mask is to lose its Dice.
 
     The loss of the goal "pixel" is the largest, made smooth, of AnotherClass's over the certified pixels; of "dice" the
-    mean over all pixels of that against the truth (the certified mask, where there is none), capped where the mean
-    probability falls below 1/4: pixels that are lost need no more effort.
+    share, made smooth, of pixels whose true class's mean probability is below one half: pixels that are lost or out of
+    reach get little of the perturbation.
 
     Success is judged like a certificate: a tenth of the samples selects each pixel's candidate class, the rest test
     "its probability is at most one half", all pixels together (Holm). With probability at least ``1 - level`` every
@@ -152,7 +153,7 @@ class AnotherMask:
         wanted, weight = self._wanted(scores.device)
         lost: Tensor = _minus_log_mean(scores, wanted)
         if self.name == DICE:
-            return lost.clamp(max=_FLIPPED).mean()
+            return torch.sigmoid(_STEEP * (lost - math.log(2))).mean()
         return torch.logsumexp(_SHARP * lost[weight], dim=0) / _SHARP
 
     def judge(self, attacked: Attacked, x: Tensor, fresh: Fresh, n: int, level: float) -> Judged:
@@ -163,7 +164,8 @@ class AnotherMask:
         start = fresh.take(n0)
         candidates = attacked.count(x, start, n0, target.select(shape, x.device, n0))
         found = attacked.count(x, fresh.take(n - n0), n - n0, target.estimate(candidates, x.device, n - n0))
-        null = float(upper_more(0.5, attacked.engine.law.variation(x.numel())))
+        variation = sample_variation(attacked.engine.law, x.numel(), attacked.method.views_of)
+        null = float(upper_more(0.5, variation))
         threshold = count_threshold(np.bincount(found.counts.ravel(), minlength=n - n0 + 1), n - n0, null, level)
         mask = candidates.cpu().numpy()
         decided = found.counts >= threshold if threshold is not None else np.zeros(mask.shape, dtype=bool)

@@ -75,10 +75,11 @@ class Search:
         """Attack a certificate of this radius, then the base model."""
         goal, *others = self.goals
         radii = self.spec.radii or (INSIDE * radius,)
+        reach = self.spec.reach * max(radius, self.attacked.engine.law.sigma)
         for at in radii:
             self._trial(goal, at)
         if not self.spec.radii:
-            low, high = INSIDE * radius, self.spec.reach * radius
+            low, high = INSIDE * radius, reach
             if self._broken_norm is not None:
                 low, high = 0.0, self._broken_norm
             elif (norm := self._trial(goal, high)) is not None:
@@ -90,7 +91,7 @@ class Search:
                 self._trial(other, at)
         for other in others:
             self._base_dice(other, radii[0])
-        self._base(goal, max(self.spec.radii, default=self.spec.reach * radius))
+        self._base(goal, max(self.spec.radii, default=reach))
         return self.found
 
     @property

@@ -11,7 +11,7 @@ from certimed.errors import InputError
 INSIDE = 0.99
 """Part of a certified radius at which every attack is tried first; it must not succeed there."""
 
-BASE_BISECTIONS = 6
+BASE_BISECTIONS = 4
 """Bisections of the attack on the base model beyond those of the smoothed one; they cost one copy each."""
 
 
@@ -20,13 +20,13 @@ class AttackSpec:
     """Settings of an attack.
 
     Attributes:
-        radii: attack at these L2 radii alone. Empty: at 0.99 of the certified radius, then at ``reach`` times it, then
-            bisect for the smallest perturbation that breaks the answer.
+        radii: attack at these L2 radii alone. Empty: at 0.99 of the certified radius, then at the largest radius (see
+            ``reach``), then bisect for the smallest perturbation that breaks the answer.
         steps: of projected gradient ascent at each radius, each of ``2.5 radius / steps`` (at most ``radius``).
         copies: noisy copies whose mean probability is attacked, the same ones through all steps at one radius.
         restarts: starting points at each radius: the best perturbation so far, then random ones.
         bisections: at most so many.
-        reach: the largest radius tried, in certified radii.
+        reach: the largest radius tried, in units of sigma or of the certified radius, whichever is larger.
         n: fresh samples of each PREDICT.
         alpha: probability that any PREDICT of one attack calls it successful and is wrong, all of them together.
         seed: of starting points and noise. The noise of a run and of its attacks is never the same, whatever the seed.
@@ -40,7 +40,7 @@ class AttackSpec:
     steps: int = 20
     copies: int = 32
     restarts: int = 1
-    bisections: int = 6
+    bisections: int = 8
     reach: float = 3.0
     n: int = 1000
     alpha: float = 1e-3
