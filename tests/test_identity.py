@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from certimed.embeddings import EmbeddingCache, ImageEncoder
 from tiny_vlm import CLASS_NAMES, TinyVLM, class_images
 from torch import Tensor, nn
 
 from certimed import ClassificationModel
 from certimed.denoising import Compose, DenoiserOptions, ModuleDenoiser, NoiseSchedule, OneStepDenoiser, load_denoiser
-from certimed.embeddings import EmbeddingCache, ImageEncoder
 from certimed.models import behaviour_digest, combined, identity_of, is_complete, model_versions
 from certimed.noise import NoiseKey
 from certimed.segmenters import NativeSegmenter, SegmentationModel, SlidingWindow

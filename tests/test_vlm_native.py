@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from toys import CLASS_NAMES, TinyVLM
 from torch import Tensor, nn
+from toys import CLASS_NAMES, TinyVLM
 from typer.testing import CliRunner
 
 from certimed import ClassificationModel, SmoothedClassifier

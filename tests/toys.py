@@ -26,7 +26,7 @@ from certimed.certificates import (
     collect_provenance,
 )
 from certimed.errors import ModelError
-from certimed.noise import NoiseKey, Placement, as_law
+from certimed.noise import NoiseKey, as_law
 from certimed.targets import Classes, Pixels
 from certimed.vlm.protocol import Tokens, VisionLanguageModel
 

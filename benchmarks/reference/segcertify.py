@@ -58,14 +58,3 @@ def holm_by_sorting(p_values: NDArray[np.float64], alpha: float) -> NDArray[np.b
             break
         rejected[index] = True
     return rejected
-
-
-def lehmann_romano_by_sorting(p_values: NDArray[np.float64], alpha: float, j: int) -> NDArray[np.bool_]:
-    """Rejected hypotheses of the Lehmann-Romano step-down procedure controlling ``P(j or more false rejections)``."""
-    rejected = np.zeros(p_values.size, dtype=bool)
-    for rank, index in enumerate(np.argsort(p_values, kind="stable"), start=1):
-        level = j * alpha / p_values.size if rank <= j else j * alpha / (p_values.size + j - rank)
-        if p_values[index] > level:
-            break
-        rejected[index] = True
-    return rejected

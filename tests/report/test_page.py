@@ -171,7 +171,7 @@ def test_shares_on_the_page_count_failed_images_as_not_certified(place, page):
     (low, high), share = wanted.intervals[0], wanted.certified_accuracy[0]
     assert wanted.images == 12
     assert f'{per_cent(share, side="lower")}<br><span class="quiet">{span_text(low, high)}</span>' in row[:1500]
-    assert "1 image failed and counts as wrong" in block
+    assert "1 image failed and counts as wrong and not certified" in block
 
 
 def test_a_failed_image_counts_in_the_denominator_of_its_class(place):

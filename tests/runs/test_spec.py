@@ -14,7 +14,7 @@ from certimed.engine import Acceleration
 from certimed.runs import Tuning
 
 SIZES = st.none() | st.tuples(st.integers(1, 999), st.integers(1, 999))
-WORDS = st.text(min_size=1, max_size=8)
+WORDS = st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=8)
 DATA = st.builds(
     DataSpec, path=WORDS, classes=st.none() | st.tuples(WORDS, WORDS), limit=st.none() | st.integers(1, 99),
     split=st.none() | WORDS,

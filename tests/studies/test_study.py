@@ -58,10 +58,10 @@ def test_the_demo_certifies_tunes_and_draws(tmp_path: Path) -> None:
 def test_a_tiny_model_is_shared_by_the_runs(tmp_path: Path) -> None:
     """A model that is loaded already serves every run; its own name stays in the request."""
     vlm, used = TinyVLM(), []
-    for name in ("mucus", "tumour"):
+    for name in ("mucus", "adipose tissue"):
         (tmp_path / "images" / name).mkdir(parents=True)
-        Image.fromarray(np.full((4, 4), 20 * len(name), np.uint8)).save(tmp_path / "images" / name / "a.png")
-    data = DataSpec(str(tmp_path / "images"), ("mucus", "tumour"))
+        Image.fromarray(np.full((4, 4), 100 + len(name), np.uint8)).save(tmp_path / "images" / name / "a.png")
+    data = DataSpec(str(tmp_path / "images"), ("mucus", "adipose tissue"))
     spec = RunSpec("tiny", data, budget=20, n0=10, templates=("an image of {}.",))
 
     def load(one: RunSpec):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from certimed.cli import options as opt
-from certimed.cli.console import one_sentence_errors, out, printable
+from certimed.cli.console import harmless, one_sentence_errors, say
 
 CURVE_HELP = """Draw certified accuracy (of masks: the share of pixels certified) against the radius.
 
@@ -21,7 +21,7 @@ width of a journal's column, fonts embedded, the same bytes every time. (extra: 
 
   certimed figure curve runs/sigma-0.25 runs/sigma-0.5 --by method --width single --out curves.svg
 
-  certimed figure curve runs/plip --method none,few-shot --native --out native.png
+  certimed figure curve runs/plip --method plain,few-shot --native --out native.png
 """
 
 TABLE_HELP = """Write results as a LaTeX (booktabs) or CSV table in the papers' layout, by the ending of --out.
@@ -125,4 +125,4 @@ def _names(text: str | None) -> list[str] | None:
 
 
 def _say(target: Path) -> None:
-    out.print(f"written to {printable(str(target))}", highlight=False, soft_wrap=True)
+    say(f"written to {harmless(str(target))}")

@@ -34,7 +34,8 @@ class Option:
         panel: heading in the help.
         verbs: which verbs have it.
         read: from typer's value to the request's.
-        differs: whether a resumed run may have another value.
+        differs: whether a resumed run may have another value: how it is computed, and where model and data lie (that
+            they are the same is checked by content).
     """
 
     flag: str
@@ -82,8 +83,9 @@ _BUDGET_HELP = {
     "masks": "When to stop sampling, alpha covering all looks: fixed:100 (default), pixels:100,200,400/0.01.",
 }
 OPTIONS = (
-    Option("--model", "model", str, "", _MODEL),
-    Option("--denoiser", "denoiser", str, "In front: a diffusers folder or id, guided-diffusion:FILE.pt.", _MODEL),
+    Option("--model", "model", str, "", _MODEL, differs=True),
+    Option("--denoiser", "denoiser", str, "In front: a diffusers folder or id, guided-diffusion:FILE.pt.", _MODEL,
+           differs=True),
     Option("--size", "size", str, "Resize to HEIGHTxWIDTH; of a python: classifier, its input size.", _MODEL,
            read=_inputs("size", "--size")),
     Option("--output", "output", str, "What the network returns, where its files do not say: logits, probabilities, "
@@ -92,12 +94,13 @@ OPTIONS = (
            "MEAN;STD (one value a channel, by commas).", _MODEL, MASKS),
     Option("--device", "device", str, "cpu, cuda, cuda:1, ...", _MODEL, differs=True),
     Option("--data", "data.path", Path, "Folder of images or class subfolders, a single image, or an .npz.", _DATA,
-           read=str),
+           read=str, differs=True),
     Option("--classes", "data.classes", str, "Class names in words, by commas, or a text file with one a line; "
            "FOLDER=WORDS maps.", _DATA, read=_inputs("class_entries")),
     Option("--labels", "data.labels", Path, "CSV with columns image,label for a flat folder.", _DATA, CLASSES,
-           read=str),
-    Option("--masks", "data.masks", Path, "Folder of masks, if not masks/ beside images/.", _DATA, MASKS, read=str),
+           read=str, differs=True),
+    Option("--masks", "data.masks", Path, "Folder of masks, if not masks/ beside images/.", _DATA, MASKS, read=str,
+           differs=True),
     Option("--image-column", "data.image_column", str, "Column of the images in the table.", _DATA, CLASSES),
     Option("--label-column", "data.label_column", str, "Column of the labels in the table.", _DATA, CLASSES),
     Option("--patches", "data.patches", str, "Cut whole-slide images: grid:SIZE, or a CSV of x, y, size.", _DATA),

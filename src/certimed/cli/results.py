@@ -32,7 +32,9 @@ def conclude(folder: RunFolder, *, quiet: bool, as_json: bool) -> int:
         print(json.dumps(found, allow_nan=False))
     elif not quiet:
         if found["certified"]:
-            print_table(table(series([folder.path]), **({} if folder.task == "mask" else {"most": MOST_RADII})))
+            print_table(
+                table(series([folder.path]), **({} if folder.task == "mask" else {"most": MOST_RADII, "places": 0}))
+            )
         say_intensities(intensities(folder))
         say(f"{found['certified']} certified, {failed} failed; written to {harmless(str(folder.path))}")
         say(f"digest {found['digest']}", style="dim")

@@ -8,22 +8,33 @@ from rich.table import Table as Grid
 from certimed.cli.console import harmless, say
 from certimed.report.tables import Table
 
-MOST_RADII = 6
+MOST_RADII = 4
 """As many columns of radii as fit a terminal."""
+
+
+_SHORT = {"guaranteed": "guar.", "published": "publ.", "certified": "cert."}
+
+
+def _heading(text: str) -> str:
+    """A heading in short words, one a line."""
+    return "\n".join(_SHORT.get(word.rstrip(","), word.rstrip(",")) for word in text.split())
 
 
 def print_table(table: Table) -> None:
     """Print a table with what a reader needs beside it; intervals stand below the cells."""
     grid = Grid(box=SIMPLE_HEAD, padding=0)
-    for column in table.columns:
-        grid.add_column(column.text, justify="left" if column.left else "right", no_wrap=True)
+    # A column that says nothing gives its room to the others: nothing may be cut at 80 columns.
+    told = [i for i, column in enumerate(table.columns) if column.left or {row.cells[i] for row in table.rows} != {"0"}]
+    for index in told:
+        column = table.columns[index]
+        grid.add_column(_heading(column.text), justify="left" if column.left else "right", no_wrap=True)
     before = None
     for row in table.rows:
         if before not in (None, row.block):
             grid.add_section()
         before = row.block
-        small = row.small or ("",) * len(row.cells)
-        grid.add_row(*(harmless(f"{cell}") + (f"\n{text}" if text else "") for cell, text in zip(row.cells, small)))
+        cells = [(row.cells[index], row.small[index] if row.small else "") for index in told]
+        grid.add_row(*(harmless(cell) + (f"\n{text}" if text else "") for cell, text in cells))
     say(f"{table.title}:")
     say(grid)
     for note in table.notes:

@@ -207,7 +207,7 @@ def common_notes(series: Sequence[Series[Any]]) -> list[str]:
     notes = []
     if failed := max(one.failed for one in series):
         said = "1 image failed and counts" if failed == 1 else f"{failed} images failed and count"
-        notes.append(f"{said} as wrong: not certified, Dice 0.")
+        notes.append(f"{said} {'with Dice 0' if series[0].masks else 'as wrong and not certified'}.")
     risks = " or ".join(shown(alpha, "upper", digits=3) for alpha in alphas)
     notes.append(f"Each certificate fails with probability at most {risks} over the noise drawn.")
     notes += [f"{mark}: {words}." for mark, words in MARK_WORDS.items() if any(mark in one.marks for one in series)]

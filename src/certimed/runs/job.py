@@ -147,7 +147,7 @@ class Job(ABC):
         before = set(self.engine.one_answer)
         found = self.engine.run(
             prepared.pixels,
-            self.target,  # type: ignore[arg-type]
+            self.target,
             as_budget(self.spec.budget),
             n0=self.spec.n0 or 0,
             alpha=self.spec.alpha,

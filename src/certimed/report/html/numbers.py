@@ -45,7 +45,7 @@ def risk(alpha: float) -> str:
     """A failure probability, rounded up: ``0.001`` -> ``"0.1 % (1 in 1,000)"``."""
     inverse = 1 / alpha
     whole = f" (1 in {round(inverse):,})" if abs(inverse - round(inverse)) < 1e-6 * inverse else ""
-    return f"{shown(100 * alpha, 'upper', digits=6)} %{whole}"
+    return f"{shown(alpha, 'upper', digits=6, scale=100)} %{whole}"
 
 
 def plain(value: Any, longest: int = 500) -> str:
