@@ -33,6 +33,8 @@ SUBSTITUTIONS: list[tuple[str, str]] = [
     (r"\bn=10_000\b", "n=40"),
     (r"\bn=1_000\b", "n=40"),
     (r"--images 500\b", "--images 2"),
+    (r"\battack runs/plip --images 20\b", "attack runs/plip --images 1 --n 200 --bisections 1 --steps 2"),
+    (r"attack\(\"runs/plip\", images=20\)", 'attack("runs/plip", images=1, n=200, bisections=1, steps=2)'),
     (r"--device cuda\b", "--device cpu"),
     (r"--steps 2000\b", "--steps 2"),
     (r"--size 512x512\b", "--size 32x32"),

@@ -118,7 +118,8 @@ def test_further_attacks_are_added_and_only_make_the_sandwich_thinner(run, attac
     ("change", "said"),
     [
         (lambda data: data.update(radius=data["radius"] * 2), "no certificate"),
-        (lambda data: data["trials"][0]["judged"].update(p_value=1e-9), "which its counts give"),
+        (lambda data: data["trials"][0]["judged"].update(p_value=0.5), "which its counts give"),
+        (lambda data: data["trials"][data["broken"]]["judged"].update(p_value=0.0), "which its counts give"),
         (lambda data: data["trials"][0]["judged"].update(status="broken"), "its counts make it"),
         (lambda data: data["trials"][0]["judged"].update(counts=[1, 2]), "are not of 400 samples"),
         (lambda data: data["trials"][1].update(norm=9.0), "outside its radius"),
@@ -163,11 +164,11 @@ def test_success_inside_a_certificate_is_loud(attacked):
 
 def test_masks_have_both_sides_of_their_dice(tmp_path):
     done = full_run(mask_spec(write_scans(tmp_path / "scans", 2)), tmp_path / "run")
-    found = attack(done, AttackSpec(steps=5, copies=8, bisections=2, n=1000), allow_code=True)
+    found = attack(done, AttackSpec(steps=5, copies=8, bisections=6, n=1000), allow_code=True)
     assert len(found.attacks) == 2
     for row in found.rows():
         assert row["guaranteed_dice"] <= row["reached_dice"] <= 1
-        assert not row["inside"] and row["broken"] > row["radius"]
+        assert not row["inside"] and 0.3 < row["broken"] < 0.45  # a single pixel's way to one half, and the test's
     assert verify(done.folder.path).ok
 
 

@@ -36,7 +36,8 @@ def search(engine, target, image, goals, spec, item="x"):
 
 def attack(engine, target, image, spec, item="x", *, n=200, alpha=1e-3):
     """Certify, then attack: the certificate and what was found, or None where it abstains."""
-    certificate = engine.run(image, target, Fixed(n), n0=50, alpha=alpha, item_id=item)[engine.methods[0].name].certificate
+    results = engine.run(image, target, Fixed(n), n0=50, alpha=alpha, item_id=item)
+    certificate = results[engine.methods[0].name].certificate
     if certificate.abstained:
         return certificate, None
     goal = AnotherClass(certificate.prediction, alpha)
@@ -81,7 +82,7 @@ def test_a_grid_perturbation_is_whole_steps_strictly_inside_its_ball():
         assert engine.law.placement(put.pixels).on_grid
         assert torch.equal(ball.moved(put.moved).pixels, put.pixels)
     clipped = Ball(engine.law, image, clip=True).put(delta * 100, 3.0)
-    assert 0 <= float(clipped.pixels.min()) and float(clipped.pixels.max()) <= 1 and clipped.norm <= 3.0
+    assert float(clipped.pixels.min()) >= 0 and float(clipped.pixels.max()) <= 1 and clipped.norm <= 3.0
 
 
 def test_a_float_perturbation_is_measured_as_it_was_rounded():
@@ -143,7 +144,8 @@ def test_attacks_inside_closed_form_certificates_succeed_at_most_at_alpha_and_a_
     for index in range(images):
         model = Linear((1, 3, 3), margin=0.3, seed=index)
         engine = engine_of(model, noise="float32")
-        certificate = engine.run(model.x0, Classes(2), Fixed(150), n0=20, alpha=alpha, item_id=str(index))[PLAIN].certificate
+        results = engine.run(model.x0, Classes(2), Fixed(150), n0=20, alpha=alpha, item_id=str(index))
+        certificate = results[PLAIN].certificate
         for factor in successes:
             radius = 0.99 * certificate.radius * factor
             here = AttackSpec(**{**spec.to_dict(), "radii": (radius,)})
@@ -181,7 +183,7 @@ def broken_inside(vlm, method, images, spec):
     engine = engine_of(vlm, [method], denoiser=torch.nn.Sequential(Shrink(), torch.nn.Hardtanh(0.1, 0.9)).eval())
     broken = attacked = 0
     for index, image in enumerate(images):
-        certificate, found = attack(engine, Classes(3), image, spec, str(index))
+        _, found = attack(engine, Classes(3), image, spec, str(index))
         if found is not None:
             attacked += 1
             broken += found.trials[0].judged.status == "broken"
@@ -235,7 +237,7 @@ def test_tuning_under_attack_has_the_values_of_tuning_and_a_slope(vlm, methods):
 
 
 def test_a_certified_pixel_is_broken_where_the_closed_form_says():
-    """Each pixel is a threshold of its own, so the nearest border of a certified pixel is its distance from one half."""
+    """Each pixel is a threshold of its own: the nearest border is the smallest distance of a level from one half."""
     levels = torch.full((1, 4, 4), 0.9)
     levels[0, 1, 2] = 0.8
     target, engine = Pixels(2, (0.75,)), engine_of(threshold)
@@ -266,3 +268,28 @@ def test_reached_dice_is_at_least_the_guaranteed_one_and_falls_under_attack():
     assert trial.norm < certificate.radius
     assert guaranteed <= trial.judged.dice[1] < 1.0
     assert found.base_dice[1] < 1.0
+
+
+def test_the_ratio_falls_with_more_steps():
+    """A curved border: one gradient step misses the nearest point of it, many find it."""
+    generator = torch.Generator().manual_seed(4)
+    hidden = torch.randn((64, 16), generator=generator) / 2
+    out = torch.randn((2, 64), generator=generator) / 8
+
+    def curved(x):
+        return torch.sin(4 * (x.flatten(1) - 0.5) @ hidden.T) @ out.T
+
+    engine, target = engine_of(curved, noise="float32"), Classes(2)
+    images = torch.rand((24, 1, 4, 4), generator=generator)
+    ratios = {steps: [] for steps in (1, 4, 20)}
+    for index, image in enumerate(images):
+        for steps, into in ratios.items():
+            spec = AttackSpec(steps=steps, n=1000, copies=64, bisections=6)
+            certificate, found = attack(engine, target, image, spec, str(index), n=500)
+            if found is not None:
+                assert found.broken is None or found.trials[found.broken].norm > certificate.radius
+                broken = math.inf if found.broken is None else found.trials[found.broken].norm
+                into.append(min(broken, spec.reach) / certificate.radius)
+    assert len(ratios[1]) >= 6
+    few, some, many = (float(np.mean(values)) for values in ratios.values())
+    assert some < 0.8 * few and many < 0.8 * few

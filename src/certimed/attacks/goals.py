@@ -27,7 +27,6 @@ PIXEL = "pixel"
 DICE = "dice"
 
 _TINY = 1e-12
-_SHARP = 4.0
 _SELECTION = 10  # one in so many samples of a mask selects its candidates
 _STEEP = 16.0
 
@@ -126,7 +125,7 @@ def predict(counts: NDArray[np.int64], variation: float = 0.0) -> tuple[int, flo
 class AnotherMask:
     """A certified pixel is to change its class, or the mask is to lose its Dice.
 
-    The loss of the goal "pixel" is the largest, made smooth, of AnotherClass's over the certified pixels; of "dice" the
+    The loss of the goal "pixel" is the largest of AnotherClass's over the certified pixels; of "dice" the
     share, made smooth, of pixels whose true class's mean probability is below one half: pixels that are lost or out of
     reach get little of the perturbation.
 
@@ -154,7 +153,7 @@ class AnotherMask:
         lost: Tensor = _minus_log_mean(scores, wanted)
         if self.name == DICE:
             return torch.sigmoid(_STEEP * (lost - math.log(2))).mean()
-        return torch.logsumexp(_SHARP * lost[weight], dim=0) / _SHARP
+        return lost[weight].max()
 
     def judge(self, attacked: Attacked, x: Tensor, fresh: Fresh, n: int, level: float) -> Judged:
         """See :class:`Goal`."""

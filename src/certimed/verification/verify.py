@@ -72,9 +72,7 @@ def _verify_run(folder: Path, expect: str | None, allow_incomplete: bool) -> Ver
     # Everything is read even after the last fault that is kept: the digest needs every line.
     faults: list[Fault] = []
     settings, noise = str(check.manifest.get(SETTINGS_DIGEST)), check.request.get("noise")
-    for fault in chain(
-        run_faults(check, allow_incomplete=allow_incomplete), attack_faults(folder, settings, noise)
-    ):
+    for fault in chain(run_faults(check, allow_incomplete=allow_incomplete), attack_faults(folder, settings, noise)):
         if len(faults) < _MOST:
             faults.append(fault)
     if expect is not None and expect.strip().lower() != check.digest:
