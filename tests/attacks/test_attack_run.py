@@ -181,7 +181,7 @@ def test_what_cannot_be_attacked_is_refused(run, images, tmp_path):
     with pytest.raises(InputError, match="the settings of an attack"):
         attack(path, stepps=3, allow_code=True)
     other = RunSpec.from_dict(run.spec.to_dict()).changed(model="python:tiny_models:shifted")
-    with pytest.raises(InputError, match="model.identity was"):
+    with pytest.raises(InputError, match=r"model\.identity was"):
         attack(path, SPEC, job=other.load(allow_code=True))
     assert not (path / ATTACKS).exists()
 

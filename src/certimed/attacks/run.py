@@ -168,7 +168,7 @@ def attacked_by(job: Job, item: str, method: str, spec: AttackSpec, shape: tuple
     """The pipeline of one method at one item, an input of this shape, as attacks with these settings meet it."""
     (chosen,) = (one for one in job.engine.methods if one.name == method)
     size = job.batch_size or job.target.batch_size(shape, job.engine.device)
-    target: Target[Any] = job.target  # type: ignore[assignment]
+    target: Target[Any] = job.target
     return Attacked(job.engine, chosen, target, item, job.spec.seed, spec.seed, size)
 
 

@@ -61,9 +61,10 @@ class Sandwich:
         ``attacked``; ``broken``; quartiles of the ratio, infinite where nothing broke; ``inside``, how many
         certificates were broken within their radius, and ``p_value``, that of "each is with probability at most
         ``allowed``", which is alpha of the certificate plus alpha of every attack on it (exact binomial test, images
-        being independent); ``contradicted``: an end-to-end scope, and a p-value of at most 0.05; ``abstained_inside``: the share of images
-        that an attack just inside the radius forces to abstain or to answer otherwise; ``base_median``: of the smallest
-        perturbations that change the base model's answer, infinite where none was found.
+        being independent); ``contradicted``: an end-to-end scope, and a p-value of at most 0.05;
+        ``abstained_inside``: the share of images that an attack just inside the radius forces to abstain or to answer
+        otherwise; ``base_median``: of the smallest perturbations that change the base model's answer, infinite where
+        none was found.
         """
         groups: dict[str, list[list[Attack]]] = {}
         for group in self._by_certificate().values():
