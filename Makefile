@@ -20,7 +20,7 @@ types: $(VENV)/.dev
 
 # One thread a process: the tests' models are small, and threads that wait for each other cost more than they bring.
 unit: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 # The documentation site, in site/; a dead link or a page that is in no menu is an error.
 docs: $(VENV)/.dev

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cli_helper import call
 from PIL import Image
-from typer.testing import CliRunner
 
 from certimed import ClassificationModel, InputError, ModelError, SmoothedClassifier
 from certimed.classifiers import load_classifier, load_prompted
-from certimed.cli.app import app
 from certimed.data import open_dataset
+from certimed.runs import RunFolder
 
 MODULE = '''
 import torch
@@ -69,80 +69,74 @@ def place(tmp_path, monkeypatch):
     sys.modules.pop("my_models", None)
 
 
-def call(*arguments, code=0):
-    words = [str(argument) for argument in arguments]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["certimed", *words])  # what a run folder records
-        done = CliRunner().invoke(app, words)
-    assert done.exit_code == code, done.output
-    return " ".join(done.output.split())
-
-
 BARE = ("--model", "python:my_models:bare", "--allow-code", "--size", "8x8", "--data", "data")
 FEW = ("--sigma", 0.25, "--n0", 10, "--n", 60, "--out", "run")
 
 
+def records():
+    return list(RunFolder.open(Path("run")).records())
+
+
+def saved():
+    return json.loads(Path("run/run.json").read_text())
+
+
 def test_a_bare_module_is_certified_verified_and_redrawn(place):
-    assert "4 certified, 0 failed" in call("certify", *BARE, *FEW)
-    manifest = json.loads(Path("run/run.json").read_text())
-    assert manifest["prompts"]["methods"] == ["model"]
-    assert manifest["classes"] == ["dark", "light"]
-    first = json.loads(Path("run/certificates.jsonl").read_text().splitlines()[0])
-    assert manifest["model_ids"] == {"model": first["certificates"]["model"]["provenance"]["model"]}
-    assert "true: 4 certificates of 4 images" in call("verify", "run")
-    assert "4 of 4 counts are equal" in call("verify", "run", "--resample", 4, *BARE)
+    assert "4 certified, 0 failed" in call("certify", "classes", *BARE, *FEW).text
+    assert saved()["classes"] == ["dark", "light"]
+    (entry,) = saved()["methods"]
+    assert (entry["name"], entry["identity"]) == ("plain", records()[0].certificates["plain"].provenance.model)
+    assert "true: 4 certificates of 4 images" in call("verify", "run").text
+    redrawn = call("verify", "run", "--resample", 4, *BARE[:3], "--data", "data").text
+    assert redrawn.count(": equal") == 5  # the four, and one certified again under a salt
 
 
 def test_counts_are_those_of_the_engine(place):
-    call("certify", *BARE, *FEW)
+    call("certify", "classes", *BARE, *FEW)
     model = load_classifier("python:my_models:bare", allow_code=True, size=(8, 8))
     dataset = open_dataset("data")
-    records = [json.loads(line) for line in Path("run/certificates.jsonl").read_text().splitlines()]
-    for index, record in enumerate(records):
+    for index, record in enumerate(records()):
         x = model.preprocess(torch.from_numpy(dataset.load(index).pixels))
-        own = SmoothedClassifier(model, 2, 0.25).certify(x, n0=10, n=60, item_id=record["item"])
-        found = record["certificates"]["model"]
-        assert (found["counts"], found["radius"], found["prediction"]) == (
-            list(own.counts), own.radius, own.prediction,
-        )  # fmt: skip
-        assert record["clean"]["model"] == record["label"]
+        own = SmoothedClassifier(model, 2, 0.25).certify(x, n0=10, n=60, item_id=record.item)
+        found = record.certificates["plain"]
+        assert (found.counts, found.radius, found.prediction) == (own.counts, own.radius, own.prediction)
+        assert record.clean["plain"] == record.label
 
 
 def test_without_consent_nothing_of_it_runs(place):
     (place / "my_models.py").write_text("raise SystemExit('it ran')")
     for words in (
-        ("certify", "--data", "data", "--out", "run"),
-        ("certify", "--task", "segment", "--data", "masked", "--out", "run", "--output", "logits"),
-        ("plan",),
+        ("certify", "classes", "--data", "data", "--out", "run"),
+        ("certify", "masks", "--data", "masked", "--out", "run", "--output", "logits"),
+        ("plan", "classes", "--data", "data"),
         ("tune", "--data", "data", "--out", "p.safetensors"),
     ):
-        said = call(*words, "--model", "python:my_models:bare", code=2)
+        said = call(*words, "--model", "python:my_models:bare", code=2).text
         assert "runs Python code; read it, and add --allow-code if you trust it" in said
         assert said.count("error:") == 1
     assert not Path("run").exists()
 
 
 def test_resuming_asks_for_consent_again(place):
-    call("certify", *BARE, *FEW)
-    assert "add --allow-code" in call("certify", "--resume", "run", code=2)
-    assert "4 certified" in call("certify", "--resume", "run", "--allow-code")
-    assert "--allow-code" in json.loads(Path("run/run.json").read_text())["arguments"]
+    call("certify", "classes", *BARE, *FEW)
+    assert "add --allow-code" in call("certify", "--resume", "run", code=2).text
+    assert "4 certified" in call("certify", "--resume", "run", "--allow-code").text
 
 
 def test_changed_code_or_weights_are_another_model(place):
-    call("certify", *BARE, *FEW)
+    call("certify", "classes", *BARE, *FEW)
     for change in (("LEVEL = -0.5", "LEVEL = -0.4"), ("import torch\n", "import torch  # edited\n")):
         (place / "my_models.py").write_text(MODULE.replace(*change))
         sys.modules.pop("my_models", None)
-        assert "model.identity was" in call("certify", "--resume", "run", "--allow-code", code=2)
+        assert "model.identity was" in call("certify", "--resume", "run", "--allow-code", code=2).text
 
 
 def test_the_order_of_class_names_is_the_models(place):
-    call("certify", "--model", "python:my_models:swapped", "--allow-code", "--data", "data", *FEW)
-    assert json.loads(Path("run/run.json").read_text())["classes"] == ["light", "dark"]
-    first = json.loads(Path("run/certificates.jsonl").read_text().splitlines()[0])
-    assert first["item"].startswith("dark/")
-    assert (first["label"], first["clean"]) == (1, {"model": 0})
+    call("certify", "classes", "--model", "python:my_models:swapped", "--allow-code", "--data", "data", *FEW)
+    assert saved()["classes"] == ["light", "dark"]
+    first = records()[0]
+    assert first.item.startswith("dark/")
+    assert (first.label, first.clean) == (1, {"plain": 0})
 
 
 @pytest.mark.parametrize(
@@ -154,7 +148,7 @@ def test_the_order_of_class_names_is_the_models(place):
         (("python:my_models:whole", "--classes", "light,dark"), "in the order of the scores"),
         (("python:my_models:bare", "--size", "8x8", "--classes", "dark,light,grey"), "returns 2 scores and"),
         (("python:my_models:whole", "--template", "a {}."), "is a plain classifier, which has no text to prompt"),
-        (("python:my_models:whole", "--prompts", "zero-shot"), "is a plain classifier"),
+        (("python:my_models:whole", "--methods", "zero-shot"), "needs a model that reads prompts"),
         (("python:my_models:broken",), "RuntimeError: weights are not here, in my_models.py line"),
         (("python:my_models:nothing",), "returned int, which cannot be called"),
         (("python:my_models:function",), "returned function; return an nn.Module"),
@@ -165,7 +159,7 @@ def test_the_order_of_class_names_is_the_models(place):
     ],
 )
 def test_refusals_are_one_sentence(place, words, said):
-    text = call("certify", "--data", "data", "--out", "run", "--allow-code", "--model", *words, code=2)
+    text = call("certify", "classes", "--data", "data", "--out", "run", "--allow-code", "--model", *words, code=2).text
     assert said in text
     assert text.count("error:") == 1
     assert "Traceback" not in text
@@ -173,30 +167,36 @@ def test_refusals_are_one_sentence(place, words, said):
 
 
 def test_unlabelled_images_need_no_names(place):
-    call("certify", *BARE[:-1], "data/dark", *FEW)
-    assert json.loads(Path("run/run.json").read_text())["classes"] == ["class 0", "class 1"]
+    call("certify", "classes", *BARE[:-1], "data/dark", *FEW)
+    assert saved()["classes"] == ["class 0", "class 1"]
 
 
 def test_plan_times_it_and_tune_refuses_it(place):
-    assert "noisy copies/s here" in call("plan", *BARE[:-2], "--batch-size", 8)
-    assert "reads no prompt" in call("tune", *BARE[:3], "--data", "data", "--out", "p.safetensors", code=2)
+    assert "noisy copies/s here" in call("plan", "classes", *BARE, "--batch-size", 8).text
+    assert "reads no prompt" in call("tune", *BARE[:3], "--data", "data", "--out", "p.safetensors", code=2).text
     with pytest.raises(InputError, match="reads no prompt"):
         load_prompted("python:my_models:whole", allow_code=True)
 
 
 def test_segmenters(place):
-    made = ("--task", "segment", "--allow-code", "--data", "masked", *FEW)
-    said = call("certify", "--model", "python:my_models:segmenter", *made, code=2)
+    made = ("--allow-code", "--data", "masked", *FEW)
+    said = call("certify", "masks", "--model", "python:my_models:segmenter", *made, code=2).text
     assert "does not say how many classes it has" in said
     named = (*made, "--classes", "background,light")
-    assert "output is missing" in call("certify", "--model", "python:my_models:segmenter", *named, code=2)
-    assert "4 certified" in call("certify", "--model", "python:my_models:segmenter", *named, "--output", "binary logit")
-    assert len(json.loads(Path("run/run.json").read_text())["model"]["identity"]) == 64
-    assert "true: 4 certificates" in call("verify", "run")
-    assert "add --allow-code" in call("certify", "--resume", "run", code=2)
-    call("certify", "--model", "python:my_models:adapted", *made[:-1], "adapted")
-    assert "states 'binary logit' itself" in call(
-        "certify", "--model", "python:my_models:adapted", *made[:-1], "again", "--output", "logits", code=2
+    assert "output is missing" in call("certify", "masks", "--model", "python:my_models:segmenter", *named, code=2).text
+    assert (
+        "4 certified"
+        in call("certify", "masks", "--model", "python:my_models:segmenter", *named, "--output", "binary logit").text
+    )
+    assert len(saved()["model"]["identity"]) == 64
+    assert "true: 4 certificates" in call("verify", "run").text
+    assert "add --allow-code" in call("certify", "--resume", "run", code=2).text
+    call("certify", "masks", "--model", "python:my_models:adapted", *made[:-1], "adapted")
+    assert (
+        "states 'binary logit' itself"
+        in call(
+            "certify", "masks", "--model", "python:my_models:adapted", *made[:-1], "again", "--output", "logits", code=2
+        ).text
     )
 
 

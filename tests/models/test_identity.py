@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from certimed.embeddings import EmbeddingCache, ImageEncoder
-from tiny_vlm import CLASS_NAMES, TinyVLM, class_images
 from torch import Tensor, nn
+from toys import CLASS_NAMES, TinyVLM, class_images
 
 from certimed import ClassificationModel
 from certimed.denoising import Compose, DenoiserOptions, ModuleDenoiser, NoiseSchedule, OneStepDenoiser, load_denoiser
+from certimed.engine import EmbeddingCache, ModelStream
 from certimed.models import behaviour_digest, combined, identity_of, is_complete, model_versions
-from certimed.noise import NoiseKey
+from certimed.noise import Float32Gaussian, NoiseKey
 from certimed.segmenters import NativeSegmenter, SegmentationModel, SlidingWindow
 from certimed.vlm import NativeModel, ZeroShotClassifier
 
@@ -141,9 +141,10 @@ def test_circles_and_deep_values_end() -> None:
 
 def test_another_process_finds_the_same_digests() -> None:
     """Hash seeds and addresses of objects differ there."""
-    code = "from test_identity import digests\nprint(','.join(digests()))"
+    code = f"from {__name__} import digests\nprint(','.join(digests()))"
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parent
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | path
     )
     assert done.stdout.strip().split(",") == digests()
 
@@ -279,7 +280,7 @@ def test_only_adapters_that_know_all_of_it_are_complete() -> None:
     own = segmenter(configuration={"a": 1})
     assert is_complete(own) and is_complete(NativeSegmenter(own, None, None))
     assert not is_complete(own.with_source("0"))
-    for build in (segmenter, classifier, one_step, lambda: ModuleDenoiser(conv()), TinyVLM):
+    for build in (segmenter, classifier, one_step, lambda: ModuleDenoiser(conv())):
         assert not is_complete(build())
     assert not is_complete(Compose(one_step().at(0.5), own)) and not is_complete(NativeModel(classifier()))
 
@@ -299,7 +300,9 @@ def test_combining_keeps_parts_apart() -> None:
 
 
 def encoded(cache: EmbeddingCache, vlm: TinyVLM, denoiser: nn.Module | None = None) -> Tensor:
-    return cache.embeddings(ImageEncoder(vlm, denoiser), class_images(vlm, 1)[0][0], 0.5, KEY, 20)
+    return cache.embeddings(
+        ModelStream(vlm, denoiser), class_images(vlm, 1)[0][0], Float32Gaussian(0.5), KEY, 20, batch_size=20
+    )
 
 
 def test_a_cache_tells_living_objects_apart_where_identity_is_not_complete() -> None:
@@ -336,6 +339,7 @@ def test_a_cache_tells_living_objects_apart_where_identity_is_not_complete() -> 
 def test_a_cache_shares_what_is_declared_complete() -> None:
     cache = EmbeddingCache()
     vlm, twin = TinyVLM(), TinyVLM()
+    vlm.identity_complete = twin.identity_complete = False
     encoded(cache, vlm)
     encoded(cache, twin)
     assert (len(cache), twin.image_calls) == (2, 1)
