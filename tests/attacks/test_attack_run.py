@@ -68,6 +68,24 @@ def test_the_sandwich_holds_what_is_known_of_the_brightness_model(run, attacked)
     assert list(found.findings()) == []
 
 
+def test_the_sandwich_is_drawn(attacked):
+    """Marks are where the rows are; an image that nothing broke has no upper mark."""
+    pytest.importorskip("matplotlib")
+    _, found = attacked
+    rows = sorted(found.rows(), key=lambda row: row["radius"])
+    (axis,) = found.plot(width="single").axes
+    marks = {line.get_label(): line.get_ydata().tolist() for line in axis.get_lines()}
+    assert marks["certified"] == [row["radius"] for row in rows]
+    assert marks["broken by an attack"] == [row["broken"] for row in rows]
+    assert marks["base model broken"] == [row["base"] for row in rows]
+    from certimed.report.sandwich import sandwich_figure
+
+    (axis,) = sandwich_figure([{**rows[0], "broken": None}]).axes
+    assert [len(line.get_ydata()) for line in axis.get_lines()] == [1, 0, 1]
+    with pytest.raises(InputError, match="nothing to draw"):
+        sandwich_figure([])
+
+
 def test_the_run_is_verified_with_its_attacks_and_keeps_its_digest(run, attacked):
     path, _ = attacked
     verdict = verify(path)

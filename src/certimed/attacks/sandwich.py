@@ -18,6 +18,7 @@ from certimed.statistics import binomial_tail
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
 CONTRADICTED = 0.05
 """Certificates are called contradicted where so few runs that keep their promise would be broken so often."""
@@ -70,6 +71,20 @@ class Sandwich:
         for group in self._by_certificate().values():
             groups.setdefault(group[0].label, []).append(group)
         return [_summary(label, found) for label, found in groups.items()]
+
+    def plot(self, *, width: str = "double") -> Figure:
+        """Both sides of every image as a matplotlib figure, see :func:`certimed.report.sandwich.sandwich_figure`.
+
+        Args:
+            width: ``"single"``, ``"double"`` or a number of millimetres.
+
+        Raises:
+            InputError: nothing was attacked. MissingExtraError: matplotlib is not installed.
+        """
+        from certimed.report.journal import width_in_mm
+        from certimed.report.sandwich import sandwich_figure
+
+        return sandwich_figure(self.rows(), width=width_in_mm(width))
 
     def findings(self) -> Iterator[str]:
         """What must not be overlooked: attacks that succeeded inside a certificate, one sentence a method."""
