@@ -178,21 +178,20 @@ def methods(vlm):
     return {method.name: method for method in made}
 
 
-def broken_inside(vlm, method, images, spec):
+def broken_inside(vlm, method, images):
     """How many certificates an attack at 0.99 of the radius breaks, and of how many."""
     engine = engine_of(vlm, [method], denoiser=torch.nn.Sequential(Shrink(), torch.nn.Hardtanh(0.1, 0.9)).eval())
     broken = attacked = 0
     for index, image in enumerate(images):
-        _, found = attack(engine, Classes(3), image, spec, str(index))
-        if found is not None:
-            attacked += 1
-            broken += found.trials[0].judged.status == "broken"
+        certificate = engine.run(image, Classes(3), Fixed(200), n0=50, item_id=str(index))[method.name].certificate
+        if certificate.abstained:
+            continue
+        spec = AttackSpec(radii=(0.99 * certificate.radius,), bisections=0, n=500, steps=10, copies=16)
+        goal = AnotherClass(certificate.prediction, 1e-3)
+        (trial,) = search(engine, Classes(3), image, [goal], spec, str(index)).run(certificate.radius).trials
+        attacked += 1
+        broken += trial.judged.status == "broken"
     return broken, attacked
-
-
-def inside_only():
-    """Where no attack may succeed, and once far outside."""
-    return AttackSpec(bisections=0, n=500, steps=10, copies=16)
 
 
 SOUND = ("plain", "few-shot", "pool", "per-sample", "split", "denoised")
@@ -200,7 +199,7 @@ SOUND = ("plain", "few-shot", "pool", "per-sample", "split", "denoised")
 
 @pytest.mark.parametrize("name", SOUND)
 def test_no_attack_succeeds_inside_an_end_to_end_certificate(vlm, methods, name):
-    broken, attacked = broken_inside(vlm, methods[name], class_images(vlm, 4, seed=5)[0], inside_only())
+    broken, attacked = broken_inside(vlm, methods[name], class_images(vlm, 4, seed=5)[0])
     assert attacked >= 5
     assert broken == 0
 
@@ -208,14 +207,14 @@ def test_no_attack_succeeds_inside_an_end_to_end_certificate(vlm, methods, name)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SOUND)
 def test_no_attack_succeeds_inside_an_end_to_end_certificate_of_200_images(vlm, methods, name):
-    broken, attacked = broken_inside(vlm, methods[name], class_images(vlm, 67, seed=5)[0], inside_only())
+    broken, attacked = broken_inside(vlm, methods[name], class_images(vlm, 67, seed=5)[0])
     assert attacked >= 100
     assert float(binomial_tail(broken, attacked, 2e-3)) > 1e-3 if broken else True
 
 
 def test_the_frozen_prompt_is_broken_through_its_tuning(vlm, methods):
     """The published tuning, attacked as a pipeline: well inside the radius that holds for the prompt frozen at x."""
-    broken, attacked = broken_inside(vlm, methods["zero-shot"], class_images(vlm, 1, seed=0)[0], inside_only())
+    broken, attacked = broken_inside(vlm, methods["zero-shot"], class_images(vlm, 1, seed=0)[0])
     assert attacked >= 2
     assert broken >= 2
 
