@@ -9,9 +9,10 @@ from cli_helper import call, refused
 from tiny_runs import class_spec, full_run, lines, mask_spec, write_images, write_scans
 
 from certimed import InputError, attack
-from certimed.attacks import ATTACKS, Attack, AttackFile, AttackSpec, Sandwich, judge_again
+from certimed.attacks import Attack, AttackFile, AttackSpec, Sandwich, judge_again
 from certimed.integrity import SETTINGS_DIGEST, seal_line
-from certimed.runs import RunFolder, RunSpec
+from certimed.runs import RunFolder, RunSpec, merge
+from certimed.runs.folder import ATTACKS
 from certimed.verification import verify
 
 SPEC = AttackSpec(steps=3, copies=8, bisections=5, n=400)
@@ -119,6 +120,21 @@ def test_a_stopped_attack_goes_on_to_the_same_bytes(run, attacked, tmp_path):
     attack(path, SPEC, allow_code=True)
     assert (path / ATTACKS).read_bytes() == whole
     assert verify(path).ok
+
+
+def test_attacks_of_shards_are_merged_with_them(images, run, attacked, tmp_path):
+    parts = [full_run(class_spec(images, budget=200), tmp_path / f"{i}", shard=f"{i}/2").folder.path for i in (1, 2)]
+    for part in parts:
+        attack(part, SPEC, allow_code=True)
+    merged = merge(parts, tmp_path / "merged").path
+    assert sorted((merged / ATTACKS).read_text().splitlines()) == sorted(
+        (attacked[0] / ATTACKS).read_text().splitlines()
+    )
+    assert verify(merged).ok and verify(merged).digest == verify(attacked[0]).digest
+    forged = shutil.copytree(parts[0], tmp_path / "forged")
+    (forged / ATTACKS).write_text((forged / ATTACKS).read_text().replace('"seed": 0', '"seed": 1', 1))
+    with pytest.raises(InputError, match="was changed after it was written"):
+        merge([forged, parts[1]], tmp_path / "other")
 
 
 def test_further_attacks_are_added_and_only_make_the_sandwich_thinner(run, attacked, tmp_path):

@@ -2,7 +2,7 @@
 
 from certimed.attacks.ascent import Ball, Perturbed, ascend
 from certimed.attacks.goals import AnotherClass, AnotherMask, Goal, Judged, predict
-from certimed.attacks.record import ATTACKS, Attack, AttackFile
+from certimed.attacks.record import Attack, AttackFile
 from certimed.attacks.run import AttackWatcher, attack, attack_certificate, judge_again
 from certimed.attacks.sandwich import Sandwich
 from certimed.attacks.search import Found, Search, Trial
@@ -10,7 +10,6 @@ from certimed.attacks.smoothed import Attacked
 from certimed.attacks.spec import AttackSpec
 
 __all__ = [
-    "ATTACKS",
     "AnotherClass",
     "AnotherMask",
     "Attack",

@@ -19,11 +19,9 @@ from certimed.attacks.spec import AttackSpec
 from certimed.certificates.fields import Fields
 from certimed.errors import InputError
 from certimed.integrity import BROKEN_ARCHIVE, SETTINGS_DIGEST, digest, line_holds, seal_line, strict_json
-from certimed.runs.folder import RunFolder, append_whole
+from certimed.runs.folder import ATTACKS, PERTURBATIONS, RunFolder, append_whole
 
 ATTACK_SCHEMA = "certimed/attack/1"
-ATTACKS = "attacks.jsonl"
-FOLDER = "attacks"
 
 
 @dataclass(frozen=True)
@@ -185,7 +183,7 @@ class AttackFile:
 
     def array_path(self, attack: Attack) -> Path:
         """Where the perturbations of an attack lie: computed, not read, so that no line names a file elsewhere."""
-        return self.folder.path / FOLDER / f"{digest(list(attack.key))[:24]}.npz"
+        return self.folder.path / PERTURBATIONS / f"{digest(list(attack.key))[:24]}.npz"
 
 
 def read_perturbations(path: Path) -> dict[str, NDArray[Any]]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from certimed.attacks.ascent import Ball
 from certimed.attacks.goals import DICE, AnotherClass, AnotherMask, Goal
-from certimed.attacks.record import ATTACKS, Attack, AttackFile, array_digest
+from certimed.attacks.record import Attack, AttackFile, array_digest
 from certimed.attacks.sandwich import Sandwich
 from certimed.attacks.search import Found, Search
 from certimed.attacks.smoothed import Attacked
@@ -24,7 +24,7 @@ from certimed.errors import ImageError, InputError, ModelError
 from certimed.integrity import RUN_SCHEMA, digest
 from certimed.metrics.segmentation import DICE_LOW
 from certimed.runs import CERTIFIED, Job, MaskTarget, Record, RunFolder, data_section
-from certimed.runs.folder import MANIFEST, cut_torn_line
+from certimed.runs.folder import ATTACKS, MANIFEST, cut_torn_line
 from certimed.runs.job import Prepared
 from certimed.runs.lock import FolderLock
 from certimed.runs.manifest import check_same_run

@@ -30,6 +30,8 @@ from certimed.runs.sharding import Shard
 MANIFEST = "run.json"
 CERTIFICATES = "certificates.jsonl"
 TIMING = "timing.jsonl"
+ATTACKS = "attacks.jsonl"
+PERTURBATIONS = "attacks"
 _PART = ".part"  # what a killed write of the manifest leaves
 
 
