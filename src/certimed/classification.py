@@ -1,4 +1,4 @@
-"""Smoothed classification: predict, and certify the prediction against every L2 attack (Cohen et al., ICML 2019)."""
+"""Smoothed classification: predict, and certify the prediction within an L2 radius (Cohen et al., ICML 2019)."""
 
 from __future__ import annotations
 

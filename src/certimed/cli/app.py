@@ -13,8 +13,8 @@ from certimed.threads import use_threads
 
 app = typer.Typer(
     name="certimed",
-    help="Provable robustness for medical-imaging models: a prediction, a radius within which no attack can change it, "
-    "and a statement of exactly what was proved.",
+    help="Provable robustness for medical-imaging models: a prediction, a radius below which no perturbation changes "
+    "it, and a statement of exactly what was proved, with its failure probability.",
     epilog="Start with: certimed demo",
     no_args_is_help=True,
     rich_markup_mode="rich",

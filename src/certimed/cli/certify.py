@@ -184,7 +184,7 @@ def certify(
             data = request(verb, typed, config)
         spec = RunSpec.from_dict(data)
         if dry_run:
-            from certimed.cli.plan import rehearse
+            from certimed.cli.rehearsing import rehearse
 
             rehearse(spec, allow_code=allow_code, talk=tell)
             say(as_yaml(spec.to_dict()))

@@ -16,7 +16,6 @@ from certimed.errors import CertimedError
 EXIT_FALSE = 1
 EXIT_BAD_INPUT = 2
 EXIT_SOME_FAILED = 3
-EXIT_CONSISTENT_ONLY = 4
 EXIT_STOPPED = 130
 
 # Text of people and files is never read as markup or emoji; what is styled is styled by Text objects.

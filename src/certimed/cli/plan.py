@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from certimed.cli.certify import MORE, Verbs, shorthands
-from certimed.cli.console import harmless, one_sentence_errors, out, say, tell
+from certimed.cli.console import one_sentence_errors, out, say
 from certimed.cli.request import MODEL_AND_DATA, Typed, request, verb_command
 
 if TYPE_CHECKING:
@@ -63,45 +61,14 @@ def plan(
         else:
             _needed_for_tau(spec, pixels or 512 * 512)
         if named:
+            from certimed.cli.rehearsing import rehearse
+
             rehearse(spec, allow_code=allow_code)
 
 
 def _unnamed(verb: str, typed: Typed) -> dict[str, Any]:
     """A request whose model and data do not matter."""
     return request(verb, {**MODEL_AND_DATA, **typed}, None)
-
-
-def rehearse(spec: RunSpec, *, allow_code: bool, talk: Callable[..., None] = say) -> None:
-    """Open model and data, read every image, certify a few, and tell what the run would be."""
-    from certimed.cli.results import say_intensities
-    from certimed.data import IntensityReport
-    from certimed.errors import ImageError
-    from certimed.runs.forecast import forecast
-    from certimed.threads import check
-
-    for sentence in check():
-        tell(sentence, style="dim")
-    job = spec.load(allow_code=allow_code)
-    talk(
-        f"{len(job.dataset)} images of {harmless(job.dataset.source)}, {len(job.class_names)} classes "
-        f"({harmless(', '.join(job.class_names))}); model {harmless(spec.model)}; methods "
-        f"{', '.join(entry.name for entry in job.entries)}"
-    )
-    report = IntensityReport()
-    for index in range(len(job.dataset)):
-        try:
-            image = job.dataset.load(index)
-        except ImageError as error:
-            tell(Text("unreadable", "red"), f" {harmless(job.dataset.items[index].id)}: {harmless(str(error), 1000)}")
-        else:
-            report.add(image.id, image.intensity_record)
-    say_intensities(report, talk)
-    found = forecast(job)
-    talk(
-        f"{1 / found.copy_seconds:,.0f} noisy copies/s here, {found.copies:,.0f} of them an image (budget "
-        f"{spec.budget}, as {found.piloted} of the images went), {found.overhead:.2f} s an image besides; "
-        f"{found.images} images take about {_clock(found.seconds)} in one process"
-    )
 
 
 def _ceilings(spec: RunSpec) -> None:
@@ -135,11 +102,6 @@ def _needed_for_tau(spec: RunSpec, pixels: int) -> None:
             f"tau {tau:g} (radius {float(radius_from_lower(tau, spec.sigma)):.4f}) over {pixels:,} pixels with "
             f"{spec.target.correction} needs n >= {n:,}"
         )
-
-
-def _clock(seconds: float) -> str:
-    hours, rest = divmod(round(seconds), 3600)
-    return f"{hours} h {rest // 60} min {rest % 60} s"
 
 
 _SHARED = {name: MORE[name] for name in ("config", "allow_code", "n")}

@@ -45,10 +45,12 @@ def sandwich_figure(rows: Sequence[Mapping[str, Any]], *, width: float = WIDTHS[
             high = [largest * 1.1 if row["broken"] is None else row["broken"] for row in ordered]
             axis.vlines(places, low, high, color="0.8", lw=2)
             axis.plot(places, low, "^", ms=3, color=certified, label="certified")
-            found = [(place, row["broken"]) for place, row in zip(places, ordered) if row["broken"] is not None]
-            axis.plot(*(list(zip(*found)) or [[], []]), "v", ms=3, color=broken, label="broken by an attack")
-            bare = [(place, row["base"]) for place, row in zip(places, ordered) if row["base"] is not None]
-            axis.plot(*(list(zip(*bare)) or [[], []]), "x", ms=3, color=base, label="base model broken")
+            for name, mark, colour, said in (
+                ("broken", "v", broken, "broken by an attack"),
+                ("base", "x", base, "base model broken"),
+            ):
+                found = [(place, row[name]) for place, row in zip(places, ordered) if row[name] is not None]
+                axis.plot([at for at, _ in found], [norm for _, norm in found], mark, ms=3, color=colour, label=said)
             axis.set(title=f"{label} ({own[0]['scope']})", xlabel="image", ylim=(0, largest * 1.1))
             axis.grid(alpha=0.25, lw=0.3, axis="y")
         axes[0].set_ylabel("L2 norm, [0, 1] units")

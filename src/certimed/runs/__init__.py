@@ -8,7 +8,8 @@ from certimed.runs.methods import MethodEntry, MethodSpec, Prompting, score_meth
 from certimed.runs.record import CERTIFIED, FAILED, Record
 from certimed.runs.run import Silent, Watcher, execute, remaining
 from certimed.runs.sharding import Shard, shard
-from certimed.runs.spec import ClassTarget, DataSpec, MaskTarget, RunSpec, Tuning
+from certimed.runs.spec import DataSpec, RunSpec
+from certimed.runs.targets import ClassTarget, MaskTarget, Tuning
 
 __all__ = [
     "CERTIFIED",

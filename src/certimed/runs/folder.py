@@ -142,11 +142,6 @@ class RunFolder:
             raise InputError(f"{found.path} cannot be written ({error.strerror}); check its permissions") from error
         return found
 
-    @classmethod
-    def create_or_resume(cls, path: str | Path, manifest: Mapping[str, Any]) -> RunFolder:
-        """:meth:`resume` where the folder holds a run, else :meth:`create`; errors as theirs."""
-        return cls.resume(path, manifest) if (Path(path) / MANIFEST).is_file() else cls.create(path, manifest)
-
     def close(self) -> None:
         """Release the lock; the folder can still be read through this handle."""
         if self._lock is not None:

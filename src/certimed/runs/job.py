@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -42,13 +42,16 @@ from certimed.noise import NoiseKey, as_law, content_id
 from certimed.operators import Geometry, apply
 from certimed.runs.methods import MethodEntry, Prompting, score_methods
 from certimed.runs.record import CERTIFIED, Record, arrays_name
-from certimed.runs.spec import MaskTarget, RunSpec
+from certimed.runs.targets import MaskTarget
 from certimed.segmenters import NativeSegmenter, SegmentationModel, load_segmenter
 from certimed.segmenters.native import mask_geometry, resized_truth
 from certimed.targets import Classes, Pixels, winning_class
 from certimed.usercode import is_user_code
 from certimed.vlm import NativeModel, VisionLanguageModel
 from certimed.vlm.loading import checked_device
+
+if TYPE_CHECKING:
+    from certimed.runs.spec import RunSpec
 
 DEFAULT_TEMPLATE = "an image of {}."
 

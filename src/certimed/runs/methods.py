@@ -10,7 +10,7 @@ from certimed.certificates import END_TO_END
 from certimed.engine import DENOISED, PLAIN, Method, Scores
 from certimed.errors import InputError
 from certimed.prompts import METHOD_NAMES, TUNED, Prompt, prompt_methods
-from certimed.runs.spec import Tuning
+from certimed.runs.targets import Tuning
 from certimed.vlm import VisionLanguageModel
 
 

@@ -7,9 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from certimed.errors import InputError, require
-from certimed.models.sources import resolve_folder
-from certimed.vlm.open_clip_models import WEIGHTS, OpenClipAdapter, hub_tokenizer, read_config
+from certimed.errors import InputError
+from certimed.vlm.open_clip_models import OpenClipAdapter, hub_tokenizer
 from certimed.vlm.protocol import Tokens
 from certimed.vlm.tokenizers import tokenizer_digest
 
@@ -74,19 +73,3 @@ class BertOpenClip(OpenClipAdapter):
         output = text.transformer(inputs_embeds=embeddings, attention_mask=mask)
         features: Tensor = text.proj(text.pooler(output, mask))
         return features
-
-
-def load_biomedclip(reference: str, name: str) -> BertOpenClip:
-    """BiomedCLIP from the hub or a local folder.
-
-    Raises:
-        InputError: the reference cannot be resolved, a file is missing, or the text tower is not a BERT.
-        ModelError: the weights do not fit or cannot be read safely.
-        MissingExtraError: open_clip or transformers is not installed.
-    """
-    require("open_clip", "vlm")
-    require("transformers", "vlm")
-    folder = resolve_folder(reference, WEIGHTS)
-    if not read_config(folder)["model_cfg"]["text_cfg"].get("hf_model_name"):
-        raise InputError(f"the model in {folder} has no BERT text tower; load it as open_clip:{reference}")
-    return BertOpenClip(name, folder)

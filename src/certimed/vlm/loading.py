@@ -21,8 +21,8 @@ FORMS = (
 # Family -> module and function; imported when asked for, so that no family pays for another's libraries.
 _LOADERS = {
     "hf": ("transformers_clip", "load_transformers_clip"),
-    "open_clip": ("open_clip_models", "load_open_clip"),
-    "biomedclip": ("biomedclip", "load_biomedclip"),
+    "open_clip": ("open_clip_loading", "load_open_clip"),
+    "biomedclip": ("open_clip_loading", "load_biomedclip"),
     "medclip": ("medclip", "load_medclip"),
 }
 

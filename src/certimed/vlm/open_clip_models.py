@@ -119,23 +119,6 @@ class OpenClip(OpenClipAdapter):
         return features
 
 
-def load_open_clip(reference: str, name: str) -> OpenClipAdapter:
-    """An open_clip model from a local folder or a hub name, with a CLIP or a BERT text tower.
-
-    Raises:
-        InputError: the reference cannot be resolved, or a file is missing or asks for something not supported.
-        ModelError: the weights do not fit or cannot be read safely.
-        MissingExtraError: open_clip is not installed.
-    """
-    require("open_clip", "vlm")
-    folder = resolve_folder(reference, WEIGHTS)
-    if read_config(folder)["model_cfg"]["text_cfg"].get("hf_model_name"):
-        from certimed.vlm.biomedclip import BertOpenClip
-
-        return BertOpenClip(name, folder)
-    return OpenClip(name, folder)
-
-
 def read_config(folder: Path) -> dict[str, Any]:
     """``open_clip_config.json``, checked for the parts every dual encoder has.
 

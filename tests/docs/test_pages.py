@@ -61,3 +61,9 @@ def test_the_site_asks_nothing_of_the_network() -> None:
     """No fonts, scripts or styles from elsewhere."""
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     assert "font: false" in text and "http" not in text
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_files_of_the_tests_that_a_page_names_exist(page: Path) -> None:
+    for name in re.findall(r"\btests/[\w/]+\.py\b", page.read_text(encoding="utf-8")):
+        assert (ROOT / name).is_file(), f"{page.name}: {name}"

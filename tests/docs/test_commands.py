@@ -11,7 +11,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from unittest import mock
 
 import pytest
 import torch
@@ -45,7 +44,9 @@ SETUP = {
 
 
 def runnable(page: Path) -> list[Block]:
-    return [block for block in blocks(page) if block.language in COMMAND_LANGUAGES and block.reason is None]
+    """Commands and code, and files that they read."""
+    shown = (block for block in blocks(page) if block.language in COMMAND_LANGUAGES or block.title is not None)
+    return [block for block in shown if block.reason is None]
 
 
 def pages() -> list[object]:
@@ -55,8 +56,7 @@ def pages() -> list[object]:
 
 
 def run_certimed(words: list[str], where: str) -> str:
-    with mock.patch.object(sys, "argv", ["certimed", *words]):  # run folders record how they were started
-        result = CliRunner().invoke(app, words)
+    result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, f"{where}: certimed {' '.join(words)}\n{result.output}"
     return result.output
 
@@ -94,6 +94,7 @@ def run_block(block: Block, namespace: dict[str, object], models: Path) -> None:
         assert not step.shown or same(step.shown, printed), f"{block}: shows\n{step.shown}\nprints\n{printed}"
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", pages())
 def test_commands_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -120,7 +121,10 @@ def verbs() -> dict[str, set[str]]:
         options = {o for p in command.params for o in (*p.opts, *p.secondary_opts)} | {"--help"}  # type: ignore[attr-defined]
         found = {name: options}
         for word, sub in getattr(command, "commands", {}).items():
-            found |= walk(sub, f"{name} {word}".strip())
+            below = walk(sub, f"{name} {word}".strip())
+            found |= below
+            if name:  # options before the verb are its own: certimed certify --resume RUN
+                found[name] = found[name].union(*below.values())
         return found
 
     return walk(get_command(app), "")

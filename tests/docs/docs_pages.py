@@ -12,7 +12,7 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMAND_LANGUAGES = ("console", "bash", "python")
 
@@ -32,9 +32,9 @@ SUBSTITUTIONS: list[tuple[str, str]] = [
     (r"--n 10000\b", "--n 40"),
     (r"\bn=10_000\b", "n=40"),
     (r"\bn=1_000\b", "n=40"),
-    (r"--images 500\b", "--images 2"),
     (r"\battack runs/plip --images 20\b", "attack runs/plip --images 1 --n 200 --bisections 1 --steps 2"),
     (r"attack\(\"runs/plip\", images=20\)", 'attack("runs/plip", images=1, n=200, bisections=1, steps=2)'),
+    (r'DataSpec\("slides/"\)', 'DataSpec("slides/", limit=2), budget=40, n0=10'),
     (r"--device cuda\b", "--device cpu"),
     (r"--steps 2000\b", "--steps 2"),
     (r"--size 512x512\b", "--size 32x32"),
@@ -45,13 +45,13 @@ SUBSTITUTIONS: list[tuple[str, str]] = [
 # Verb -> what is added unless the command says it itself.
 ADDED: dict[str, dict[str, str]] = {
     "demo": {"--images": "1", "--n": "10", "--masks": "1", "--mask-n": "60"},
-    "certify --task segment": {"--n0": "10", "--n": "60", "--limit": "2"},
-    "certify": {"--n0": "10", "--n": "40", "--limit": "3"},
+    "certify masks": {"--n0": "10", "--n": "60", "--limit": "2"},
+    "certify classes": {"--n0": "10", "--n": "40", "--limit": "3"},
     "tune": {"--epochs": "2"},
     "train denoiser": {"--steps": "2", "--widths": "8,16", "--batch": "2"},
     "reproduce promptsmooth": {"--limit": "2", "--n": "20", "--sigma": "0.25", "--shots": "2", "--epochs": "1"},
     "reproduce segmentation": {"--limit": "1", "--n": "80", "--sigma": "0.25"},
-    "plan": {"--images": "2", "--n": "40"},
+    "plan classes": {"--n0": "10", "--n": "40", "--limit": "2"},
 }
 MARKER = re.compile(r"<!-- not run: (.+?) -->")
 FENCE = re.compile(

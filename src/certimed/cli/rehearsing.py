@@ -1,0 +1,51 @@
+"""What a run would be: its images, methods and time here, from a pilot on a few of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from certimed.cli.console import harmless, say, tell
+
+if TYPE_CHECKING:
+    from certimed.runs import RunSpec
+
+
+def rehearse(spec: RunSpec, *, allow_code: bool, talk: Callable[..., None] = say) -> None:
+    """Open model and data, read every image, certify a few, and tell what the run would be."""
+    from certimed.cli.results import say_intensities
+    from certimed.data import IntensityReport
+    from certimed.errors import ImageError
+    from certimed.runs.forecast import forecast
+    from certimed.threads import check
+
+    for sentence in check():
+        tell(sentence, style="dim")
+    job = spec.load(allow_code=allow_code)
+    talk(
+        f"{len(job.dataset)} images of {harmless(job.dataset.source)}, {len(job.class_names)} classes "
+        f"({harmless(', '.join(job.class_names))}); model {harmless(spec.model)}; methods "
+        f"{', '.join(entry.name for entry in job.entries)}"
+    )
+    report = IntensityReport()
+    for index in range(len(job.dataset)):
+        try:
+            image = job.dataset.load(index)
+        except ImageError as error:
+            tell(Text("unreadable", "red"), f" {harmless(job.dataset.items[index].id)}: {harmless(str(error), 1000)}")
+        else:
+            report.add(image.id, image.intensity_record)
+    say_intensities(report, talk)
+    found = forecast(job)
+    talk(
+        f"{1 / found.copy_seconds:,.0f} noisy copies/s here, {found.copies:,.0f} of them an image (budget "
+        f"{spec.budget}, as {found.piloted} of the images went), {found.overhead:.2f} s an image besides; "
+        f"{found.images} images take about {_clock(found.seconds)} in one process"
+    )
+
+
+def _clock(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours} h {rest // 60} min {rest % 60} s"
