@@ -56,11 +56,6 @@ class Attack:
     perturbations: dict[str, str]
 
     @property
-    def level(self) -> float:
-        """Level of each PREDICT of this attack."""
-        return self.spec.alpha / self.spec.tests(2 if self.dice else 1)
-
-    @property
     def key(self) -> tuple[str, str, str]:
         """What is done once: settings, image, certificate."""
         return digest(self.spec.to_dict()), self.item, self.label
