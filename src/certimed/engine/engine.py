@@ -35,6 +35,7 @@ from certimed.engine.copies import Progress, as_image, check_samples, noisy_batc
 from certimed.engine.embeddings import EmbeddingCache
 from certimed.engine.methods import Method, Subject
 from certimed.engine.streams import Stream
+from certimed.engine.throughput import check_batch_size
 from certimed.errors import InputError
 from certimed.noise import NoiseKey, NoiseLaw, content_id
 from certimed.operators import Geometry
@@ -179,6 +180,7 @@ class Engine:
             InputError: an impossible argument. ModelError: a model or method broke its contract.
         """
         check_samples(n0=n0, n=budget.cap, alpha=alpha)
+        check_batch_size(batch_size)
         subject = self.subject(image, item_id, seed, batch_size, target)
         shape, device = tuple(subject.image.shape), self.device
         for method in self.methods:
