@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "certimed.api": ("Run", "load_run", "run"),
+    "certimed.attacks": ("AttackSpec", "Sandwich", "attack"),
     "certimed.budgets": ("Betting", "Budget", "Fixed", "Grid", "Looks", "PixelLooks", "Planned", "parse_budget"),
     "certimed.certificates": (
         *("Certificate", "ClassCertificate", "IntervalCertificate", "MaskCertificate", "Provenance", "RadiusUnits"),

@@ -34,6 +34,8 @@ SUBSTITUTIONS: list[tuple[str, str]] = [
     (r"--n 10000\b", "--n 40"),
     (r"\bn=10_000\b", "n=40"),
     (r"\bn=1_000\b", "n=40"),
+    (r"\battack runs/plip --images 20\b", "attack runs/plip --images 1 --n 200 --bisections 1 --steps 2"),
+    (r"attack\(\"runs/plip\", images=20\)", 'attack("runs/plip", images=1, n=200, bisections=1, steps=2)'),
     (r'DataSpec\("slides/"\)', 'DataSpec("slides/", limit=2), budget=40, n0=10'),
     (r"--device cuda\b", "--device cpu"),
     (r"--steps 2000\b", "--steps 2"),

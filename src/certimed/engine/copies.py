@@ -76,11 +76,13 @@ def noisy_batches(
     """Batches of noisy copies, float32 ``(b, C, *space)`` on the image's device, each in memory of its own.
 
     Sample ``start + i`` depends on the key and ``i`` alone, not on the batch size. Values are not clipped: clipping is
-    a model's business.
+    a model's business. Where the image requires a gradient, the copies have the same values and the gradient of
+    ``image + noise``: what attacks go through is the program that certifies.
     """
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size} is not positive; use 1 or more")
     origin = law.origin(image)
     stream = NoiseStream(key, tuple(image.shape), image.device, start=start, law=law)
     for begin in range(0, n, batch_size):
-        yield law.noisy(origin, stream.draw(min(batch_size, n - begin)))
+        batch = law.noisy(origin, stream.draw(min(batch_size, n - begin)))
+        yield batch + (image - image.detach()) if image.requires_grad else batch

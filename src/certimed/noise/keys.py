@@ -39,13 +39,18 @@ CHUNK = 32
 PHASES = (
     *("selection", "estimation", "prediction", "tuning", "second-view", "evaluation", "attack", "probe"),
     *("second-view of estimation", "copies of selection", "copies of estimation"),
+    *("second-view of attack", "copies of attack"),
 )
 """Purposes of noise; the position in this tuple is the phase number, so the order is part of every result."""
 
-SECOND_VIEWS = {"selection": "second-view", "estimation": "second-view of estimation"}
+SECOND_VIEWS = {
+    "selection": "second-view",
+    "estimation": "second-view of estimation",
+    "attack": "second-view of attack",
+}
 """Phase of the noise of the second view, by the phase of the first."""
 
-VIEW_COPIES = {"selection": "copies of selection", "estimation": "copies of estimation"}
+VIEW_COPIES = {name: f"copies of {name}" for name in SECOND_VIEWS}
 """Phase of the noise of further copies of a second view, by the phase of the first view."""
 
 _CHUNKS_PER_PHASE = 1 << 28

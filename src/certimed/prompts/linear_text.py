@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from certimed.errors import InputError
 from certimed.prompts.learner import PromptLearner
-from certimed.prompts.zero_shot import PUBLISHED_LR, PUBLISHED_STEPS
+from certimed.prompts.zero_shot import PUBLISHED_LR, PUBLISHED_STEPS, straight_through
 
 _MAX_BYTES = 1 << 31
 _BETAS = (0.9, 0.999)
@@ -69,12 +69,12 @@ class LinearText:
         self.logit_scale = learner.vlm.logit_scale
         self.identity = learner.identity
 
-    @torch.no_grad()
     def tune(self, embeddings: Tensor, *, steps: int = PUBLISHED_STEPS, lr: float = PUBLISHED_LR) -> Tensor:
         """Entropy minimisation with AdamW's rule, for each row of a batch on its own.
 
         The published step (entropy of the mean probability over the row's T embeddings), through the linearised
-        encoder, without weight decay; the first update is ``-lr * sign(gradient)``.
+        encoder, without weight decay; the first update is ``-lr * sign(gradient)``. Where the embeddings require a
+        gradient, so does the result, by :func:`straight_through`.
 
         Args:
             embeddings: float ``(B, T, D)``, not normalised.
@@ -83,15 +83,20 @@ class LinearText:
         Returns:
             float32 ``(B, K, D)``: each row's own text features, normalised.
         """
-        images = functional.normalize(embeddings.float(), dim=-1)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and embeddings.requires_grad):
+            return self._tune(functional.normalize(embeddings.float(), dim=-1), steps, lr)
+
+    def _tune(self, images: Tensor, steps: int, lr: float) -> Tensor:
         features = self.text_features.expand(len(images), -1, -1)
         moved = first = second = torch.zeros((), device=images.device)
         for step in range(1, steps + 1):
             gradient = self._pull(self._feature_gradient(images, features))
-            first = _BETAS[0] * first + (1 - _BETAS[0]) * gradient
-            second = _BETAS[1] * second + (1 - _BETAS[1]) * gradient.square()
+            known = gradient.detach()
+            first = _BETAS[0] * first + (1 - _BETAS[0]) * known
+            second = _BETAS[1] * second + (1 - _BETAS[1]) * known.square()
             scale = (second / (1 - _BETAS[1] ** step)).sqrt_().add_(_EPS)
-            moved = moved - lr * (first / (1 - _BETAS[0] ** step)) / scale
+            update = lr * (first / (1 - _BETAS[0] ** step)) / scale
+            moved = moved - (straight_through(update, lr, gradient) if gradient.requires_grad else update)
             features = self.text_features + self._push(moved)
         return functional.normalize(features, dim=-1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from certimed.prompts.linear_text import LinearText
 from certimed.prompts.prompt import Prompt
 from certimed.prompts.sound import PerSampleClassifier, ViewSigmas, split_sigmas
 from certimed.prompts.zero_shot import PUBLISHED_COPIES, PUBLISHED_LR, PUBLISHED_STEPS, EntropyTuner
-from certimed.vlm.heads import PromptedClassifier, ZeroShotClassifier
+from certimed.vlm.heads import PromptedClassifier, ZeroShotClassifier, cosine_logits
 from certimed.vlm.protocol import VisionLanguageModel
 
 METHOD_NAMES = ("plain", "few-shot", "zero-shot", "both", "pool", "per-sample", "split", "denoised")
@@ -72,9 +73,12 @@ class PerImageText(Method):
         return ["per-image", self.tuner.learner.identity, self.copies, self.tuner.steps, self.tuner.lr]
 
     def head(self, subject: Subject) -> Head:
-        """Embeds the tuning copies (or finds them in the cache) and tunes."""
+        """Embeds the tuning copies (or finds them in the cache) and tunes; for an attack, with a gradient."""
         embedded = torch.cat(list(subject.stream(self.stream, "tuning", self.copies)))
-        return self.tuner.tune(embedded).classifier(self.tuner.learner.vlm).logits
+        tuned, vlm = self.tuner.tune(embedded), self.tuner.learner.vlm
+        if tuned.text_features.requires_grad:
+            return partial(cosine_logits, text_features=tuned.text_features, logit_scale=vlm.logit_scale)
+        return tuned.classifier(vlm).logits
 
 
 @dataclass(frozen=True, eq=False)

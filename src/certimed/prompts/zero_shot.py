@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from certimed.engine import ModelStream, Stream, as_image, check_sigma, embed_copies
 from certimed.errors import InputError
@@ -76,7 +77,12 @@ class EntropyTuner:
             self._features = learner.features(self._start)
 
     def tune(self, embeddings: Tensor) -> Tuned:
-        """Tune on the copies of one image, ``(T, D)``, or of a pool, ``(N, T, D)``; image features, not normalised."""
+        """Tune on the copies of one image, ``(T, D)``, or of a pool, ``(N, T, D)``; image features, not normalised.
+
+        Where the embeddings require a gradient, so do the text features, by :func:`straight_through`.
+        """
+        if torch.is_grad_enabled() and embeddings.requires_grad:
+            return self._tune_through(functional.normalize(embeddings.float(), dim=-1))
         images = functional.normalize(embeddings.detach().float(), dim=-1)
         context = self._start.detach().clone().requires_grad_()
         optimiser = torch.optim.AdamW([context], lr=self.lr)
@@ -93,12 +99,47 @@ class EntropyTuner:
         with torch.no_grad():
             return Tuned(context.detach(), self.learner.features(context), tuple(entropies))
 
+    def _tune_through(self, images: Tensor) -> Tuned:
+        """The same steps, each with a gradient towards the images; costs a second backward pass through the text."""
+        value = self._start.detach().clone().requires_grad_()
+        optimiser = torch.optim.AdamW([value], lr=self.lr)
+        context, entropies = self._start, []
+        # Fused attention has no second derivative.
+        with sdpa_kernel(SDPBackend.MATH):
+            for _ in range(self.steps):
+                features = self.learner.features(context)
+                loss = entropy_of_mean(self.learner.vlm.logit_scale * images @ features.T)
+                (gradient,) = torch.autograd.grad(loss, context, create_graph=True)
+                before = value.detach().clone()
+                value.grad = gradient.detach().clone()
+                optimiser.step()
+                update = before - value.detach()
+                context = context - straight_through(update, self.lr, gradient)
+                entropies.append(float(loss.detach()))
+            return Tuned(context.detach(), self.learner.features(context), tuple(entropies))
+
     def _loss(self, images: Tensor, features: Tensor) -> tuple[float, Tensor]:
         """Entropy and its gradient with respect to the text features."""
         features.requires_grad_()
         loss = entropy_of_mean(self.learner.vlm.logit_scale * images @ features.T)
         (gradient,) = torch.autograd.grad(loss, features)
         return float(loss.detach()), gradient
+
+
+def straight_through(update: Tensor, lr: float, gradient: Tensor) -> Tensor:
+    """An update of AdamW with its own values, and a slope that an attack can climb.
+
+    AdamW's rule is almost a sign: its slope is zero nearly everywhere, and a pipeline that tunes itself by it would
+    look unbreakable to a gradient. Backwards it is taken for ``lr * g / (|g| + mean |g|)`` (a backward-pass
+    approximation, Athalye et al., ICML 2018).
+
+    Args:
+        update: what the rule gives, without a gradient.
+        lr: its learning rate.
+        gradient: what it was given, on the way to which a gradient is wanted.
+    """
+    soft = lr * gradient / (gradient.abs() + gradient.detach().abs().mean() + 1e-8)
+    return update + (soft - soft.detach())
 
 
 def zero_shot(

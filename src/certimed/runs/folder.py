@@ -30,6 +30,8 @@ from certimed.runs.sharding import Shard
 MANIFEST = "run.json"
 CERTIFICATES = "certificates.jsonl"
 TIMING = "timing.jsonl"
+ATTACKS = "attacks.jsonl"
+PERTURBATIONS = "attacks"
 _PART = ".part"  # what a killed write of the manifest leaves
 
 
@@ -133,8 +135,8 @@ class RunFolder:
             raise InputError(f"{found.path} holds {was} and cannot go on with {now}; repeat --shard as it was")
         found._lock = FolderLock(found.path)
         try:
-            found.repaired = _cut_torn_line(found.path / CERTIFICATES)
-            _cut_torn_line(found.path / TIMING)
+            found.repaired = cut_torn_line(found.path / CERTIFICATES)
+            cut_torn_line(found.path / TIMING)
         except OSError as error:
             found.close()
             raise InputError(f"{found.path} cannot be written ({error.strerror}); check its permissions") from error
@@ -198,8 +200,8 @@ class RunFolder:
             raise InputError(f"{self.path} is open for reading only; use RunFolder.resume to go on with it")
         try:
             # Timing first: were the process killed in between, the image is done again and its later timing counts.
-            _append(self.path / TIMING, timings, durable=False)
-            _append(self.path / CERTIFICATES, lines, durable=True)
+            append_whole(self.path / TIMING, timings, durable=False)
+            append_whole(self.path / CERTIFICATES, lines, durable=True)
         except OSError as error:
             raise InputError(
                 f"{self.path / CERTIFICATES} cannot be written ({error.strerror}); what was certified before is kept"
@@ -288,7 +290,8 @@ def _is_new(folder: Path) -> bool:
     )
 
 
-def _append(path: Path, lines: list[str], *, durable: bool) -> None:
+def append_whole(path: Path, lines: list[str], *, durable: bool) -> None:
+    """Append lines to a file, all of them or none; OSError where they cannot be written."""
     data = memoryview("".join(line + "\n" for line in lines).encode())
     # Without O_BINARY Windows would change line ends, and with them every digest.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
@@ -308,7 +311,7 @@ def _append(path: Path, lines: list[str], *, durable: bool) -> None:
         os.close(descriptor)
 
 
-def _cut_torn_line(path: Path, block: int = 1 << 16) -> int:
+def cut_torn_line(path: Path, block: int = 1 << 16) -> int:
     """Cut the bytes after the last line end; returns how many."""
     if not path.exists():
         return 0

@@ -10,7 +10,7 @@ from typing import Any
 
 from certimed.errors import InputError
 from certimed.integrity import MANIFEST_DIGEST, SETTINGS_DIGEST, line_holds, manifest_fault
-from certimed.runs.folder import CERTIFICATES, MANIFEST, RunFolder
+from certimed.runs.folder import ATTACKS, CERTIFICATES, MANIFEST, PERTURBATIONS, RunFolder, append_whole
 from certimed.runs.manifest import differences
 from certimed.runs.record import CERTIFIED, arrays_name
 
@@ -21,7 +21,8 @@ def merge(runs: Sequence[str | Path], out: str | Path) -> RunFolder:
     """Write one run folder holding every image of several, e.g. all shards of a run; the sources stay as they are.
 
     Lines are copied byte for byte, so after sorting they equal those of one undivided run. Failures that were retried
-    are left out. An image that failed in one part and is certified in another counts as certified.
+    are left out, and attacks are taken along. An image that failed in one part and is certified in another counts as
+    certified.
 
     Args:
         runs: at least two run folders with the same settings, model and data, no image certified in two of them.
@@ -49,10 +50,13 @@ def merge(runs: Sequence[str | Path], out: str | Path) -> RunFolder:
     for part, wanted in zip(parts, chosen):
         for _ in _blocks(part, wanted):  # every line is checked before anything is written
             pass
+    attacks = [_attack_lines(part) for part in parts]
     manifest = {name: value for name, value in first.manifest.items() if name not in dropped}
     target = RunFolder.create(out, manifest)
     for part, wanted in zip(parts, chosen):
         _copy(part, wanted, target)
+    for part, lines in zip(parts, attacks):
+        _copy_attacks(part, lines, target)
     return target
 
 
@@ -98,6 +102,33 @@ def _copy_arrays(part: RunFolder, record: dict[str, Any], target: RunFolder) -> 
             shutil.copyfile(part.path / name, target.path / name)
         except OSError as error:
             raise InputError(f"{part.path / name} cannot be copied to {target.path} ({error.strerror})") from error
+
+
+def _attack_lines(part: RunFolder) -> list[str]:
+    """What :mod:`certimed.attacks` has added to a part, its seals checked."""
+    path = part.path / ATTACKS
+    if not path.exists():
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if not line_holds(line, part.manifest[SETTINGS_DIGEST]):
+            raise InputError(f"{path} line {number} was changed after it was written; restore the file")
+    return lines
+
+
+def _copy_attacks(part: RunFolder, lines: list[str], target: RunFolder) -> None:
+    if not lines:
+        return
+    try:
+        for path in sorted((part.path / PERTURBATIONS).glob("*.npz")):
+            (target.path / PERTURBATIONS).mkdir(exist_ok=True)
+            shutil.copyfile(path, target.path / PERTURBATIONS / path.name)
+        append_whole(target.path / ATTACKS, lines, durable=True)
+    except OSError as error:
+        raise InputError(f"the attacks of {part.path} cannot be copied to {target.path} ({error.strerror})") from error
 
 
 def _blocks(part: RunFolder, wanted: set[int]) -> Iterator[list[str]]:

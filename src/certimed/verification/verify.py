@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from certimed.errors import InputError
-from certimed.integrity import strict_json
+from certimed.integrity import SETTINGS_DIGEST, strict_json
+from certimed.verification.attacks import attack_faults
 from certimed.verification.certificates import certificate_faults
 from certimed.verification.runs import Fault, RunCheck, open_manifest, run_faults
 
@@ -43,7 +44,7 @@ class Verdict:
 
 
 def verify(path: str | Path, *, expect: str | None = None, allow_incomplete: bool = False) -> Verdict:
-    """Recompute every statement of a run folder, or of one certificate file, from its recorded counts.
+    """Recompute every statement of a run folder, its attacks included, or of one certificate file, from its counts.
 
     The bounds are computed anew with exact rational recursions and 50-digit quantiles; needs no model, no data and no
     GPU. ``docs/verify.md`` lists what is caught and what cannot be.
@@ -70,7 +71,8 @@ def _verify_run(folder: Path, expect: str | None, allow_incomplete: bool) -> Ver
     check = RunCheck(folder, open_manifest(folder))
     # Everything is read even after the last fault that is kept: the digest needs every line.
     faults: list[Fault] = []
-    for fault in run_faults(check, allow_incomplete=allow_incomplete):
+    settings, noise = str(check.manifest.get(SETTINGS_DIGEST)), check.request.get("noise")
+    for fault in chain(run_faults(check, allow_incomplete=allow_incomplete), attack_faults(folder, settings, noise)):
         if len(faults) < _MOST:
             faults.append(fault)
     if expect is not None and expect.strip().lower() != check.digest:
