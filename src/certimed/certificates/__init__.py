@@ -1,23 +1,19 @@
 """Frozen records of what was proved, with units, scope and provenance, and their JSON form."""
 
-from certimed.certificates.certificate import (
+from certimed.certificates.certificate import TOO_FEW_SAMPLES, UNSTABLE, Certificate
+from certimed.certificates.circumstances import Circumstances, Samples, Share
+from certimed.certificates.claims import Claim, ClassClaim, MaskClaim
+from certimed.certificates.intervals import IntervalClaim, MeasuredInterval
+from certimed.certificates.kinds import (
     LAYERS,
-    TOO_FEW_SAMPLES,
-    UNSTABLE,
     AnyCertificate,
-    Certificate,
-    Circumstances,
     ClassCertificate,
     IntervalCertificate,
     MaskCertificate,
-    Samples,
-    Share,
     certificate_from_dict,
     certificate_of,
     load_certificate,
 )
-from certimed.certificates.claims import Claim, ClassClaim, MaskClaim
-from certimed.certificates.intervals import IntervalClaim, MeasuredInterval
 from certimed.certificates.native import NativeRadius
 from certimed.certificates.provenance import Provenance, collect_provenance
 from certimed.certificates.rounding import shown

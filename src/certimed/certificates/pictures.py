@@ -13,7 +13,7 @@ from PIL import Image
 from certimed.errors import InputError
 
 if TYPE_CHECKING:
-    from certimed.certificates.certificate import MaskCertificate
+    from certimed.certificates.kinds import MaskCertificate
 
 _PALETTE = ((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0))
 _STEPS = 255

@@ -14,7 +14,8 @@ from certimed.certificates.scope import CHOSEN_AT_X, END_TO_END, FROZEN_AT_X, MO
 from certimed.certificates.units import GREY_LEVELS
 
 if TYPE_CHECKING:
-    from certimed.certificates.certificate import Certificate, ClassCertificate, IntervalCertificate, MaskCertificate
+    from certimed.certificates.certificate import Certificate
+    from certimed.certificates.kinds import ClassCertificate, IntervalCertificate, MaskCertificate
     from certimed.certificates.native import NativeRadius
 
 SCOPE_WORDS = {
