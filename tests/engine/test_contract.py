@@ -490,7 +490,7 @@ def test_a_segmenter_that_works_in_place_scores_and_certifies_as_the_pure_one(tm
     for inplace in (True, False):
         spec = RunSpec("none", DataSpec(str(tmp_path / "one.npz")), MaskTarget((0.6,)), sigma=0.3, n0=5, budget=60)
         model = SegmentationModel(Bright(inplace), num_classes=2, output="logits", name="bright")
-        monkeypatch.setattr("certimed.runs.job.load_segmenter", lambda *args, model=model, **settings: model)
+        monkeypatch.setattr("certimed.runs.loading.load_segmenter", lambda *args, model=model, **settings: model)
         record = spec.load().record(0)
         assert record.reason is None
         found.append((record.certificates["plain"].agreement.tolist(), record.scores["plain"].to_dict()))

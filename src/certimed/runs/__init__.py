@@ -1,7 +1,8 @@
 """Runs: the request, the loaded job, and the folder on disk that holds its records."""
 
 from certimed.runs.folder import RunFolder
-from certimed.runs.job import ClassJob, Job, MaskJob, MeasureJob, class_names, load_job
+from certimed.runs.job import ClassJob, Job, MaskJob, MeasureJob
+from certimed.runs.loading import class_names, load_job
 from certimed.runs.manifest import data_section
 from certimed.runs.merging import merge
 from certimed.runs.methods import MethodEntry, MethodSpec, Prompting, score_methods, words_before_name

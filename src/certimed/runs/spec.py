@@ -221,7 +221,7 @@ class RunSpec:
             dataset: instead of opening ``data``.
             model: instead of loading ``model``: the same one, loaded already, for several runs.
         """
-        from certimed.runs.job import load_job
+        from certimed.runs.loading import load_job
 
         return load_job(self, allow_code=allow_code, dataset=dataset, model=model)
 
