@@ -6,6 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("certimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("certimed")
 
 
 @pytest.fixture(autouse=True)

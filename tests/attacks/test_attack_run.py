@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from cli_helper import call, refused
+from cli_helper import call, measurements, refused
 from tiny_runs import class_spec, full_run, lines, mask_spec, write_images, write_scans
 
 from certimed import InputError, attack
@@ -218,6 +218,12 @@ def test_what_cannot_be_attacked_is_refused(run, images, tmp_path):
     with pytest.raises(InputError, match=r"model\.identity was"):
         attack(path, SPEC, job=other.load(allow_code=True))
     assert not (path / ATTACKS).exists()
+
+
+def test_a_run_of_measurements_is_refused(tmp_path):
+    measurements(write_scans(tmp_path / "scans", 1), tmp_path / "run", "--tau", 0.75)
+    with pytest.raises(InputError, match="certifies measurements, and attacks are on classes and masks"):
+        attack(tmp_path / "run", SPEC, allow_code=True)
 
 
 def test_the_command_line_attacks_and_says_what_was_found(run, tmp_path):

@@ -23,7 +23,7 @@ from certimed.certificates import ClassClaim
 from certimed.errors import ImageError, InputError, ModelError
 from certimed.integrity import RUN_SCHEMA, digest
 from certimed.metrics.segmentation import DICE_LOW
-from certimed.runs import CERTIFIED, Job, MaskTarget, Record, RunFolder, data_section
+from certimed.runs import CERTIFIED, Job, MaskTarget, MeasureTarget, Record, RunFolder, data_section
 from certimed.runs.folder import ATTACKS, MANIFEST, cut_torn_line
 from certimed.runs.job import Prepared
 from certimed.runs.lock import FolderLock
@@ -167,8 +167,9 @@ def attack_certificate(
 def attacked_by(job: Job, item: str, method: str, spec: AttackSpec, shape: tuple[int, ...]) -> Attacked:
     """The pipeline of one method at one item, an input of this shape, as attacks with these settings meet it."""
     (chosen,) = (one for one in job.engine.methods if one.name == method)
-    size = job.batch_size or job.target.batch_size(shape, job.engine.device)
-    target: Target[Any] = job.target
+    target: Target[Any] | None = job.target
+    assert target is not None  # a run of measurements was refused
+    size = job.batch_size or target.batch_size(shape, job.engine.device)
     return Attacked(job.engine, chosen, target, item, job.spec.seed, spec.seed, size)
 
 
@@ -202,7 +203,11 @@ def _job(folder: RunFolder, allow_code: bool) -> Job:
 
 
 def _check(job: Job, folder: RunFolder) -> None:
-    """Refuse another model or data set than the run's: its certificates would be none of what is attacked."""
+    """Refuse what no attack is for, and another model or data set than the run's."""
+    if isinstance(job.spec.target, MeasureTarget):
+        raise InputError(
+            f"{folder.path} certifies measurements, and attacks are on classes and masks; attack a run of those"
+        )
     manifest = job.manifest(data_section(job.dataset, folder.manifest.get("data")))
     check_same_run(folder.path / MANIFEST, folder.manifest, {"schema": RUN_SCHEMA, **manifest})
 
