@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from certimed.denoising import ModuleDenoiser, OneStepDenoiser, load_denoiser, load_guided_diffusion, wrap_unet
 from certimed.errors import InputError, ModelError
-from certimed.models.weights import Weights, compare, find_weights, fit, read_weights
+from certimed.models.fitting import compare, fit
+from certimed.models.weights import Weights, find_weights, read_weights
 from certimed.segmenters import load_segmenter
 
 for _library in ("transformers", "open_clip", "diffusers", "monai", "segmentation_models_pytorch"):

@@ -8,8 +8,9 @@ from typing import Any
 from torch import nn
 
 from certimed.errors import ModelError
+from certimed.models.fitting import Fit, fit, quiet_build, unwrapped
 from certimed.models.sources import brief
-from certimed.models.weights import Fit, Weights, fit, quiet_build, unwrapped
+from certimed.models.weights import Weights
 
 
 def filled(

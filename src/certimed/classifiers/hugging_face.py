@@ -11,9 +11,10 @@ from certimed.classifiers.model import ClassificationModel
 from certimed.classifiers.preparation import confirm
 from certimed.classifiers.timm_models import load_timm
 from certimed.errors import InputError, ModelError, require
+from certimed.models.fitting import load_pretrained, quiet_build
 from certimed.models.normalisation import choose
 from certimed.models.sources import brief, read_json, resolve_folder
-from certimed.models.weights import find_weights, load_pretrained, quiet_build, read_weights
+from certimed.models.weights import find_weights, read_weights
 from certimed.vlm import VisionLanguageModel
 from certimed.vlm.loading import HUB_WEIGHTS
 from certimed.vlm.loading import load_hugging_face as load_prompted

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from certimed.errors import ModelError, require
-from certimed.models.weights import compare, fit, read_weights, unwrapped
+from certimed.models.fitting import compare, fit, unwrapped
+from certimed.models.weights import read_weights
 
 SCHEDULER_CONFIG: dict[str, Any] = {
     "_class_name": "DDPMScheduler",

@@ -16,10 +16,11 @@ from certimed.denoising.guided_diffusion import SCHEDULER_CONFIG, read_guided_di
 from certimed.denoising.one_step import DenoiserOptions, ModuleDenoiser, OneStepDenoiser
 from certimed.denoising.schedule import SCHEDULE_KEYS, NoiseSchedule
 from certimed.errors import InputError, require
+from certimed.models.fitting import fit
 from certimed.models.forms import DENOISERS
 from certimed.models.onnx_network import LIBRARIES, OnnxNetwork
 from certimed.models.sources import brief, read_json, resolve_folder
-from certimed.models.weights import Weights, find_weights, fit, read_weights
+from certimed.models.weights import Weights, find_weights, read_weights
 from certimed.usercode import is_user_code, load_user_model
 
 SIDECAR_NAME = "certimed.json"

@@ -17,9 +17,10 @@ import torch
 from torch import nn
 
 from certimed.errors import InputError, require
+from certimed.models.fitting import fit
 from certimed.models.normalisation import choose
 from certimed.models.sources import brief, read_json
-from certimed.models.weights import find_weights, fit, read_weights
+from certimed.models.weights import find_weights, read_weights
 from certimed.segmenters.adapter import SegmentationModel, SlidingWindow, needed_multiple, required_output
 
 _CONFIGS = ("configs/inference.json", "configs/evaluate.json", "configs/train.json")

@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from certimed.errors import InputError, ModelError
+from certimed.models.fitting import fit
 from certimed.models.sources import read_json
-from certimed.models.weights import fit, read_weights
+from certimed.models.weights import read_weights
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from certimed.errors import InputError, ModelError, require
+from certimed.models.fitting import fit, unwrapped
 from certimed.models.normalisation import choose
 from certimed.models.sources import brief, read_json, resolve_folder
-from certimed.models.weights import Weights, find_weights, fit, read_weights, unwrapped
+from certimed.models.weights import Weights, find_weights, read_weights
 from certimed.segmenters.adapter import SegmentationModel, check_output, required_output
 
 _LIBRARY = "segmentation_models_pytorch"

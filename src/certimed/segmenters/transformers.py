@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from certimed.errors import InputError, ModelError, require
+from certimed.models.fitting import load_pretrained, quiet_build
 from certimed.models.normalisation import Normalisation, choose
 from certimed.models.sources import brief, read_json, resolve_folder
-from certimed.models.weights import find_weights, load_pretrained, quiet_build, read_weights
+from certimed.models.weights import find_weights, read_weights
 from certimed.segmenters.adapter import SegmentationModel
 
 _WEIGHTS = ("model.safetensors", "model*.safetensors", "pytorch_model.bin", "pytorch_model*.bin")

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from certimed.errors import InputError, ModelError, require
+from certimed.models.fitting import fit, load_pretrained, refuse_misfit, unwrapped
 from certimed.models.sources import read_json, resolve_folder
-from certimed.models.weights import Weights, fit, load_pretrained, read_weights, refuse_misfit, unwrapped
+from certimed.models.weights import Weights, read_weights
 from certimed.vlm.adapter import Adapter
 from certimed.vlm.preprocessing import Preprocess
 from certimed.vlm.protocol import Tokens

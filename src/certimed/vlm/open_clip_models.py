@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from certimed.errors import InputError, require
+from certimed.models.fitting import fit, quiet_build, unwrapped
 from certimed.models.sources import brief, read_json, resolve_folder
-from certimed.models.weights import find_weights, fit, quiet_build, read_weights, unwrapped
+from certimed.models.weights import find_weights, read_weights
 from certimed.vlm.adapter import Adapter, filled_up
 from certimed.vlm.preprocessing import Preprocess
 from certimed.vlm.protocol import Tokens

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from certimed.errors import InputError, require
+from certimed.models.fitting import load_pretrained
 from certimed.models.sources import brief, read_json
-from certimed.models.weights import find_weights, load_pretrained, read_weights
+from certimed.models.weights import find_weights, read_weights
 from certimed.vlm.adapter import Adapter
 from certimed.vlm.preprocessing import Preprocess
 from certimed.vlm.protocol import Tokens
