@@ -114,7 +114,7 @@ def test_code_needs_consent(images, tmp_path):
     [
         ({"model": "nonsense"}, "nonsense"),
         ({"device": "abacus"}, "abacus"),
-        ({"output": "logits"}, "describe a segmentation network"),
+        ({"output": "logits"}, "describes a segmentation network"),
         ({"templates": ("a {}",)}, "no text to prompt"),
         ({"methods": ("few-shot",)}, "needs a tuned prompt"),
         ({"methods": ("clever",)}, "clever"),

@@ -134,7 +134,17 @@ def band(n: int, level: float) -> FloatArray:
 
 
 def band_index(n: int, hi: float, level: float, variation: float = 0.0) -> int | None:
-    """As :func:`end_index`, from :func:`band`: valid for every ``hi`` at once at one ``level``."""
+    """Place u of the sorted value that bounds the hi-quantile from above, from :func:`band`.
+
+    Guarantee: as that of :func:`end_index`, for every ``hi`` at once at one ``level``. ``None`` where no value is a
+    bound. The arguments are those of :func:`end_index`; ``level`` is of this one side.
+
+    Raises:
+        InputError: an argument out of range.
+
+    >>> band_index(100, 0.75, 0.0005)
+    91
+    """
     raised = _raised(hi, variation)
     place = int(np.searchsorted(band(n, level), raised))
     return place + 1 if place < n else None
