@@ -26,6 +26,8 @@ SUBSTITUTIONS: list[tuple[str, str]] = [
     (r"\btorchvision:resnet18:weights.pth", "torchvision:squeezenet1_1:MODELS/weights.pth/squeezenet.pth"),
     (r"\bonnx:model.onnx", "onnx:MODELS/onnx/model.onnx"),
     (r"--model plip\b", "--model hf:MODELS/plip"),
+    (r'"kather", "plip"', '"kather", "hf:MODELS/plip"'),
+    (r"sigmas=\(0.25, 0.5\)\), images=100", "sigmas=(0.25,), n=20, shots=2, epochs=1), images=2"),
     (r"--shots 16\b", "--shots 2"),
     (r"\bshots=16\b", "shots=2"),
     (r"--epochs 300\b", "--epochs 2"),
