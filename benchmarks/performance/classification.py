@@ -166,9 +166,9 @@ def _every_way(
     smoothed: SmoothedClassifier, published: PromptedModel, one: tuple[str, Tensor, int], scale: Scale
 ) -> dict[str, Any]:
     """One image: seconds, estimation samples and radius of every side."""
-    (item, x, label), sigma = one, smoothed.sigma
+    (item, x, label), sigma = one, smoothed.law.sigma
     begin = stopwatch()
-    found = published_loop(published, smoothed.num_classes, x, sigma, n0=scale.n0, n=scale.n, item=item)
+    found = published_loop(published, smoothed.target.num_classes, x, sigma, n0=scale.n0, n=scale.n, item=item)
     row: dict[str, Any] = {"sigma": sigma, "label": label}
     row[PUBLISHED] = {"seconds": stopwatch() - begin, "samples": scale.n, "radius": found.radius}
     chosen = budgets(sigma, scale.n)

@@ -396,10 +396,16 @@ def panels(series: Sequence[Series[C]], by: str) -> dict[str, dict[str, Series[C
     return {title: dict(zip(_told_apart(own, others), own)) for title, own in found.items()}
 
 
-def titles(series: Sequence[Series[Any]]) -> list[str]:
-    """A name for each row of a table whose rows also say sigma: the method, and the run where that alone tells."""
-    several = len({(one.sigma, one.label) for one in series}) < len(series)
-    return [f"{one.run}: {one.label}" if several else one.label for one in series]
+def titles(series: Sequence[Series[Any]], *, by_method: bool = False) -> list[str]:
+    """A name for each row of a table whose rows also say sigma: the method, and the run where that alone tells.
+
+    Args:
+        series: of the table.
+        by_method: leave out what a label adds to its method, as where all rows are of one kind.
+    """
+    names = [one.method if by_method else one.label for one in series]
+    several = len({(one.sigma, name) for one, name in zip(series, names)}) < len(series)
+    return [f"{one.run}: {name}" if several else name for one, name in zip(series, names)]
 
 
 def named(paths: Sequence[str | Path]) -> dict[str, RunFolder]:

@@ -205,12 +205,12 @@ def interval_table(series: Sequence[Series[Any]]) -> Table:
         Column("median"),
         Column("width"),
         Column("finite"),
-        Column("below threshold"),
-        Column("above threshold"),
+        Column("below"),
+        Column("above"),
     ]
     columns += [Column("undecided"), Column("images"), Column("failed")]
     rows = []
-    for one, title in zip(series, titles(series)):
+    for one, title in zip(series, titles(series, by_method=True)):
         for found in interval_rows(one.certificates):
             median, width = found["median"], found["width"]
             decided = [DASH] * 3
