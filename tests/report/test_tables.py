@@ -27,6 +27,7 @@ from certimed.report.tables import (
     booktabs,
     csv_text,
     latex_escape,
+    lost_classes,
     mask_rows,
     mask_table,
     per_cent,
@@ -137,6 +138,34 @@ def test_masks_show_what_is_guaranteed_first_and_count_failed_images(place: Path
     assert {row["failed"] for row in rows} == {1} and {row["method"] for row in rows} == {
         "plain, tau 0.6", "plain, tau 0.75"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("guaranteed", "clean", "said"),
+    [
+        ((0.9, 0.0, 0.5), (0.9, 0.7, 0.6), True),
+        ((0.9, 0.1, 0.5), (0.9, 0.7, 0.6), False),
+        ((0.9, 0.0, 0.5), (0.9, 0.0, 0.6), False),
+        ((0.9, 0.0, 0.5), (0.9, 1.0, 0.6), False),  # absent, by the convention
+    ],
+)
+def test_a_class_that_is_nowhere_certified_is_named(place: Path, guaranteed, clean, said) -> None:
+    """Nearly all pixels can be certified while a small class is lost everywhere."""
+    (one, *_) = series([place / "masks"])
+    records = [
+        replace(
+            record,
+            scores={
+                label: replace(score, per_class=score.per_class | {DICE_LOW: guaranteed, "Dice (clean)": clean})
+                for label, score in record.scores.items()
+            },
+        )
+        for record in one.records
+    ]
+    found = lost_classes([replace(one, records=tuple(records))])
+    assert len(found) == said
+    assert not said or f"Not one pixel of {one.class_name(1)} is rightly certified" in found[0]
+    assert not said or found[0] in mask_table([replace(one, records=tuple(records))]).notes
 
 
 def test_csv_keeps_numbers_and_refuses_ragged_rows(place: Path) -> None:

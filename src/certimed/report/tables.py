@@ -185,6 +185,7 @@ def mask_table(series: Sequence[Series[Any]], *, confidence: float = 0.95) -> Ta
         "the first (the background), then over images; guaranteed to best case: the range that perturbations below "
         "the radius can reach; published: over certified pixels only, no bound under attack. One image is one unit, "
         "and a failed one counts with 0.",
+        *lost_classes(series),
         *common_notes(series),
     ]
     return Table("Dice of the foreground", tuple(columns), tuple(rows), tuple(notes))
@@ -246,6 +247,26 @@ def telling_radii(series: Sequence[Series[Any]], most: int | None = None) -> lis
     largest = max((one.largest for one in series), default=0.0)
     found = [radius for radius in PUBLISHED_RADII if radius < largest] or [0.0]
     return found[:: -(-len(found) // (most or len(found)))]
+
+
+def lost_classes(series: Sequence[Series[Any]]) -> list[str]:
+    """Classes that a network finds without noise and of which no pixel is rightly certified in any image.
+
+    A high share of certified pixels hides this where such a class is small: all that is certified is background.
+    """
+    notes = []
+    for one in series:
+        scored = [score.per_class for score in one.scores]
+        for index in range(1, len(scored[0][DICE_LOW]) if scored else 1):
+            # Exactly 1 may be the convention for a class that is absent.
+            found = any(0 < score["Dice (clean)"][index] < 1 for score in scored)
+            if found and not any(0 < score[DICE_LOW][index] < 1 for score in scored):
+                notes.append(
+                    f"Not one pixel of {one.class_name(index)} is rightly certified in any image by {one.method} at "
+                    f"sigma {one.sigma:g}, though the network finds it without noise: what is certified is of other "
+                    "classes."
+                )
+    return notes
 
 
 def common_notes(series: Sequence[Series[Any]]) -> list[str]:
