@@ -118,7 +118,7 @@ def test_other_schemas_are_refused_in_one_sentence(run: Path, tmp_path: Path) ->
         path.write_text(content)
         with pytest.raises(InputError, match="neither a run folder nor a certificate that this version reads"):
             verify(path)
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="there is no run folder or certificate"):
         verify(tmp_path / "nothing")
     with pytest.raises(InputError, match=r"run\.json cannot be read"):
         verify(tmp_path)

@@ -82,6 +82,8 @@ def _verify_run(folder: Path, expect: str | None, allow_incomplete: bool) -> Ver
 
 
 def _file_faults(path: Path) -> Iterator[Fault]:
+    if not path.exists():
+        raise InputError(f"there is no run folder or certificate {path}; name a run's folder or a certificate's .json")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
