@@ -23,6 +23,7 @@ from certimed.report.html.sources import Images
 from certimed.report.journal import save, width_in_mm
 from certimed.report.panels import MaskExample, mask_figure
 from certimed.report.series import panels, series
+from certimed.report.tables import native_note
 from certimed.runs import RunFolder, data_section
 
 pytest.importorskip("matplotlib")
@@ -108,6 +109,10 @@ def test_radii_at_native_resolution_are_those_of_the_certificates(place: Path) -
     (one,), (native,) = series([place / "a"]), series([place / "a"], native=True)
     assert [c.radius for c in native.certificates] == [c.native_radius for c in one.certificates]
     assert (one.space, native.space) == ("model input", "native")
+    # On the grid a native radius is less than radius / norm: it pays for rounding, and the note says so.
+    carried = [(c.native.radius * c.native.norm, c.real_radius, c.radius) for c in one.certificates if not c.abstained]
+    assert carried and all(back <= real < radius for back, real, radius in carried)
+    assert "less than its radii by the rounding" in native_note(one)
     shape, own = series([place / "m"], native=True)[1], series([place / "m"])[1]
     for certificate, profile in zip(own.certificates, shape.profiles):
         real = certificate.about.placement.real_radius

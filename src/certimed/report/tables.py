@@ -293,8 +293,9 @@ def native_note(one: Series[Any]) -> str | None:
     radii = sorted(radius for _, radius in found)
     return (
         f"native resolution: preparing an image multiplies no L2 norm by more than "
-        f"{shown(max(norm for norm, _ in found), 'upper', digits=4)}, so radii there are at least those at the model's "
-        f"input divided by it; {one.label}: median {shown(radii[(len(radii) - 1) // 2], 'lower', digits=4)}."
+        f"{shown(max(norm for norm, _ in found), 'upper', digits=4)}, so radii there are at least those for arbitrary "
+        "perturbations of the model's input (where the noise has a grid, less than its radii by the rounding to it) "
+        f"divided by it; {one.label}: median {shown(radii[(len(radii) - 1) // 2], 'lower', digits=4)}."
     )
 
 
