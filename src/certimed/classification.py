@@ -12,7 +12,7 @@ from torch import Tensor
 
 from certimed.budgets import Budget, as_budget
 from certimed.certificates import END_TO_END, MODEL_INPUT, ClassCertificate
-from certimed.engine import PLAIN, Engine, Model, ModelStream, Origin, Progress, Scores, check_samples, model_device
+from certimed.engine import PLAIN, Engine, Model, Origin, Progress, check_samples
 from certimed.noise import DEFAULT_LAW, NoiseLaw, as_law
 from certimed.statistics import p_value_more, predict_p_value
 from certimed.targets import Classes
@@ -69,9 +69,7 @@ class SmoothedClassifier:
     ) -> None:
         self.target = Classes(num_classes)
         self.law = as_law(noise, sigma)
-        place = torch.device(device) if device is not None else model_device(model)
-        streams = {PLAIN: ModelStream(model, identity=model_id)}
-        self.engine = Engine(streams, [Scores(PLAIN, scope=scope)], self.law, space=space, device=place)
+        self.engine = Engine.alone(model, self.law, identity=model_id, scope=scope, space=space, device=device)
 
     def __repr__(self) -> str:
         return (

@@ -14,7 +14,7 @@ from torch import Tensor
 from certimed.budgets import Budget, Fixed, Goal, as_budget, goals
 from certimed.budgets.values import end_level, ends_at
 from certimed.certificates import END_TO_END, MODEL_INPUT, IntervalCertificate
-from certimed.engine import PLAIN, Engine, Model, ModelStream, Origin, Progress, Scores, check_samples, model_device
+from certimed.engine import PLAIN, Engine, Model, Origin, Progress, check_samples
 from certimed.measurements import Measurement, parse_measurement
 from certimed.noise import DEFAULT_LAW, NoiseLaw, as_law
 from certimed.statistics import end_index
@@ -92,9 +92,7 @@ class SmoothedMeasurement:
         self.spacing = None if spacing is None else tuple(float(step) for step in spacing)
         self.law = as_law(noise, sigma)
         self._target((sigma,))
-        place = torch.device(device) if device is not None else model_device(model)
-        streams = {PLAIN: ModelStream(model, identity=model_id)}
-        self.engine = Engine(streams, [Scores(PLAIN, scope=scope)], self.law, space=space, device=place)
+        self.engine = Engine.alone(model, self.law, identity=model_id, scope=scope, space=space, device=device)
 
     def __repr__(self) -> str:
         named = ", ".join(one.name for one in self.measurements)

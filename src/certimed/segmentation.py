@@ -11,7 +11,7 @@ from torch import Tensor
 
 from certimed.budgets import Budget, Fixed, as_budget
 from certimed.certificates import END_TO_END, MODEL_INPUT, MaskCertificate
-from certimed.engine import PLAIN, Engine, Model, ModelStream, Origin, Progress, Scores, model_device
+from certimed.engine import PLAIN, Engine, Model, Origin, Progress
 from certimed.noise import DEFAULT_LAW, NoiseLaw, as_law
 from certimed.targets import Pixels
 
@@ -54,9 +54,7 @@ class SmoothedSegmenter:
     ) -> None:
         self.target = Pixels(num_classes, binary_threshold=binary_threshold)
         self.law = as_law(noise, sigma)
-        place = torch.device(device) if device is not None else model_device(model)
-        streams = {PLAIN: ModelStream(model, identity=model_id)}
-        self.engine = Engine(streams, [Scores(PLAIN, scope=scope)], self.law, space=space, device=place)
+        self.engine = Engine.alone(model, self.law, identity=model_id, scope=scope, space=space, device=device)
 
     def __repr__(self) -> str:
         return (

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from certimed.errors import InputError, ModelError
-from certimed.models.identity import behaviour_digest, libraries_of
+from certimed.models.identity import adapter_identity, behaviour_digest, libraries_of
+from certimed.models.normalisation import check_channel_order
 from certimed.models.sources import brief
 from certimed.operators import Geometry
 from certimed.vlm.preprocessing import Preprocess
@@ -82,9 +83,7 @@ class ClassificationModel(nn.Module):
             channels=channels,
             crop_offset=crop_offset,
         )
-        if channel_order not in ("rgb", "bgr") or (channel_order == "bgr" and channels != 3):
-            raise InputError(f"channel_order={channel_order!r} must be 'rgb', or 'bgr' for a network of 3 channels")
-        self.channel_order = channel_order
+        self.channel_order = check_channel_order(channel_order, channels)
         self.network = network.eval().requires_grad_(False)
         self.name = name
         self.class_names = None if class_names is None else tuple(class_names)
@@ -98,12 +97,7 @@ class ClassificationModel(nn.Module):
             )
         self.libraries = tuple(libraries_of(network) if libraries is None else libraries)
         self.notes, self.warnings = tuple(notes), tuple(warnings)
-        self.identity_complete = configuration is not None
-        if configuration is None:
-            self.identity = behaviour_digest(network, self._about())
-        else:
-            about = {**self._about(), "configuration": configuration}
-            self.identity = behaviour_digest(None, about, state=network.state_dict() if state is None else state)
+        self.identity, self.identity_complete = adapter_identity(network, self._about(), configuration, state)
 
     def extra_repr(self) -> str:
         """Settings shown by ``repr``."""

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from certimed.denoising.geometry import Tiling, pad_to_multiple
 from certimed.denoising.schedule import NoiseSchedule
 from certimed.errors import InputError, ModelError
-from certimed.models.identity import behaviour_digest, combined, libraries_of
+from certimed.models.identity import adapter_identity, behaviour_digest, combined, libraries_of
 from certimed.models.sources import brief
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
@@ -137,12 +137,9 @@ class OneStepDenoiser(nn.Module):
         self.options = options or DenoiserOptions()
         self.libraries = tuple(libraries_of(unet) if libraries is None else libraries)
         self.notes = tuple(notes)
-        self.identity_complete = configuration is not None
-        if configuration is None:
-            self.identity = behaviour_digest(unet, {"schedule": schedule, "options": self.options})
-        else:
-            about = {"configuration": configuration, "options": self.options}
-            self.identity = behaviour_digest(None, about, state=unet.state_dict())
+        # A configuration names the schedule.
+        about = {"options": self.options} | ({"schedule": schedule} if configuration is None else {})
+        self.identity, self.identity_complete = adapter_identity(unet, about, configuration)
 
     def with_source(self, digest: str) -> OneStepDenoiser:
         """This denoiser as code has left it, with the digest of that code in its :attr:`identity`."""
@@ -316,12 +313,7 @@ class ModuleDenoiser(nn.Module):
         self.sigma = sigma
         self.libraries = tuple(libraries_of(module) if libraries is None else libraries)
         self.notes = tuple(notes)
-        self.identity_complete = configuration is not None
-        if configuration is None:
-            self.identity = behaviour_digest(module, {"sigma": sigma})
-        else:
-            about = {"configuration": configuration, "sigma": sigma}
-            self.identity = behaviour_digest(None, about, state=module.state_dict())
+        self.identity, self.identity_complete = adapter_identity(module, {"sigma": sigma}, configuration)
 
     def with_source(self, digest: str) -> ModuleDenoiser:
         """This denoiser as code has left it, with the digest of that code in its :attr:`identity`."""

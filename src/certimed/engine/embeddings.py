@@ -95,17 +95,16 @@ class EmbeddingCache:
         Raises:
             ModelError: the encoder returned values that are not finite (or too large for half precision).
         """
-        size = batch_size
         name = _entry_name(encoder, image, law, key, n, start)
         entry = self._entries.get(name)
         if entry is not None:
-            for begin in range(0, n, size):
-                yield entry[begin : begin + size].to(image.device, non_blocking=True).float()
+            for begin in range(0, n, batch_size):
+                yield entry[begin : begin + batch_size].to(image.device, non_blocking=True).float()
             return
         fresh: Tensor | None = None
         begin = 0
         with torch.no_grad():
-            for batch in noisy_batches(image, law, key, n, batch_size=size, start=start):
+            for batch in noisy_batches(image, law, key, n, batch_size=batch_size, start=start):
                 embedded = self._rounded(encoder(batch))
                 if fresh is None and keep:
                     fresh = self._allocate(name, (n, embedded.shape[1]), pinned=image.device.type == "cuda")

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from certimed.budgets import Budget, Outcome, Session
 from certimed.certificates import (
+    END_TO_END,
     Certificate,
     Circumstances,
     NativeRadius,
@@ -33,10 +34,10 @@ from certimed.certificates import (
     collect_provenance,
 )
 from certimed.engine.contract import COPIES, FAR, OneAnswer, check_one_answer, unchanged
-from certimed.engine.copies import Progress, as_image, check_samples, noisy_batches
+from certimed.engine.copies import Model, Progress, as_image, check_samples, model_device, noisy_batches
 from certimed.engine.embeddings import EmbeddingCache
-from certimed.engine.methods import Method, Subject
-from certimed.engine.streams import Stream
+from certimed.engine.methods import Method, Scores, Subject
+from certimed.engine.streams import PLAIN, ModelStream, Stream
 from certimed.engine.throughput import check_batch_size
 from certimed.errors import InputError
 from certimed.noise import NoiseKey, NoiseLaw, content_id
@@ -121,6 +122,30 @@ class Engine:
         self.streams, self.methods, self.law = dict(streams), tuple(methods), law
         self.space, self.device, self.cache, self.share_copies = space, device, cache, share_copies
         self.one_answer: dict[str, OneAnswer] = {}
+
+    @classmethod
+    def alone(
+        cls,
+        model: Model,
+        law: NoiseLaw,
+        *,
+        identity: str | None = None,
+        scope: str = END_TO_END,
+        space: str,
+        device: torch.device | str | None = None,
+    ) -> Engine:
+        """The engine of one model whose scores are the answer: stream and method are both named :data:`PLAIN`.
+
+        Args:
+            model: a batch of copies -> scores.
+            law, space: as of the class.
+            identity: of the model; None: found.
+            scope: of the certificates.
+            device: default: that of the model's first parameter, else the CPU.
+        """
+        place = torch.device(device) if device is not None else model_device(model)
+        streams = {PLAIN: ModelStream(model, identity=identity)}
+        return cls(streams, [Scores(PLAIN, scope=scope)], law, space=space, device=place)
 
     def identities(self) -> dict[str, str | None]:
         """Identity of each method's model, as its certificates carry it."""

@@ -70,6 +70,27 @@ def behaviour_digest(
     return digest.hexdigest()
 
 
+def adapter_identity(
+    network: nn.Module,
+    about: Mapping[str, Any],
+    configuration: Mapping[str, Any] | None,
+    state: Mapping[str, Tensor] | None = None,
+) -> tuple[str, bool]:
+    """Identity of a network in an adapter, and whether it is declared complete.
+
+    Args:
+        network: someone's code, which is walked, or what a library built.
+        about: the adapter's settings.
+        configuration: what a library built the network from: with the tensors it decides the function. None: nothing
+            does but the code.
+        state: tensors to digest instead of the network's own; of built networks only.
+    """
+    if configuration is None:
+        return behaviour_digest(network, about), False
+    tensors = network.state_dict() if state is None else state
+    return behaviour_digest(None, {**about, "configuration": configuration}, state=tensors), True
+
+
 def identity_of(part: object) -> str:
     """The ``identity`` of a model, denoiser or pair; for a module that has none, its :func:`behaviour_digest`."""
     own = getattr(part, "identity", None)

@@ -179,3 +179,10 @@ def _tuple(values: Any) -> tuple[float, ...]:
 def _words(chosen: Normalisation) -> str:
     mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (chosen.mean, chosen.std))
     return f"mean [{mean}] and std [{std}]"
+
+
+def check_channel_order(order: str, channels: int) -> str:
+    """Return it, or raise InputError unless it is ``"rgb"``, or ``"bgr"`` of a network of three channels."""
+    if order not in ("rgb", "bgr") or (order == "bgr" and channels != 3):
+        raise InputError(f"channel_order={order!r} must be 'rgb', or 'bgr' for a network of 3 channels")
+    return order

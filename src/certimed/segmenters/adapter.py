@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from certimed.errors import InputError, ModelError, require
-from certimed.models.identity import behaviour_digest, libraries_of
+from certimed.models.identity import adapter_identity, behaviour_digest, libraries_of
+from certimed.models.normalisation import check_channel_order
 from certimed.models.sources import brief
 
 OUTPUT_NAMES = ("logits", "probabilities", "binary logit", "binary probability")
@@ -120,13 +121,11 @@ class SegmentationModel(nn.Module):
             )
         if multiple_of < 1 or in_channels < 1:
             raise InputError(f"multiple_of={multiple_of} and in_channels={in_channels} must be positive")
-        if channel_order not in ("rgb", "bgr") or (channel_order == "bgr" and in_channels != 3):
-            raise InputError(f"channel_order={channel_order!r} must be 'rgb', or 'bgr' for a network of 3 channels")
         self.network = network.eval().requires_grad_(False)
         self.num_classes = num_classes
         self.output = output
         self.in_channels = in_channels
-        self.channel_order = channel_order
+        self.channel_order = check_channel_order(channel_order, in_channels)
         self.multiple_of = multiple_of
         self.window = window
         self.name = name
@@ -137,12 +136,7 @@ class SegmentationModel(nn.Module):
         if bool((self.std <= 0).any()):
             raise InputError(f"std={std} must be positive")
         self.eval()
-        self.identity_complete = configuration is not None
-        if configuration is None:
-            self.identity = behaviour_digest(network, self._about())
-        else:
-            about = {**self._about(), "configuration": configuration}
-            self.identity = behaviour_digest(None, about, state=network.state_dict() if state is None else state)
+        self.identity, self.identity_complete = adapter_identity(network, self._about(), configuration, state)
 
     @property
     def normalisation(self) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from certimed.errors import InputError, require
 from certimed.models.fitting import load_pretrained
 from certimed.models.sources import brief, read_json
 from certimed.models.weights import find_weights, read_weights
-from certimed.vlm.adapter import Adapter
 from certimed.vlm.preprocessing import Preprocess
 from certimed.vlm.protocol import Tokens
 from certimed.vlm.tokenizers import load_tokenizer, special_ids, tokenizer_digest
+from certimed.vlm.transformers_text import TransformersText
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 _SHARED_KEYS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "hidden_act", "layer_norm_eps")
@@ -24,7 +24,7 @@ _SHARED_KEYS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "hidd
 _FILTERS: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}
 
 
-class TransformersCLIP(Adapter):
+class TransformersCLIP(TransformersText):
     """A transformers ``CLIPModel`` and its tokenizer.
 
     Text features are those of the library's own text tower with the output of its embedding layer replaced, so causal
@@ -97,30 +97,13 @@ class TransformersCLIP(Adapter):
         features: Tensor = self.model.visual_projection(self.model.vision_model(pixel_values=x)[1])
         return features
 
-    def content_ids(self, text: str) -> list[int]:
-        """See the protocol."""
-        return [int(i) for i in self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
-
-    def token_embeddings(self, ids: Tensor) -> Tensor:
-        """See the protocol."""
-        table: Tensor = self._token_table()(ids)
-        return table
-
     def text_features(self, embeddings: Tensor, tokens: Tokens) -> Tensor:
         """Text tower under causal attention, read at the end-of-text token, then projection."""
-        # The hook hands our embeddings to the library in place of those it would look up; positions follow as usual.
-        hook = self._token_table().register_forward_hook(lambda *_: embeddings)
-        try:
+        with self.looked_up(embeddings):
             hidden = self.model.text_model(input_ids=tokens.ids)[0]
-        finally:
-            hook.remove()
         rows = torch.arange(len(hidden), device=hidden.device)
         features: Tensor = self.model.text_projection(hidden[rows, tokens.last])
         return features
-
-    def _token_table(self) -> torch.nn.Embedding:
-        table: torch.nn.Embedding = self.model.text_model.embeddings.token_embedding
-        return table
 
 
 def library_config(kind: Any, config: dict[str, Any], folder: Path) -> Any:

@@ -6,22 +6,22 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from certimed.errors import InputError, require
 from certimed.models.fitting import load_pretrained
 from certimed.models.sources import brief, read_json
 from certimed.models.weights import find_weights, read_weights
-from certimed.vlm.adapter import Adapter, filled_up
+from certimed.vlm.adapter import filled_up
 from certimed.vlm.protocol import Tokens
 from certimed.vlm.tokenizers import load_tokenizer, tokenizer_digest
 from certimed.vlm.transformers_clip import FILES, library_config, read_preprocessing
+from certimed.vlm.transformers_text import TransformersText
 
 _KEYS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "hidden_act", "layer_norm_eps")
 
 
-class TransformersSiglip(Adapter):
+class TransformersSiglip(TransformersText):
     """A transformers ``SiglipModel`` and its tokenizer.
 
     The text tower has no begin token, sees padding as text and reads the last of all its places. So a row loses its
@@ -103,26 +103,9 @@ class TransformersSiglip(Adapter):
         features: Tensor = self.model.vision_model(pixel_values=x)[1]
         return features
 
-    def content_ids(self, text: str) -> list[int]:
-        """See the protocol."""
-        return [int(i) for i in self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
-
-    def token_embeddings(self, ids: Tensor) -> Tensor:
-        """See the protocol."""
-        table: Tensor = self._token_table()(ids)
-        return table
-
     def text_features(self, embeddings: Tensor, tokens: Tokens) -> Tensor:
         """Text tower on the whole context, read at its last place."""
         ids, x = filled_up(self, embeddings, tokens, self.context_length)
-        # The hook hands our embeddings to the library in place of those it would look up; positions follow as usual.
-        hook = self._token_table().register_forward_hook(lambda *_: x[:, 1:])
-        try:
+        with self.looked_up(x[:, 1:]):
             features: Tensor = self.model.text_model(input_ids=ids[:, 1:])[1]
-        finally:
-            hook.remove()
         return features
-
-    def _token_table(self) -> torch.nn.Embedding:
-        table: torch.nn.Embedding = self.model.text_model.embeddings.token_embedding
-        return table
