@@ -16,14 +16,17 @@ _HOMES = {
     "certimed.budgets": ("Betting", "Budget", "Fixed", "Grid", "Looks", "PixelLooks", "Planned", "parse_budget"),
     "certimed.certificates": (
         *("Certificate", "ClassCertificate", "IntervalCertificate", "MaskCertificate", "Provenance", "RadiusUnits"),
-        "load_certificate",
+        *("SetCertificate", "load_certificate"),
     ),
     "certimed.classification": ("Prediction", "SmoothedClassifier"),
     "certimed.classifiers": ("ClassificationModel",),
     "certimed.errors": ("CertimedError", "ImageError", "InputError", "MissingExtraError", "ModelError"),
     "certimed.measurements": ("Measurement", "measurement"),
     "certimed.measuring": ("Median", "SmoothedMeasurement"),
-    "certimed.runs": ("ClassTarget", "DataSpec", "MaskTarget", "MeasureTarget", "RunSpec"),
+    "certimed.runs": (
+        *("Calibration", "CalibrationSpec", "ClassTarget", "DataSpec", "MaskTarget", "MeasureTarget", "RunSpec"),
+        *("SetTarget", "calibrate"),
+    ),
     "certimed.segmentation": ("SmoothedSegmenter",),
     "certimed.threads": ("use_threads",),
 }

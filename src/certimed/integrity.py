@@ -38,6 +38,7 @@ VOLATILE = (
     "request.methods",
     "request.device",
     "request.batch_size",
+    "request.target.calibration",
     "request.data.path",
     "request.data.labels",
     "request.data.masks",

@@ -7,7 +7,7 @@
     outcome = session.finish(counts)                             # outcome.bound, outcome.stop
 
 (:meth:`Session.run` is this loop.) Masks: :func:`start_mask`, whose counts are the agreement of every pixel.
-Measurements: :func:`start_interval`, whose counts are the values.
+Measurements: :func:`start_interval`, whose counts are the values. Sets and controlled masks: :func:`start_once`.
 
 Every budget's guarantee: with probability at least 1 - alpha over the estimation noise, a bound that does not abstain
 is right: the smoothed prediction is the selected class in the whole open ball of its radius. When to stop is free:
@@ -25,6 +25,7 @@ from certimed.budgets.kinds import (
     PixelLooks,
     Planned,
 )
+from certimed.budgets.once import Copies, OnceSession, start_once
 from certimed.budgets.pixels import Agreement, start_mask
 from certimed.budgets.session import Evidence, Outcome, Question, Session
 from certimed.budgets.spelling import as_budget, budget_from_dict, parse_budget
@@ -36,6 +37,7 @@ __all__ = [
     "Agreement",
     "Betting",
     "Budget",
+    "Copies",
     "Ends",
     "Evidence",
     "Expectation",
@@ -43,6 +45,7 @@ __all__ = [
     "Goal",
     "Grid",
     "Looks",
+    "OnceSession",
     "Outcome",
     "PixelLooks",
     "Planned",
@@ -58,4 +61,5 @@ __all__ = [
     "parse_budget",
     "start_interval",
     "start_mask",
+    "start_once",
 ]

@@ -10,6 +10,7 @@ from certimed.certificates.kinds import (
     ClassCertificate,
     IntervalCertificate,
     MaskCertificate,
+    SetCertificate,
     certificate_from_dict,
     certificate_of,
     load_certificate,
@@ -17,7 +18,18 @@ from certimed.certificates.kinds import (
 from certimed.certificates.native import NativeRadius
 from certimed.certificates.provenance import Provenance, collect_provenance
 from certimed.certificates.rounding import shown
-from certimed.certificates.scope import CHOSEN_AT_X, END_TO_END, FROZEN_AT_X, MODEL_INPUT, NATIVE, SCOPES, SPACES
+from certimed.certificates.scope import (
+    CHOSEN_AT_X,
+    END_TO_END,
+    FROZEN_AT_X,
+    MARGINAL,
+    MARGINAL_KINDS,
+    MODEL_INPUT,
+    NATIVE,
+    SCOPES,
+    SPACES,
+)
+from certimed.certificates.sets import SetClaim
 from certimed.certificates.units import RadiusUnits, radius_units
 
 __all__ = [
@@ -25,6 +37,8 @@ __all__ = [
     "END_TO_END",
     "FROZEN_AT_X",
     "LAYERS",
+    "MARGINAL",
+    "MARGINAL_KINDS",
     "MODEL_INPUT",
     "NATIVE",
     "SCOPES",
@@ -46,6 +60,8 @@ __all__ = [
     "Provenance",
     "RadiusUnits",
     "Samples",
+    "SetCertificate",
+    "SetClaim",
     "Share",
     "certificate_from_dict",
     "certificate_of",

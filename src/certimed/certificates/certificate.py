@@ -16,8 +16,9 @@ from certimed.certificates.circumstances import Circumstances, Samples, Share
 from certimed.certificates.claims import Claim
 from certimed.certificates.native import NativeRadius
 from certimed.certificates.provenance import Provenance
-from certimed.certificates.scope import NATIVE
+from certimed.certificates.scope import MARGINAL, MARGINAL_KINDS, NATIVE
 from certimed.certificates.units import RadiusUnits, radius_units
+from certimed.errors import InputError
 from certimed.noise import NoiseLaw, sample_variation
 from certimed.operators import Geometry
 
@@ -36,7 +37,8 @@ class Certificate(Generic[C]):
     model's answer (the class; the class of every certified pixel, all at once; the interval that each median lies in)
     is the same for every perturbation ``d`` with ``||d||_2 < radius``, ``d`` living in ``space`` and the statement
     covering ``scope`` (Cohen et al., ICML 2019, Theorem 1; masks: SegCertify, Fischer et al., ICML 2021, with the
-    family-wise error controlled; measurements: :mod:`certimed.statistics.order`). What is assumed of arithmetic depends
+    family-wise error controlled; measurements: :mod:`certimed.statistics.order`). Sets of classes have a guarantee of
+    another kind, see :class:`certimed.certificates.SetCertificate`. What is assumed of arithmetic depends
     on the noise law, see :mod:`certimed.noise`.
 
     Attributes:
@@ -58,6 +60,8 @@ class Certificate(Generic[C]):
     def __post_init__(self) -> None:
         self.about.check()
         self.claim.check(self.n0, self.n, self.shape)
+        if (self.claim.kind in MARGINAL_KINDS) != (self.scope == MARGINAL):
+            raise InputError(f"scope {self.scope!r} does not belong to a claim of kind {self.claim.kind!r}")
         if self.native is not None:
             self.native.check(self.real_radius, self.shape, self.space)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from certimed.certificates.arrays import arrays_digest, smallest_unsigned
 from certimed.certificates.fields import Fields
 from certimed.certificates.intervals import IntervalClaim
+from certimed.certificates.sets import SetClaim
 from certimed.errors import InputError
 from certimed.statistics import BOUND_NAMES, CORRECTION_NAMES, radius_from_lower
 
@@ -244,8 +245,8 @@ class MaskClaim:
         return hash((self.threshold, self.tau, self.sigma))
 
 
-CLAIMS: dict[str, type[ClassClaim] | type[MaskClaim] | type[IntervalClaim]] = {
-    one.kind: one for one in (ClassClaim, MaskClaim, IntervalClaim)
+CLAIMS: dict[str, type[ClassClaim] | type[MaskClaim] | type[IntervalClaim] | type[SetClaim]] = {
+    one.kind: one for one in (ClassClaim, MaskClaim, IntervalClaim, SetClaim)
 }
 """Kinds of claims by the name in a certificate's JSON."""
 

@@ -1,4 +1,4 @@
-"""Certificates of a class, of a mask and of measurements, and any of them from its file."""
+"""Certificates of a class, of a mask, of measurements and of sets, and any of them from its file."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from certimed.certificates.intervals import IntervalClaim, MeasuredInterval
 from certimed.certificates.native import NativeRadius
 from certimed.certificates.provenance import Provenance
 from certimed.certificates.scope import NATIVE
+from certimed.certificates.sets import SetClaim
 from certimed.errors import InputError
 from certimed.noise import Placement, law_from_dict
 from certimed.operators.geometry import native_radius
@@ -242,12 +243,34 @@ class IntervalCertificate(Certificate[IntervalClaim]):
         return ends_at(own.ordered, own.n, place)
 
 
+@dataclass(frozen=True, repr=False)
+class SetCertificate(Certificate[SetClaim]):
+    """The certificate of sets of classes; see :class:`Certificate` for all but its guarantee.
+
+    Guarantee: over the calibration images, the test image and both noises, all exchangeable, the set at a radius holds
+    the true class with probability at least ``1 - alpha`` for every attack below that radius which does not see the
+    test image's noise (:mod:`certimed.statistics.conformal`). The guarantee is marginal, of each radius by itself: it
+    says neither that this set holds the true class with that probability, nor that it cannot change.
+    """
+
+    @property
+    def radii(self) -> tuple[float, ...]:
+        """The radii calibrated for, rising."""
+        return self.claim.radii
+
+    @property
+    def sets(self) -> tuple[tuple[int, ...], ...]:
+        """For each radius: the classes in the set."""
+        return self.claim.sets
+
+
 LAYERS = ("mask", "certified", "radius")
-AnyCertificate: TypeAlias = ClassCertificate | MaskCertificate | IntervalCertificate
+AnyCertificate: TypeAlias = ClassCertificate | MaskCertificate | IntervalCertificate | SetCertificate
 _KINDS: dict[str, type[AnyCertificate]] = {
     ClassClaim.kind: ClassCertificate,
     MaskClaim.kind: MaskCertificate,
     IntervalClaim.kind: IntervalCertificate,
+    SetClaim.kind: SetCertificate,
 }
 
 

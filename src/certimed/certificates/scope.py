@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Scope = Literal["end-to-end", "frozen at x", "chosen at x"]
+Scope = Literal["end-to-end", "frozen at x", "chosen at x", "marginal"]
 Space = Literal["model input", "native"]
 
 END_TO_END: Scope = "end-to-end"
@@ -15,6 +15,13 @@ FROZEN_AT_X: Scope = "frozen at x"
 
 CHOSEN_AT_X: Scope = "chosen at x"
 """One of several certificates, picked by looking at this image; nothing is said about the pipeline that picks."""
+
+MARGINAL: Scope = "marginal"
+"""The whole pipeline, on average over calibration images, test image and noise, which are taken to be exchangeable;
+nothing is said about this image alone."""
+
+MARGINAL_KINDS = ("set", "risk")
+"""Kinds of claims whose guarantee is marginal, whatever the method."""
 
 MODEL_INPUT: Space = "model input"
 """The image after resizing and cropping, before mean and std."""

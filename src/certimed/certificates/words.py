@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,21 @@ from certimed.budgets import Fixed, Stop, parse_budget
 from certimed.certificates.claims import ClassClaim, MaskClaim
 from certimed.certificates.intervals import IntervalClaim, MeasuredInterval
 from certimed.certificates.rounding import Side, shown
-from certimed.certificates.scope import CHOSEN_AT_X, END_TO_END, FROZEN_AT_X, MODEL_INPUT, NATIVE
+from certimed.certificates.scope import (
+    CHOSEN_AT_X,
+    END_TO_END,
+    FROZEN_AT_X,
+    MARGINAL,
+    MARGINAL_KINDS,
+    MODEL_INPUT,
+    NATIVE,
+)
+from certimed.certificates.sets import SetClaim
 from certimed.certificates.units import GREY_LEVELS
 
 if TYPE_CHECKING:
     from certimed.certificates.certificate import Certificate
-    from certimed.certificates.kinds import ClassCertificate, IntervalCertificate, MaskCertificate
+    from certimed.certificates.kinds import ClassCertificate, IntervalCertificate, MaskCertificate, SetCertificate
     from certimed.certificates.native import NativeRadius
 
 SCOPE_WORDS = {
@@ -28,7 +38,15 @@ SCOPE_WORDS = {
         "the model that was chosen by looking at this very image; an attacked image might choose another one, and "
         "nothing is proved about that pipeline"
     ),
+    MARGINAL: (
+        "the whole pipeline, on average over calibration images, test images and noise; nothing is said about this "
+        "image alone, nor that the answer cannot change"
+    ),
 }
+EXCHANGEABLE = (
+    "Assumed: calibration and test images are exchangeable (one population, one scanner, one way of selecting them), "
+    "and the attacker does not see the test image's noise."
+)
 SPACE_WORDS = {
     MODEL_INPUT: "the image after resizing and cropping, before mean and std, values in [0, 1]",
     NATIVE: "the image at its native resolution, values in [0, 1], resizing inside the certified model",
@@ -54,7 +72,7 @@ def statement(certificate: Certificate[Any]) -> str:
         parts.append(f"Space: {SPACE_WORDS[c.space]}.")  # type: ignore[index]
         parts.append(f"Scope: {SCOPE_WORDS[c.scope]}.")  # type: ignore[index]
         parts += [] if c.native is None else [_at_largest(c) + native_sentence(c.native)]
-        parts += assumptions(c)
+        parts += assumptions(c) + ([EXCHANGEABLE] if c.claim.kind in MARGINAL_KINDS else [])
     parts += samples_sentences(c) + sharing_sentences(c)
     return " ".join(parts)
 
@@ -105,6 +123,23 @@ def _interval_head(c: IntervalCertificate) -> str:
     )
 
 
+def _set_head(c: SetCertificate) -> str:
+    if c.abstained:
+        return f"Nothing was ruled out for {c.item}: its set holds all {len(c.claim.probabilities)} classes."
+    sets = "; ".join(f"{set_text(one)} below {radius_text(r)}" for r, one in zip(c.radii, c.sets))
+    return (
+        f"Classes left in for {c.item}, from one noisy copy (Gaussian, sigma {c.sigma:g}; score "
+        f"{c.claim.score.upper()}), by the L2 norm of the attack: {sets}. At each of these radii such a set misses the "
+        f"true class with probability at most {shown(c.alpha, 'upper', digits=3)} over calibration images, test image "
+        "and noise, whatever an attack of smaller norm does."
+    )
+
+
+def set_text(classes: Sequence[int], name: Callable[[int], str] = str) -> str:
+    """A set of classes in braces."""
+    return "{" + ", ".join(map(name, classes)) + "}"
+
+
 def median_text(one: MeasuredInterval) -> str:
     """The median of the samples with its unit; no bound."""
     return "not defined" if one.median is None else f"{one.median:.6g}{_unit(one)}"
@@ -141,12 +176,13 @@ _HEADS: dict[str, Any] = {
     ClassClaim.kind: _class_head,
     MaskClaim.kind: _mask_head,
     IntervalClaim.kind: _interval_head,
+    SetClaim.kind: _set_head,
 }
 
 
 def _at_largest(c: Certificate[Any]) -> str:
     """Words before a sentence about one radius, where a certificate has several."""
-    several = c.claim.kind == IntervalClaim.kind and len(c.claim.radii) > 1
+    several = len(getattr(c.claim, "radii", ())) > 1
     return f"Of the radius {radius_text(c.radius)}: " if several else ""
 
 
@@ -254,10 +290,16 @@ def _short_interval(c: IntervalCertificate, size: str) -> str:
     return "; ".join(f"{one.name} {interval_text(one, len(c.radii) - 1)}" for one in c.claim.intervals) + f" {at}"
 
 
+def _short_set(c: SetCertificate, size: str) -> str:
+    sets = ", ".join(f"{set_text(one)} at {shown(r, 'lower', places=4)}" for r, one in zip(c.radii, c.sets))
+    return f"sets {sets} L2, {c.claim.score.upper()}"
+
+
 _SHORT: dict[str, Any] = {
     ClassClaim.kind: _short_class,
     MaskClaim.kind: _short_mask,
     IntervalClaim.kind: _short_interval,
+    SetClaim.kind: _short_set,
 }
 
 
@@ -312,10 +354,15 @@ def _interval_rows(c: IntervalCertificate) -> dict[str, str]:
     return found
 
 
+def _set_rows(c: SetCertificate) -> dict[str, str]:
+    return {f"classes left in, below {radius_text(r)}": set_text(one) for r, one in zip(c.radii, c.sets)}
+
+
 _ROWS: dict[str, Any] = {
     ClassClaim.kind: _class_rows,
     MaskClaim.kind: _mask_rows,
     IntervalClaim.kind: _interval_rows,
+    SetClaim.kind: _set_rows,
 }
 
 

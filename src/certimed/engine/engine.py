@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Generic, TypeVar
 
@@ -26,6 +26,8 @@ from torch import Tensor
 from certimed.budgets import Budget, Outcome, Session
 from certimed.certificates import (
     END_TO_END,
+    MARGINAL,
+    MARGINAL_KINDS,
     Certificate,
     Circumstances,
     NativeRadius,
@@ -249,7 +251,7 @@ class Engine:
                         law=self.law,
                         samples=_samples(n0 if target.selects else 0, budget, own),
                         share=share,
-                        about=about,
+                        about=replace(about, scope=MARGINAL) if claim.kind in MARGINAL_KINDS else about,
                         native=_native(about.placement.real_radius(claim.radius), origin),
                     )
                     for claim, share, own in target.claims(selected[ask], counts, outcome, alpha, self.law)
@@ -287,7 +289,7 @@ class Engine:
 
     def _check(self, subject: Subject, heads: Mapping[str, Any], target: Target[Any]) -> None:
         """Once a method: does one input have one answer? Recorded in :attr:`one_answer`."""
-        unchecked = [method for method in self.methods if method.name not in self.one_answer]
+        unchecked = [one for one in self.methods if one.name in heads and one.name not in self.one_answer]
         if not unchecked:
             return
         key = NoiseKey(subject.seed, subject.item, "probe")

@@ -39,7 +39,7 @@ CHUNK = 32
 PHASES = (
     *("selection", "estimation", "prediction", "tuning", "second-view", "evaluation", "attack", "probe"),
     *("second-view of estimation", "copies of selection", "copies of estimation"),
-    *("second-view of attack", "copies of attack"),
+    *("second-view of attack", "copies of attack", "calibration"),
 )
 """Purposes of noise; the position in this tuple is the phase number, so the order is part of every result."""
 

@@ -1,5 +1,7 @@
 """Runs: the request, the loaded job, and the folder on disk that holds its records."""
 
+from certimed.runs.calibrating import CalibrationSpec, calibrate
+from certimed.runs.calibration import Calibration
 from certimed.runs.folder import RunFolder
 from certimed.runs.job import ClassJob, Job, MaskJob, MeasureJob
 from certimed.runs.loading import class_names, load_job
@@ -8,13 +10,16 @@ from certimed.runs.merging import merge
 from certimed.runs.methods import MethodEntry, MethodSpec, Prompting, score_methods, words_before_name
 from certimed.runs.record import CERTIFIED, FAILED, Record
 from certimed.runs.run import Silent, Watcher, execute, remaining
+from certimed.runs.sets import SetJob
 from certimed.runs.sharding import Shard, shard
 from certimed.runs.spec import DataSpec, RunSpec
-from certimed.runs.targets import ClassTarget, MaskTarget, MeasureTarget, Tuning
+from certimed.runs.targets import ClassTarget, MaskTarget, MeasureTarget, SetTarget, Tuning
 
 __all__ = [
     "CERTIFIED",
     "FAILED",
+    "Calibration",
+    "CalibrationSpec",
     "ClassJob",
     "ClassTarget",
     "DataSpec",
@@ -29,10 +34,13 @@ __all__ = [
     "Record",
     "RunFolder",
     "RunSpec",
+    "SetJob",
+    "SetTarget",
     "Shard",
     "Silent",
     "Tuning",
     "Watcher",
+    "calibrate",
     "class_names",
     "data_section",
     "execute",

@@ -25,9 +25,11 @@ from certimed.engine import (
 from certimed.errors import InputError
 from certimed.measurements import parse_measurement
 from certimed.noise import as_law
+from certimed.runs.calibration import Calibration
 from certimed.runs.job import ClassJob, Job, MaskJob, MeasureJob
 from certimed.runs.methods import Prompting, score_methods
-from certimed.runs.targets import MaskTarget, MeasureTarget
+from certimed.runs.sets import SetJob
+from certimed.runs.targets import MaskTarget, MeasureTarget, SetTarget
 from certimed.segmenters import NativeSegmenter, load_segmenter
 from certimed.targets import Classes, Pixels
 from certimed.usercode import is_user_code
@@ -78,8 +80,13 @@ def _load_classes(spec: RunSpec, dataset: Dataset | None, allow_code: bool, mode
     front = _denoiser(spec, model.device, allow_code)
     certified = NativeModel(model) if spec.space == NATIVE else model
     engine = _engine(spec, certified, front, methods, model.device, share_copies=True)
-    target = Classes(len(names), spec.target.bound)  # type: ignore[union-attr]
     limited = _limited(data, spec)
+    if isinstance(spec.target, SetTarget):
+        given = Calibration.load(spec.target.calibration)
+        return SetJob(
+            spec, limited, names, engine, model, front, prompting.kinds, tuned_on=prompting.tuned_on, calibration=given
+        )
+    target = Classes(len(names), spec.target.bound)  # type: ignore[union-attr]
     return ClassJob(spec, limited, names, engine, target, model, front, prompting.kinds, tuned_on=prompting.tuned_on)
 
 

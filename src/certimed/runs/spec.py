@@ -9,14 +9,14 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
-from certimed.budgets import Fixed, Goal, as_budget, start_interval
+from certimed.budgets import Fixed, Goal, as_budget, start_interval, start_once
 from certimed.certificates import MODEL_INPUT, SPACES
 from certimed.data import DEFAULT_READ, Dataset, ReadOptions, open_dataset
 from certimed.engine import FLOAT32, PLAIN, Acceleration, check_samples, check_sigma
 from certimed.engine.throughput import check_batch_size
 from certimed.errors import InputError
 from certimed.noise import DEFAULT_LAW, as_law
-from certimed.runs.targets import ClassTarget, MaskTarget, MeasureTarget, Tuning
+from certimed.runs.targets import ClassTarget, MaskTarget, MeasureTarget, SetTarget, Tuning
 
 if TYPE_CHECKING:
     from certimed.runs.job import Job
@@ -101,8 +101,8 @@ class RunSpec:
             same noise.
         sigma: noise standard deviation in [0, 1] units.
         noise: name of the noise law.
-        budget: spelling of a budget, a number of samples, or None: ``grid`` for labels, else ``fixed:100``.
-        n0: selection samples; None: 100 for labels, 10 for masks, 0 for measurements alone, which need none.
+        budget: spelling of a budget, a number of samples, or None: ``grid`` for labels, else ``fixed:100``; sets take ``fixed:1``.
+        n0: selection samples; None: 100 for labels, 10 for masks, 0 for measurements alone, which need none, and for sets.
         alpha: failure probability of each certificate.
         seed: of all noise.
         space: where noise is added; see :mod:`certimed.certificates.scope`.
@@ -122,7 +122,7 @@ class RunSpec:
 
     model: str
     data: DataSpec
-    target: ClassTarget | MaskTarget | MeasureTarget = field(default_factory=ClassTarget)
+    target: ClassTarget | MaskTarget | MeasureTarget | SetTarget = field(default_factory=ClassTarget)
     methods: tuple[str, ...] = (PLAIN,)
     sigma: float = 0.25
     noise: str = DEFAULT_LAW
@@ -143,15 +143,16 @@ class RunSpec:
 
     def __post_init__(self) -> None:
         self.target.check()
-        budget = as_budget(self.budget, default=Fixed(100) if self.segments else None)
-        selecting = self.masks or not self.segments
+        budget = as_budget(self.budget, default=Fixed(1) if self.once else Fixed(100) if self.segments else None)
+        selecting = not self.once and (self.masks or not self.segments)
         object.__setattr__(self, "budget", str(budget))
-        usual = 100 if not self.segments else 10 if self.masks else 0
+        usual = 0 if not selecting else 10 if self.masks else 100
         object.__setattr__(self, "n0", usual if self.n0 is None else self.n0)
         object.__setattr__(self, "sigma", check_sigma(self.sigma))
         assert self.n0 is not None
         if not selecting and self.n0:
-            raise InputError(f"n0={self.n0}: measurements have no selection samples; leave n0 out, or name a tau")
+            what, more = ("sets", "") if self.once else ("measurements", ", or name a tau")
+            raise InputError(f"n0={self.n0}: {what} have no selection samples; leave n0 out{more}")
         check_samples(n0=self.n0 if selecting else None, n=budget.cap, alpha=self.alpha)
         if not self.methods:
             raise InputError(f"no method is named; name one, e.g. {PLAIN}")
@@ -167,6 +168,8 @@ class RunSpec:
             shares = [law.probability(radius) for radius in self.target.radii]
             asked = self.target.goals()
             start_interval(budget, shares, self.alpha, [asked.get(name, Goal()) for name in self.target.measurements])
+        elif self.once:
+            start_once(budget)
         elif isinstance(self.target, ClassTarget):
             budget.start([self.n0, 0], self.alpha, law.sigma, self.target.bound)
 
@@ -178,7 +181,12 @@ class RunSpec:
     @property
     def segments(self) -> bool:
         """Whether the model is a segmentation network."""
-        return not isinstance(self.target, ClassTarget)
+        return not isinstance(self.target, ClassTarget | SetTarget)
+
+    @property
+    def once(self) -> bool:
+        """Whether an image gets one noisy copy, and the guarantee is over images."""
+        return isinstance(self.target, SetTarget)
 
     @property
     def cap(self) -> int:
@@ -198,7 +206,7 @@ class RunSpec:
         """
         given = _object(data, "a run")
         task = given.pop("task", ClassTarget.task)
-        targets: dict[str, Any] = {kind.task: kind for kind in (ClassTarget, MaskTarget, MeasureTarget)}
+        targets: dict[str, Any] = {kind.task: kind for kind in (ClassTarget, MaskTarget, MeasureTarget, SetTarget)}
         if task not in targets:
             raise InputError(f"task {task!r:.40} is unknown; use one of {', '.join(targets)}")
         parts = {"data": DataSpec, "target": targets[task], "tuning": Tuning, "speed": Acceleration}

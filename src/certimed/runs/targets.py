@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from certimed.budgets import Goal, goals
-from certimed.certificates import ClassClaim, IntervalClaim, MaskClaim
+from certimed.certificates import ClassClaim, IntervalClaim, MaskClaim, SetClaim
 from certimed.errors import InputError
 from certimed.metrics import EMPTY_NAMES
 from certimed.statistics import BOUND_NAMES, CORRECTION_NAMES
@@ -105,6 +105,23 @@ class MeasureTarget:
     def mask_target(self) -> MaskTarget:
         """What is certified of masks."""
         return MaskTarget(self.taus, self.correction, self.empty)
+
+
+@dataclass(frozen=True)
+class SetTarget:
+    """Sets of classes are certified, by a calibration.
+
+    Attributes:
+        calibration: the file that :func:`certimed.calibrate` made.
+    """
+
+    calibration: str = ""
+    task: ClassVar[str] = SetClaim.kind
+
+    def check(self) -> None:
+        """Refuse a missing calibration with InputError."""
+        if not self.calibration:
+            raise InputError("sets need a calibration; make one with: certimed calibrate, and name its file")
 
 
 def _assigned(what: str, texts: tuple[str, ...]) -> dict[str, float]:

@@ -20,6 +20,14 @@ from certimed.statistics.classes import (
     one_sided_bound,
     two_sided_bound,
 )
+from certimed.statistics.conformal import (
+    SCORE_NAMES,
+    class_scores,
+    images_needed,
+    quantile_index,
+    risk_index,
+    robust_level,
+)
 from certimed.statistics.dataset import certified_accuracy_lower, proportion_interval
 from certimed.statistics.multiplicity import (
     alpha_split,
@@ -51,6 +59,7 @@ from certimed.statistics.variation import lower_less, p_value_more, upper_more
 __all__ = [
     "BOUND_NAMES",
     "CORRECTION_NAMES",
+    "SCORE_NAMES",
     "BoundName",
     "ClassBound",
     "Correction",
@@ -64,6 +73,7 @@ __all__ = [
     "bonferroni_threshold",
     "certified_accuracy_lower",
     "class_bound",
+    "class_scores",
     "clopper_pearson_lower",
     "clopper_pearson_upper",
     "count_threshold",
@@ -71,6 +81,7 @@ __all__ = [
     "end_index",
     "holm_threshold",
     "holm_thresholds",
+    "images_needed",
     "log_wealth",
     "look_sizes",
     "lower_less",
@@ -80,11 +91,14 @@ __all__ = [
     "predict_p_value",
     "probability_for_radius",
     "proportion_interval",
+    "quantile_index",
     "radius_ceiling",
     "radius_from_lower",
     "radius_map_bonferroni",
     "radius_two_sided",
     "require_samples_for_tau",
+    "risk_index",
+    "robust_level",
     "samples_for_end",
     "samples_for_radius",
     "samples_for_radius_at",

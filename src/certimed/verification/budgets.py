@@ -38,7 +38,7 @@ _SPELLINGS = {
 }
 _GROWTH = {"grid": (64, Fraction(5, 4)), "betting": (32, Fraction(9, 8)), "planned": (32, Fraction(17, 16))}
 _TASKS = {"classes": ("fixed", "looks", "grid", "betting", "planned"), "mask": ("fixed", "pixels"),
-          "interval": ("fixed", "looks", "pixels")}  # fmt: skip
+          "interval": ("fixed", "looks", "pixels"), "set": ("fixed",)}  # fmt: skip
 _RUNG = Fraction(1, 100)  # of sigma, between the rungs of the ladder of claims
 _NEAR_RUNG = Fraction(1, 10**6)
 _OUTSIDE = 1e-15

@@ -12,7 +12,8 @@ from certimed.verification.intervals import interval_claim_faults
 from certimed.verification.laws import read_law
 from certimed.verification.masks import mask_claim_faults, read_layers
 from certimed.verification.native import native_faults
-from certimed.verification.shapes import certificate_shape
+from certimed.verification.sets import set_claim_faults
+from certimed.verification.shapes import MARGINAL, certificate_shape
 
 _ROUNDING = Fraction(1, 10**9)  # shares may be smaller than the exact ones by rounding, never larger
 _EFFECTIVE = 1e-9
@@ -36,6 +37,8 @@ def certificate_faults(data: Any, arrays: Path | None = None) -> Iterator[str]:
         yield from class_claim_faults(data, law)
     elif data["kind"] == "interval":
         yield from interval_claim_faults(data, law)
+    elif data["kind"] == "set":
+        yield from set_claim_faults(data, law)
     else:
         layers = "a mask certificate has arrays" if arrays is None else read_layers(arrays)
         yield from mask_claim_faults(data, law, layers)
@@ -62,6 +65,8 @@ def share_faults(data: dict[str, Any]) -> Iterator[str]:
 
 def _scope_faults(data: dict[str, Any]) -> Iterator[str]:
     chosen, views, sigma = data["chosen_from"], data["views"], data["law"]["sigma"]
+    if (data["scope"] == "marginal") != (data["kind"] in MARGINAL):
+        yield f"scope {data['scope']!r} does not belong to a claim of kind {data['kind']!r}"
     if chosen and data["scope"] == "end-to-end":
         yield "it was chosen by looking at the image, and says it is end-to-end"
     if data["scope"] == "chosen at x" and not chosen:

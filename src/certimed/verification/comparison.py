@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from certimed.verification.exact import fisher
 from certimed.verification.intervals import moved_values, values_p_value
 from certimed.verification.masks import Layers, arrays_name
+from certimed.verification.sets import moved_probabilities
 
 EQUAL = "equal"
 NEAR_TIES = "near ties only"
@@ -40,9 +41,11 @@ n = 10 000 a share may be off by about 0.04 and pass.
 
 _MOST_PAIRS = 200
 _FAR = 0.1  # of the middle half's range: by so much near ties may move a sorted value of a measurement
+_FINE, _COARSE = 1e-4, 0.1  # by so much a probability on one noisy copy may move in float32, and in 16 bits
 _DRAWN = (
     *("claim.prediction", "claim.abstained", "claim.radius", "claim.p_lower", "claim.q_upper", "claim.counts"),
     *("claim.selection", "claim.threshold", "claim.share_certified", "claim.arrays_sha256", "claim.intervals"),
+    *("claim.probabilities", "claim.sets"),
     *("samples.n", "samples.looks", "samples.proved_at", "samples.stop", "native.radius"),
 )
 _APART = ("certificates", "clean", "scores", "arrays", "reason", "sha256")
@@ -219,6 +222,12 @@ def _moved(
             yield DIFFERENT, f"{name}: sorted values are apart here by {far:.3g} of the range of their middle half"
             return
         counted = int(far > 0)
+    elif mine["kind"] == "set":
+        far = moved_probabilities(mine["claim"], its["claim"])
+        if far > (_COARSE if "float16" in dtype else _FINE):
+            yield DIFFERENT, f"{name}: probabilities on the noisy copy are up to {far:.3g} apart here"
+            return
+        counted = int(far > 0)
     elif mine["samples"]["n"] == its["samples"]["n"]:
         (was, here), n = pair, mine["samples"]["n"]
         classes = was["mask"] != here["mask"]
@@ -252,6 +261,8 @@ def _tested(
     elif mine["kind"] == "interval":
         p_value = values_p_value(mine["claim"], its["claim"])
         said = f"values of {len(mine['claim']['intervals'])} measurements"
+    elif mine["kind"] == "set":
+        p_value, said = 1.0, "one noisy copy, which no test can tell apart"
     else:
         p_value = mask_p_value(pair[0], pair[1], *sizes)
         said = f"agreement over {pair[0]['mask'].size} pixels"

@@ -22,7 +22,8 @@ from certimed.verification.certificates import certificate_faults
 from certimed.verification.intervals import request_faults
 from certimed.verification.laws import GRID_STEPS, NAMED
 from certimed.verification.masks import arrays_name
-from certimed.verification.shapes import MANIFEST, METHOD, RECORD, REQUEST, SHARD, shape_faults
+from certimed.verification.sets import calibration_faults, set_belongs
+from certimed.verification.shapes import CALIBRATION, MANIFEST, MARGINAL, METHOD, RECORD, REQUEST, SHARD, shape_faults
 
 NAME = "run.json"
 LINES = "certificates.jsonl"
@@ -146,6 +147,8 @@ def _manifest_faults(check: RunCheck) -> Iterator[str]:
         yield "two methods have one name"
     if isinstance(request.get("target"), dict):
         yield from _target_faults(request["target"], str(request.get("task")))
+    if request.get("task") in MARGINAL:
+        yield from (f"calibration: {fault}" for fault in calibration_faults(manifest.get("calibration"), manifest))
     classes = manifest.get("classes")
     if isinstance(classes, list) and len({str(name) for name in classes}) != len(classes):
         yield "two classes have one name"
@@ -158,6 +161,10 @@ def _target_faults(target: dict[str, Any], task: str) -> Iterator[str]:
     if task == "classes":
         if target.get("bound") not in ("one-sided", "two-sided", "best"):
             yield f"the bound {target.get('bound')!r:.40} is unknown"
+        return
+    if task in MARGINAL:
+        if set(target) != {"calibration"} or not isinstance(target["calibration"], str):
+            yield f"the target {target!r:.80} does not name a calibration"
         return
     taus = target.get("taus")
     if task == "interval" and taus == []:
@@ -226,7 +233,7 @@ def _record_faults(check: RunCheck, data: dict[str, Any]) -> Iterator[str]:
             arrays = check.folder / arrays_name(item, method, tau)
         faults = list(certificate_faults(certificate, arrays))
         if isinstance(certificate, dict) and not faults:
-            faults = list(_belongs(check, item, certificate))
+            faults = list(_belongs(check, data, certificate))
             if (method, tau) in found:
                 faults.append("it has two certificates")
             found[method, tau] = certificate
@@ -280,7 +287,7 @@ def _set_faults(check: RunCheck, data: dict[str, Any], found: dict[tuple[Any, An
 
 
 def _answer_faults(check: RunCheck, data: dict[str, Any]) -> Iterator[str]:
-    wanted = set(check.methods) if check.request.get("task") == "classes" else set()
+    wanted = set(check.methods) if check.request.get("task") in ("classes", "set") else set()
     if set(data["clean"]) != wanted:
         yield f"clean predictions are of {sorted(data['clean'])}, not of {sorted(wanted)}"
     if any(value >= check.classes for value in data["clean"].values()):
@@ -327,9 +334,9 @@ def _share(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
-def _belongs(check: RunCheck, item: str, certificate: dict[str, Any]) -> Iterator[str]:
+def _belongs(check: RunCheck, record: dict[str, Any], certificate: dict[str, Any]) -> Iterator[str]:
     """Does a certificate, sound in itself, agree with its record and with the manifest?"""
-    request, samples, claim = check.request, certificate["samples"], certificate["claim"]
+    request, samples, claim, item = check.request, certificate["samples"], certificate["claim"], record["item"]
     kind, task = certificate["kind"], request.get("task")
     if kind != task and not (kind == "mask" and task == "interval" and check.mask_taus):
         yield f"it is of kind {kind!r}, the run's task is {task!r:.40}"
@@ -341,7 +348,7 @@ def _belongs(check: RunCheck, item: str, certificate: dict[str, Any]) -> Iterato
     for name, mine, its in (
         ("seed", certificate["seed"], request.get("seed")),
         ("space", certificate["space"], request.get("space")),
-        ("n0", samples["n0"], 0 if kind == "interval" else request.get("n0")),
+        ("n0", samples["n0"], 0 if kind in ("interval", *MARGINAL) else request.get("n0")),
         ("budget", samples["budget"], request.get("budget")),
         ("law", certificate["law"], law),
         ("total alpha", certificate["alpha"]["total"], request.get("alpha")),
@@ -356,6 +363,10 @@ def _belongs(check: RunCheck, item: str, certificate: dict[str, Any]) -> Iterato
         taus = 1
     elif kind == "interval":
         yield from request_faults(claim, target)
+        taus = 1
+    elif kind in MARGINAL:
+        if not list(shape_faults(check.manifest.get("calibration"), CALIBRATION)):
+            yield from set_belongs(certificate, record, check.part("calibration"))
         taus = 1
     else:
         yield from _differs("correction", claim["correction"], target.get("correction"))
@@ -385,7 +396,10 @@ def _method_faults(check: RunCheck, certificate: dict[str, Any]) -> Iterator[str
     if method is None:
         yield f"the run has no method {certificate['method']!r:.80}"
         return
-    if certificate["scope"] != method.get("scope"):
+    if certificate["kind"] in MARGINAL:
+        if method.get("scope") != "end-to-end" or method.get("kind") in FROZEN_KINDS:
+            yield f"method {method.get('name')!r:.80} is tuned on the image, which no calibration covers"
+    elif certificate["scope"] != method.get("scope"):
         yield f"scope {certificate['scope']!r} is not the {method.get('scope')!r:.40} of its method"
     if method.get("kind") in FROZEN_KINDS and certificate["scope"] == "end-to-end":
         yield f"a method of kind {method.get('kind')!r} cannot be end-to-end"

@@ -78,7 +78,10 @@ LIST: Check = (lambda value: isinstance(value, list), "a list")
 OBJECT: Check = (lambda value: isinstance(value, dict), "an object")
 SPACE_SHAPE: Check = (lambda value: _wholes(value, 1, 2), "a list of two or more sizes")
 
-SCOPES = ("end-to-end", "frozen at x", "chosen at x")
+SCOPES = ("end-to-end", "frozen at x", "chosen at x", "marginal")
+MARGINAL = ("set",)
+"""Kinds of claims whose probability is over images too."""
+
 SPACES = ("model input", "native")
 CORRECTIONS = ("holm", "bonferroni")
 STOPS = ("answered", "futile", "cap reached", "interrupted")
@@ -95,9 +98,15 @@ PROVENANCE: dict[str, Check] = {
     "versions": STRINGS,
 }
 
+RADII: Check = (lambda value: _reals(value) and bool(value), "a list of one or more numbers")
+ROWS: Check = (
+    lambda value: isinstance(value, list) and bool(value) and all(map(_reals, value)),
+    "one or more lists of numbers",
+)
+
 CERTIFICATE: dict[str, Check] = {
     "schema": _exactly("certimed/certificate/2"),
-    "kind": _one_of("classes", "mask", "interval"),
+    "kind": _one_of("classes", "mask", "interval", "set"),
     "item": TEXT,
     "method": TEXT,
     "claim": OBJECT,
@@ -138,8 +147,20 @@ CLAIMS: dict[str, dict[str, Check]] = {
     },
     "interval": {
         "radius": NOT_NEGATIVE,
-        "radii": (lambda value: _reals(value) and bool(value), "a list of one or more numbers"),
+        "radii": RADII,
         "intervals": (lambda value: isinstance(value, list) and bool(value), "a list of one or more measurements"),
+    },
+    "set": {
+        "radius": POSITIVE,
+        "radii": RADII,
+        "score": _one_of("lac", "aps"),
+        "probabilities": (
+            lambda value: _reals(value) and len(value) > 1 and all(0 <= one <= 1 for one in value),
+            "a list of two or more numbers from 0 to 1",
+        ),
+        "thresholds": ROWS,
+        "sets": (lambda value: isinstance(value, list) and all(_wholes(one, 0, 0) for one in value), "lists of classes"),
+        "calibration": HEX,
     },
 }
 
@@ -154,7 +175,7 @@ INTERVAL: dict[str, Check] = {
     "threshold": _optional(REAL),
     "width": _optional(POSITIVE),
 }
-_INTEGERS_OF_A_LOOK = {"classes": 3, "mask": 2, "interval": 1}
+_INTEGERS_OF_A_LOOK = {"classes": 3, "mask": 2, "interval": 1, "set": 1}
 
 SAMPLES: dict[str, Check] = {
     "n0": COUNT,
@@ -217,7 +238,7 @@ MANIFEST: dict[str, Check] = {
 }
 
 REQUEST: dict[str, Check] = {
-    "task": _one_of("classes", "mask", "interval"),
+    "task": _one_of("classes", "mask", "interval", "set"),
     "target": OBJECT,
     "sigma": POSITIVE,
     "noise": _one_of("grid", "float32"),
@@ -226,6 +247,26 @@ REQUEST: dict[str, Check] = {
     "alpha": LEVEL,
     "seed": INTEGER,
     "space": _one_of(*SPACES),
+}
+
+CALIBRATION: dict[str, Check] = {
+    "schema": _exactly("certimed/calibration/1"),
+    "kind": _exactly("set"),
+    "score": _one_of("lac", "aps"),
+    "alpha": LEVEL,
+    "radii": RADII,
+    "class_conditional": BOOLEAN,
+    "labels": (lambda value: _wholes(value, 0, 1), "a list of one or more class indices"),
+    "scores": (_reals, "a list of numbers"),
+    "values": POSITIVE_COUNT,
+    "variation": (lambda value: _real(value) and 0 <= value < 1, "a number from 0 to below 1"),
+    "content": TEXTS,
+    "group": _optional(TEXT),
+    "groups": TEXTS,
+    "left_out": OBJECT,
+    "thresholds": ROWS,
+    "run": OBJECT,
+    "statement": TEXT,
 }
 
 KINDS = ("plain", "few-shot", "zero-shot", "both", "pool", "per-sample", "split", "denoised")
@@ -274,7 +315,7 @@ def certificate_shape(data: Any) -> Iterator[str]:
     yield from (f"stop: {fault}" for fault in shape_faults(stop, {**STOP, **details}))
     looks = data["samples"].get("looks")
     integers = _INTEGERS_OF_A_LOOK[kind]
-    if kind != "interval" and data["samples"].get("n0") == 0:
+    if kind not in ("interval", *MARGINAL) and data["samples"].get("n0") == 0:
         yield f"samples: n0=0 selection samples choose nothing, and kind {kind!r} needs a choice"
     if isinstance(looks, list) and any(isinstance(look, list) and len(look) != integers for look in looks):
         yield f"samples: a look of a certificate of kind {kind!r} has {integers} integers"
