@@ -15,8 +15,8 @@ from certimed.api import run
 from certimed.errors import InputError
 from certimed.exports.summary import summary
 from certimed.report.html.page import write_report
+from certimed.report.kind_tables import table
 from certimed.report.series import by_kind, series
-from certimed.report.tables import table
 from certimed.runs import DataSpec, MeasureTarget, RunSpec
 
 

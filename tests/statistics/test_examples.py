@@ -10,7 +10,9 @@ import pytest
 import certimed.statistics
 
 
-@pytest.mark.parametrize("module", ["binomial", "classes", "conformal", "dataset", "multiplicity", "order", "planning", "variation"])
+@pytest.mark.parametrize(
+    "module", ["binomial", "classes", "conformal", "dataset", "multiplicity", "order", "planning", "variation"]
+)
 def test_docstring_examples(module: str) -> None:
     result = doctest.testmod(importlib.import_module(f"certimed.statistics.{module}"))
     assert result.attempted > 0 and result.failed == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,7 +24,7 @@ from certimed.certificates import ClassClaim
 from certimed.errors import ImageError, InputError, ModelError
 from certimed.integrity import RUN_SCHEMA, digest
 from certimed.metrics.segmentation import DICE_LOW
-from certimed.runs import CERTIFIED, Job, MaskTarget, MeasureTarget, Record, RunFolder, data_section
+from certimed.runs import CERTIFIED, Job, MaskTarget, MeasureTarget, Record, RunFolder, SetTarget, data_section
 from certimed.runs.folder import ATTACKS, MANIFEST, cut_torn_line
 from certimed.runs.job import Prepared
 from certimed.runs.lock import FolderLock
@@ -195,7 +196,10 @@ def judge_again(job: Job, attack: Attack, moved: NDArray[Any]) -> tuple[int, ...
 def _job(folder: RunFolder, allow_code: bool) -> Job:
     from certimed.runs import RunSpec
 
-    job = RunSpec.from_dict(folder.manifest.get("request")).load(allow_code=allow_code)
+    spec = RunSpec.from_dict(folder.manifest.get("request"))
+    if isinstance(spec.target, SetTarget):
+        spec = spec.changed(target=replace(spec.target, calibration=str(folder.path)))
+    job = spec.load(allow_code=allow_code)
     recorded = folder.manifest.get("local", {}).get("batch_size")
     if isinstance(recorded, int):
         job.use_batch_size(recorded)

@@ -37,7 +37,7 @@ def start_once(budget: Budget) -> OnceSession:
 class _Once:
     """See :class:`certimed.budgets.session.Evidence`: the copy itself is the evidence."""
 
-    looks = (1,)
+    looks: tuple[int, ...] = (1,)
 
     def checked(self, counts: Copies, before: Copies | None) -> tuple[Copies, int]:
         if counts.n != len(counts.values):

@@ -21,6 +21,7 @@ from certimed.certificates.units import RadiusUnits, radius_units
 from certimed.errors import InputError
 from certimed.noise import NoiseLaw, sample_variation
 from certimed.operators import Geometry
+from certimed.operators.geometry import native_radius
 
 SCHEMA = "certimed/certificate/2"
 TOO_FEW_SAMPLES = "too few samples"
@@ -161,6 +162,14 @@ class Certificate(Generic[C]):
         if self.space == NATIVE:
             return self.radius
         return None if self.native is None else self.native.radius
+
+    def native_radius_at(self, radius: float) -> float | None:
+        """One of several radii at native resolution, rounded down; None where the map is not known."""
+        if self.space == NATIVE:
+            return radius
+        return (
+            None if self.native is None else native_radius(self.about.placement.real_radius(radius), self.native.norm)
+        )
 
     def with_geometry(self: Own, geometry: Geometry | None) -> Own:
         """This certificate with its radius at native resolution beside it; unchanged where the geometry is not known.

@@ -21,11 +21,9 @@ from certimed.certificates.fields import Fields
 from certimed.certificates.intervals import IntervalClaim, MeasuredInterval
 from certimed.certificates.native import NativeRadius
 from certimed.certificates.provenance import Provenance
-from certimed.certificates.scope import NATIVE
 from certimed.certificates.sets import SetClaim
 from certimed.errors import InputError
 from certimed.noise import Placement, law_from_dict
-from certimed.operators.geometry import native_radius
 from certimed.statistics import band_index, radius_map_bonferroni
 
 
@@ -211,14 +209,6 @@ class IntervalCertificate(Certificate[IntervalClaim]):
 
         sizes = parse_budget(self.budget).value_looks()
         return look_shares(len(sizes), self.share.level)[len(self.samples.looks) - 1]
-
-    def native_radius_at(self, radius: float) -> float | None:
-        """One of the radii at native resolution, rounded down; None where the map is not known."""
-        if self.space == NATIVE:
-            return radius
-        return (
-            None if self.native is None else native_radius(self.about.placement.real_radius(radius), self.native.norm)
-        )
 
     def interval(self, name: str, radius: float) -> tuple[float, float]:
         """Lower and upper end of a measurement at *any* radius from 0, also one that was chosen after looking.

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from certimed.certificates.fields import Fields

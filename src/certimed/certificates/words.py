@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +126,7 @@ def _interval_head(c: IntervalCertificate) -> str:
 def _set_head(c: SetCertificate) -> str:
     if c.abstained:
         return f"Nothing was ruled out for {c.item}: its set holds all {len(c.claim.probabilities)} classes."
-    sets = "; ".join(f"{set_text(one)} below {radius_text(r)}" for r, one in zip(c.radii, c.sets))
+    sets = "; ".join(f"{set_text(one)} {below_text(r)}" for r, one in zip(c.radii, c.sets))
     return (
         f"Classes left in for {c.item}, from one noisy copy (Gaussian, sigma {c.sigma:g}; score "
         f"{c.claim.score.upper()}), by the L2 norm of the attack: {sets}. At each of these radii such a set misses the "
@@ -135,9 +135,14 @@ def _set_head(c: SetCertificate) -> str:
     )
 
 
-def set_text(classes: Sequence[int], name: Callable[[int], str] = str) -> str:
+def below_text(radius: float) -> str:
+    """Which attacks a radius speaks of."""
+    return f"below {radius_text(radius)}" if radius else "without an attack"
+
+
+def set_text(classes: Sequence[int | str]) -> str:
     """A set of classes in braces."""
-    return "{" + ", ".join(map(name, classes)) + "}"
+    return "{" + ", ".join(map(str, classes)) + "}"
 
 
 def median_text(one: MeasuredInterval) -> str:
@@ -355,7 +360,7 @@ def _interval_rows(c: IntervalCertificate) -> dict[str, str]:
 
 
 def _set_rows(c: SetCertificate) -> dict[str, str]:
-    return {f"classes left in, below {radius_text(r)}": set_text(one) for r, one in zip(c.radii, c.sets)}
+    return {f"classes left in, {below_text(r)}": set_text(one) for r, one in zip(c.radii, c.sets)}
 
 
 _ROWS: dict[str, Any] = {

@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 from certimed import __version__
-from certimed.cli import attack, certify, demo, export, figure, merge, plan, report, reproduce, train, tune, verify
+from certimed.cli import (
+    attack,
+    calibrate,
+    certify,
+    demo,
+    export,
+    figure,
+    merge,
+    plan,
+    report,
+    reproduce,
+    train,
+    tune,
+    verify,
+)
 from certimed.cli.stopping import orderly_stop
 from certimed.threads import use_threads
 
@@ -22,6 +36,7 @@ app = typer.Typer(
 )
 app.command(help=demo.HELP)(demo.demo)
 app.command(help=tune.HELP)(tune.tune)
+app.command(help=calibrate.HELP)(calibrate.calibrate)
 app.command(help=verify.HELP)(verify.verify)
 app.command(help=attack.HELP)(attack.attack)
 app.command(help=merge.HELP)(merge.merge)

@@ -1,4 +1,4 @@
-"""``certimed certify classes``, ``masks`` and ``measurements``: a request on the command line, run into a folder."""
+"""``certimed certify classes``, ``masks``, ``measurements`` and ``sets``: a request, run into a folder."""
 
 from __future__ import annotations
 
@@ -54,6 +54,16 @@ The median under noise of each number stays in its interval for every perturbati
 
   certimed certify measurements --model demo --data brains/ --measure "area:grey matter" --radius 0.1 --tau 0.75 --out runs/both
 """  # noqa: E501
+SETS_HELP = """Certify sets of classes that hold the true one under attack, by a calibration; write a run folder.
+
+The guarantee is over calibration and test images together, which must be exchangeable: one population, one scanner.
+
+[bold]Examples[/]
+
+  certimed calibrate --model hf:vinid/plip --data calibration/ --radius 0.1 --coverage 0.9 --out calibration.json
+
+  certimed certify sets --calibration calibration.json --data slides/ --out runs/sets
+"""
 _RUN = "Running"
 MORE: dict[str, Any] = {
     "out_": (Annotated[Path | None, typer.Option("--out", help="New run folder.", rich_help_panel=_RUN)], None),
@@ -151,7 +161,7 @@ def _verb_of(command: str, args: list[str]) -> str:
     values = dict(pairwise(args))
     resume = values.get("--resume") or next((a.partition("=")[2] for a in args if a.startswith("--resume=")), None)
     if resume is None:
-        raise InputError(f"say what of: certimed {command} classes ..., masks ... or measurements ...")
+        raise InputError(f"say what of: certimed {command} classes ..., masks ..., measurements ... or sets ...")
     from certimed.runs import RunFolder
 
     task = RunFolder.open(resume).task
@@ -172,11 +182,11 @@ def certify(
     executor: str,
     address: str | None,
     allow_code: bool,
-    n: int | None,
-    protocol: str | None,
     progress: str,
     quiet: bool,
     as_json: bool,
+    n: int | None = None,
+    protocol: str | None = None,
     pictures: int = 0,
 ) -> None:
     """Run the request; see the verbs' help."""
@@ -257,3 +267,5 @@ app = typer.Typer(cls=Verbs, help="Certify a model on your own images.", no_args
 app.command("classes", help=CLASSES_HELP)(verb_command("classes", certify, MORE))
 app.command("masks", help=MASKS_HELP)(verb_command("masks", certify, MORE | PICTURES))
 app.command("measurements", help=MEASUREMENTS_HELP)(verb_command("measurements", certify, MORE))
+_ONCE = {name: value for name, value in MORE.items() if name not in ("n", "protocol")}
+app.command("sets", help=SETS_HELP)(verb_command("sets", certify, _ONCE))

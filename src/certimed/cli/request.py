@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,8 +18,13 @@ import typer
 from certimed.errors import InputError
 
 CLASSES, MASKS, MEASUREMENTS = ("classes",), ("masks", "measurements"), ("measurements",)
-ALL = (*CLASSES, *MASKS)
-TASKS = {"classes": "classes", "masks": "mask", "measurements": "interval"}
+SETS, CALIBRATE = ("sets",), ("calibrate",)
+SAMPLED = (*CLASSES, *MASKS)
+ALL = (*SAMPLED, *CALIBRATE)
+EVERY = (*ALL, *SETS)
+LABELS = (*CLASSES, *CALIBRATE, *SETS)
+PROMPTS = (*CLASSES, *CALIBRATE)
+TASKS = {"classes": "classes", "masks": "mask", "measurements": "interval", "sets": "set"}
 """Verb to the kind of certificates."""
 
 
@@ -89,49 +94,51 @@ _BUDGET_HELP = {
     "which stops once every --threshold and --width is settled; with --tau: fixed:N, pixels:100,200,400.",
 }
 OPTIONS = (
-    Option("--model", "model", str, "", _MODEL, differs=True),
+    Option("--model", "model", str, "", _MODEL, EVERY, differs=True),
     Option("--denoiser", "denoiser", str, "In front: diffusers:FOLDER_OR_ID, guided-diffusion:FILE, onnx:FILE; "
-           "yours: python:MODULE:FACTORY.", _MODEL, differs=True),
+           "yours: python:MODULE:FACTORY.", _MODEL, EVERY, differs=True),
     Option("--size", "size", str, "Resize to HEIGHTxWIDTH; of a python: or onnx: classifier, its input size.", _MODEL,
            read=_inputs("size", "--size")),
     Option("--output", "output", str, "What the network returns, where its files do not say: logits, probabilities, "
            "'binary logit', 'binary probability'.", _MODEL, MASKS),
     Option("--normalise", "normalise", str, "How inputs are normalised, where the files do not say: imagenet, none, or "
            "MEAN;STD (one value a channel, by commas).", _MODEL),
-    Option("--device", "device", str, "cpu, cuda, cuda:1, ...", _MODEL, differs=True),
+    Option("--device", "device", str, "cpu, cuda, cuda:1, ...", _MODEL, EVERY, differs=True),
     Option("--data", "data.path", Path, "Folder of images or class subfolders, a single image, or an .npz.", _DATA,
-           read=str, differs=True),
+           EVERY, read=str, differs=True),
     Option("--classes", "data.classes", str, "Class names in words, by commas, or a text file with one a line; "
-           "FOLDER=WORDS maps.", _DATA, read=_inputs("class_entries")),
-    Option("--labels", "data.labels", Path, "CSV with columns image,label for a flat folder.", _DATA, CLASSES,
+           "FOLDER=WORDS maps.", _DATA, EVERY, read=_inputs("class_entries")),
+    Option("--labels", "data.labels", Path, "CSV with columns image,label for a flat folder.", _DATA, LABELS,
            read=str, differs=True),
     Option("--masks", "data.masks", Path, "Folder of masks, if not masks/ beside images/.", _DATA, MASKS, read=str,
            differs=True),
-    Option("--image-column", "data.image_column", str, "Column of the images in the table.", _DATA, CLASSES),
-    Option("--label-column", "data.label_column", str, "Column of the labels in the table.", _DATA, CLASSES),
-    Option("--patches", "data.patches", str, "Cut whole-slide images: grid:SIZE, or a CSV of x, y, size.", _DATA),
-    Option("--level", "data.reading.level", int, "Level of a whole-slide image, from 0, the largest.", _DATA),
-    Option("--nan", "data.reading.nan", str, "Values that are no number: refuse, zero or min.", _DATA),
-    Option("--split", "data.split", str, "Part of the data set to use, e.g. test, where it names its parts.", _DATA),
-    Option("--limit", "data.limit", int, "The first N images only (class-balanced where labelled).", _DATA),
-    Option("--window", "data.reading.window", str, "DICOM window as CENTER,WIDTH; default: the header's.", _DATA,
+    Option("--image-column", "data.image_column", str, "Column of the images in the table.", _DATA, LABELS),
+    Option("--label-column", "data.label_column", str, "Column of the labels in the table.", _DATA, LABELS),
+    Option("--patches", "data.patches", str, "Cut whole-slide images: grid:SIZE, or a CSV of x, y, size.", _DATA,
+           EVERY),
+    Option("--level", "data.reading.level", int, "Level of a whole-slide image, from 0, the largest.", _DATA, EVERY),
+    Option("--nan", "data.reading.nan", str, "Values that are no number: refuse, zero or min.", _DATA, EVERY),
+    Option("--split", "data.split", str, "Part of the data set to use, e.g. test, where it names its parts.", _DATA,
+           EVERY),
+    Option("--limit", "data.limit", int, "The first N images only (class-balanced where labelled).", _DATA, EVERY),
+    Option("--window", "data.reading.window", str, "DICOM window as CENTER,WIDTH; default: the header's.", _DATA, EVERY,
            read=_inputs("centre_width")),
-    Option("--frame", "data.reading.frame", int, "Frame of multi-frame files, from 0.", _DATA),
-    Option("--axis", "data.reading.axis", str, "NIfTI plane: sagittal, coronal or axial.", _DATA),
-    Option("--slice", "data.reading.slice", int, "NIfTI slice, from 0; default: the middle one.", _DATA),
+    Option("--frame", "data.reading.frame", int, "Frame of multi-frame files, from 0.", _DATA, EVERY),
+    Option("--axis", "data.reading.axis", str, "NIfTI plane: sagittal, coronal or axial.", _DATA, EVERY),
+    Option("--slice", "data.reading.slice", int, "NIfTI slice, from 0; default: the middle one.", _DATA, EVERY),
     Option("--methods", "methods", str, "", _METHODS, read=_commas),
     Option("--template", "templates", list[str], "Caption with {} where the class name goes; repeat for several, which "
-           "are averaged.", _METHODS, CLASSES),
+           "are averaged.", _METHODS, PROMPTS),
     Option("--initial-context", "tuning.initial_context", str, "Words a context starts from; default: the template's, "
-           "before {}.", _METHODS, CLASSES),
+           "before {}.", _METHODS, PROMPTS),
     Option("--copies", "tuning.copies", int, "Noisy copies for per-image tuning; 100.", _METHODS, CLASSES),
     Option("--tuning-steps", "tuning.steps", int, "Steps of per-image tuning; 1.", _METHODS, CLASSES),
     Option("--tuning-lr", "tuning.lr", float, "Learning rate of per-image tuning; 0.005.", _METHODS, CLASSES),
     Option("--sigma", "sigma", float, "Noise standard deviation in [0, 1] intensity units; 0.25.", _NOISE),
     Option("--noise", "noise", str, "Noise law: grid (exact in floating point) or float32 (as published).", _NOISE),
-    Option("--n0", "n0", int, "Noisy copies that choose the class; 100, or 10 for masks.", _NOISE),
-    Option("--budget", "budget", str, "", _NOISE),
-    Option("--alpha", "alpha", float, "Failure probability of each certificate; 0.001.", _NOISE),
+    Option("--n0", "n0", int, "Noisy copies that choose the class; 100, or 10 for masks.", _NOISE, SAMPLED),
+    Option("--budget", "budget", str, "", _NOISE, SAMPLED),
+    Option("--alpha", "alpha", float, "Failure probability of each certificate; 0.001.", _NOISE, SAMPLED),
     Option("--bound", "target.bound", str, "one-sided, two-sided or best.", _NOISE, CLASSES),
     Option("--tau", "target.taus", str, "Agreement to exceed; sets the radius; 0.75. Several by commas, fixed "
            "beforehand: alpha is shared.", _NOISE, MASKS, read=_numbers("--tau")),
@@ -149,7 +156,9 @@ OPTIONS = (
            _MEASURED, MEASUREMENTS, read=_commas),
     Option("--spacing", "target.spacing", str, "Millimetres from pixel to pixel of the files, DOWN,ACROSS, where they "
            "do not say.", _MEASURED, MEASUREMENTS, read=_numbers("--spacing")),
-    Option("--seed", "seed", int, "Seed of all noise; 0.", _NOISE),
+    Option("--calibration", "target.calibration", Path, "File of certimed calibrate: noise, score and radii.", _NOISE,
+           SETS, read=str, differs=True),
+    Option("--seed", "seed", int, "Seed of all noise; 0.", _NOISE, EVERY),
     Option("--space", "space", str, "Where noise is added and radii live: input (after resizing) or native.", _NOISE,
            read=_inputs("space")),
     Option("--precision", "speed.precision", str, "float32, bfloat16 or (GPU) float16: what is certified is the model "
@@ -157,13 +166,16 @@ OPTIONS = (
     Option("--compile", "speed.compile", bool, "Compile the model first; takes a minute.", _SPEED),
     Option("--channels-last", "speed.channels_last", bool, "Memory layout that suits some convolutions.", _SPEED),
     Option("--batch-size", "batch_size", str, "Noisy copies a forward pass, or auto: probed once, then recorded; does "
-           "not change the noise.", _SPEED, read=_inputs("batch_size"), differs=True),
+           "not change the noise.", _SPEED, EVERY, read=_inputs("batch_size"), differs=True),
 )  # fmt: skip
 _MODEL_HELP["measurements"] = _MODEL_HELP["masks"]
+_MODEL_HELP["calibrate"] = _MODEL_HELP["classes"]
+_MODEL_HELP["sets"] = "Where the calibrated model lies now; default: where it lay then."
 _BY_VERB = {"model": _MODEL_HELP, "budget": _BUDGET_HELP}
 _BY_VERB["methods"] = {
     "classes": "Methods and prompt files, by commas: plain, zero-shot, both, per-sample, split, denoised, FILE.",
     **dict.fromkeys(MASKS, "plain, denoised or both; default: all that can be had."),
+    "calibrate": "The one method: plain, denoised, per-sample, or a few-shot prompt's FILE.",
 }
 _BY_VERB["target.taus"] = {
     "measurements": "Certify the masks too, from the same samples: agreement to exceed, e.g. 0.75; several by commas."
@@ -224,7 +236,11 @@ def request(verb: str, typed: Typed, config: Path | None = None) -> dict[str, An
         InputError: a value that cannot be read, or no model or data.
     """
     data = {} if config is None else read_config(config)
-    if data.setdefault("task", TASKS[verb]) != TASKS[verb]:
+    if verb == "sets":
+        data = _calibrated(data, typed)
+    if verb not in TASKS:
+        data.setdefault("task", TASKS["classes"])
+    elif data.setdefault("task", TASKS[verb]) != TASKS[verb]:
         raise InputError(f"{config} asks for {data['task']!r:.40}; use the verb that certifies it")
     for field, (option, value) in typed.items():
         _put(data, field, option.read(value))
@@ -234,6 +250,25 @@ def request(verb: str, typed: Typed, config: Path | None = None) -> dict[str, An
     if verb in MASKS and "methods" not in data:
         data["methods"] = ["plain", "denoised"] if data.get("denoiser") else ["plain"]
     return data
+
+
+def _calibrated(data: dict[str, Any], typed: Typed) -> dict[str, Any]:
+    """The request of a run of sets: what its calibration was made with, but for the images; then what a file says."""
+    from certimed.runs import Calibration
+
+    _, file = typed.get("target.calibration", (None, _get(data, "target.calibration")))
+    if file is None:
+        raise InputError("--calibration is missing; make one with certimed calibrate, and name its file")
+    given = Calibration.load(file)
+    made = given.request
+    other = replace(made.data, labels=None, masks=None, split=None, limit=None, items=None, groups=None)
+    spec = given.spec(other, file)
+    base: dict[str, Any] = json.loads(json.dumps(spec.to_dict()))
+    del base["data"]["path"]
+    for field, value in data.items():
+        both = isinstance(value, dict) and isinstance(base.get(field), dict)
+        base[field] = {**base[field], **value} if both else value
+    return base
 
 
 def resumed(verb: str, recorded: object, typed: Typed, where: Path) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from certimed.cli.tables import MOST_RADII, print_table
 from certimed.data import IntensityReport
 from certimed.data.records import Intensity
 from certimed.exports.summary import write_summary
+from certimed.report.kind_tables import table
 from certimed.report.series import by_kind, series
-from certimed.report.tables import table
 from certimed.runs import FAILED, MaskJob, RunFolder
 
 

@@ -105,6 +105,8 @@ def certify_again(path: Path, m: int, salt: str | None, places: dict[str, Any], 
         place = wanted[parent] if parent else wanted
         if value is not None or last not in ("methods", "denoiser"):
             place[last] = value
+    if "calibration" in folder.manifest:  # the run's own, which was found true
+        wanted["target"]["calibration"] = str(path)
     local = folder.manifest.get("local")
     if isinstance(local, dict) and "batch_size" in local:
         wanted["batch_size"] = local["batch_size"]

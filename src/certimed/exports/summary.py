@@ -15,10 +15,13 @@ from certimed.certificates import (
     IntervalClaim,
     MaskCertificate,
     MaskClaim,
+    SetCertificate,
+    SetClaim,
 )
 from certimed.integrity import write_whole
 from certimed.metrics import MaskScores, summarise, summarise_masks
 from certimed.metrics.measured import interval_rows
+from certimed.metrics.sets import set_rows
 from certimed.runs import CERTIFIED, FAILED, Record, RunFolder
 
 SUMMARY = "summary.json"
@@ -37,12 +40,12 @@ def summary(folder: RunFolder, *, confidence: float = 0.95) -> dict[str, Any]:
         certificate label, ``results``. Of labels: clean and certified accuracy with intervals, abstentions, mean
         samples; failed images count as not certified and as wrong. Of masks: share certified, radius, and where there
         are true masks Dice, IoU and accuracy with intervals, of certified images. Of measurements: see
-        :func:`certimed.metrics.measured.interval_rows`.
+        :func:`certimed.metrics.measured.interval_rows`; of sets: :func:`certimed.metrics.sets.set_rows`.
 
     Raises:
         InputError: names the first broken line.
     """
-    found: dict[str, _Classes | _Masks | _Intervals] = {}
+    found: dict[str, _Classes | _Masks | _Intervals | _Sets] = {}
     certified = failed = 0
     for record in folder.records():
         certified += record.status == CERTIFIED
@@ -162,8 +165,31 @@ class _Intervals:
         }
 
 
+class _Sets:
+    """Certificates of the sets of one method."""
+
+    def __init__(self, first: SetCertificate) -> None:
+        self.certificates: list[SetCertificate] = []
+        self.truth: list[int] = []
+
+    def add(self, record: Record, certificate: Any) -> None:
+        self.certificates.append(certificate)
+        self.truth += [] if record.label is None else [record.label]
+
+    def summary(self, classes: Sequence[str], failed: int, confidence: float) -> dict[str, Any]:
+        first, labels = self.certificates[0], self.truth if len(self.truth) == len(self.certificates) else None
+        return {
+            "sigma": first.sigma,
+            "alpha": first.alpha,
+            "score": first.claim.score,
+            "calibration": first.claim.calibration,
+            "sets": set_rows(self.certificates, labels, confidence),
+        }
+
+
 _COLLECTORS: dict[str, Any] = {
     ClassClaim.kind: _Classes,
     MaskClaim.kind: _Masks,
     IntervalClaim.kind: _Intervals,
+    SetClaim.kind: _Sets,
 }

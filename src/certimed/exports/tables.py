@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from certimed.certificates import AnyCertificate, IntervalCertificate, MaskCertificate, shown
+from certimed.certificates import AnyCertificate, IntervalCertificate, MaskCertificate, SetCertificate, shown
 from certimed.errors import InputError, require
 from certimed.integrity import write_whole
 from certimed.runs import FAILED, Record, RunFolder
@@ -35,7 +35,11 @@ INTERVAL_COLUMNS = (
     *_ALL, "group", "measurement", "unit", "radius", "lower", "upper", "median", "undefined", "asked", "side",
     *_SAMPLES, "seconds",
 )  # fmt: skip
-_COLUMNS = {"classes": CLASS_COLUMNS, "mask": MASK_COLUMNS, "interval": INTERVAL_COLUMNS}
+SET_COLUMNS = (
+    *_ALL, "label", "label_name", "group", "radius", "set", "set_names", "size", "covered", "score", "calibration",
+    *_SAMPLES, "clean", "probabilities", "seconds",
+)  # fmt: skip
+_COLUMNS = {"classes": CLASS_COLUMNS, "mask": MASK_COLUMNS, "interval": INTERVAL_COLUMNS, "set": SET_COLUMNS}
 
 
 def columns(folder: RunFolder) -> tuple[str, ...]:
@@ -47,8 +51,9 @@ def columns(folder: RunFolder) -> tuple[str, ...]:
 
 
 def rows(folder: RunFolder) -> Iterator[dict[str, Any]]:
-    """One row for each image and certificate, of measurements one for each of them and radius (failed images: one row,
-    method None), in the order written.
+    """One row for each image and certificate (failed images: one row, method None), in the order written.
+
+    Of measurements there is one for each of them and radius, of sets one for each radius.
 
     Raises:
         InputError: names the first broken line.
@@ -57,7 +62,7 @@ def rows(folder: RunFolder) -> Iterator[dict[str, Any]]:
     for record in folder.records():
         for certificate in record.certificates.values() or (None,):
             row = _row(record, certificate, folder.classes)
-            for more in _interval_rows(certificate) if isinstance(certificate, IntervalCertificate) else ({},):
+            for more in _several(record, certificate, folder.classes):
                 yield {name: _plain((row | more).get(name)) for name in names}
 
 
@@ -143,6 +148,25 @@ TABLES: dict[str, Callable[[RunFolder, Path], int]] = {
 """Formats of whole runs by name."""
 
 
+def _several(record: Record, certificate: AnyCertificate | None, classes: tuple[str, ...]) -> Iterable[dict[str, Any]]:
+    """What tells the rows of one certificate apart."""
+    if isinstance(certificate, IntervalCertificate):
+        return _interval_rows(certificate)
+    return _set_rows(record, certificate, classes) if isinstance(certificate, SetCertificate) else ({},)
+
+
+def _set_rows(record: Record, certificate: SetCertificate, classes: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    for radius, own in zip(certificate.radii, certificate.sets):
+        yield {
+            "radius": radius,
+            "native_radius": certificate.native_radius_at(radius),
+            "set": json.dumps(list(own)),
+            "set_names": json.dumps([_plain(classes[one]) for one in own], ensure_ascii=False),
+            "size": len(own),
+            "covered": None if record.label is None else record.label in own,
+        }
+
+
 def _interval_rows(certificate: IntervalCertificate) -> Iterator[dict[str, Any]]:
     """What tells the rows of one certificate apart; an infinite end is None."""
     for one in certificate.claim.intervals:
@@ -198,6 +222,13 @@ def _row(record: Record, certificate: AnyCertificate | None, classes: tuple[str,
         }
     if isinstance(c, IntervalCertificate):
         return row
+    if isinstance(c, SetCertificate):
+        return row | {
+            "score": c.claim.score,
+            "calibration": c.claim.calibration,
+            "clean": record.clean.get(c.method),
+            "probabilities": json.dumps(list(c.claim.probabilities)),
+        }
     right = None if record.label is None else bool(not c.abstained and c.prediction == record.label)
     return row | {
         "prediction": c.prediction,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from certimed.report.curves import curve_figure
 from certimed.report.journal import width_in_mm
+from certimed.report.kind_tables import table
 from certimed.report.series import by_kind, panels, series
-from certimed.report.tables import table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,6 +14,7 @@ import numpy as np
 from certimed.certificates import (
     CHOSEN_AT_X,
     FROZEN_AT_X,
+    MARGINAL,
     NATIVE,
     TOO_FEW_SAMPLES,
     UNSTABLE,
@@ -22,6 +23,7 @@ from certimed.certificates import (
     ClassCertificate,
     IntervalCertificate,
     MaskCertificate,
+    SetCertificate,
     certificate_from_dict,
 )
 from certimed.data import IntensityReport
@@ -43,12 +45,14 @@ from certimed.runs import CERTIFIED, Record, RunFolder, RunSpec
 from certimed.runs.record import arrays_name
 
 GROUPINGS = ("sigma", "method", "run")
-MARKS = {FROZEN_AT_X: "*", CHOSEN_AT_X: "†"}
+MARKS = {FROZEN_AT_X: "*", CHOSEN_AT_X: "†", MARGINAL: "‡"}
 """What stands behind the name of a series whose certificates say less than end-to-end ones."""
 
 MARK_WORDS = {
     "*": "proved for the prompt frozen at x, not for the pipeline that tuned it on the image",
     "†": "chosen at x: picked by hindsight, image by image; nothing is proved about the pipeline that picks",
+    "‡": "holds on average over calibration images, test images and noise, taken to be exchangeable; nothing is said "
+    "about one image alone",
 }
 
 C = TypeVar("C", bound=Certificate[Any])
@@ -128,6 +132,11 @@ class Series(Generic[C]):
     def measured(self) -> bool:
         """Whether measurements were certified."""
         return isinstance(self.first, IntervalCertificate)
+
+    @property
+    def set_valued(self) -> bool:
+        """Whether sets of classes were certified."""
+        return isinstance(self.first, SetCertificate)
 
     @property
     def method(self) -> str:
@@ -365,8 +374,8 @@ def series_of(
             scopes = frozenset({first.scope, *(json.loads(line)["scope"] for line in rest)})
             parts |= {"certificates": Stored[Any](folder.path, lines, label), "first": first, "scopes": scopes}
         else:
-            if native and isinstance(first, IntervalCertificate):
-                raise InputError("the radii of intervals are those asked for; leave native radii to their certificates")
+            if native and isinstance(first, IntervalCertificate | SetCertificate):
+                raise InputError("these radii are those asked for; leave native radii to the certificates")
             shown = tuple(at_native(one) if native else one for one in by_label[label])
             parts |= {"certificates": shown, "first": shown[0], "scopes": frozenset(one.scope for one in shown)}
         found.append(Series(name, folder.path, spec, label, kind, class_names=folder.classes, native=native, **parts))
@@ -377,11 +386,11 @@ def panels(series: Sequence[Series[C]], by: str) -> dict[str, dict[str, Series[C
     """Sort series into panels: one a sigma, a method or a run; series are named by what tells them apart.
 
     Raises:
-        InputError: an unknown grouping, or measurements alone, which have intervals and no curves.
+        InputError: an unknown grouping, or measurements or sets alone, which have no curves.
     """
-    series = [one for one in series if not one.measured]
+    series = [one for one in series if not one.measured and not one.set_valued]
     if not series:
-        raise InputError("a run of measurements has intervals and no curves; read its table, page or export")
+        raise InputError("a run of measurements or sets has no curves; read its table or page, or draw run.plot()")
     if by not in GROUPINGS:
         raise InputError(f"panels by {by!r:.40} are unknown; use one of {', '.join(GROUPINGS)}")
     keys: dict[str, Callable[[Series[C]], str]] = {

@@ -14,7 +14,6 @@ from typing import Any
 from certimed.certificates import MODEL_INPUT, shown
 from certimed.errors import InputError
 from certimed.metrics import PUBLISHED_RADII, ClassificationSummary, MaskSummary
-from certimed.metrics.measured import interval_rows
 from certimed.metrics.segmentation import (
     DICE_HIGH,
     DICE_LOW,
@@ -137,7 +136,7 @@ def accuracy_table(
         rows.append(Row(one, block, tuple(cells), tuple(small)))
     what = "certified accuracy (%) at radius r" if labelled else "images certified (%) at radius r, no labels"
     notes = [
-        f"r: L2 in [0, 1] units of the certified space ({_where(series)}). clean, noisy: base model without noise, and "
+        f"r: L2 in [0, 1] units of the certified space ({where(series)}). clean, noisy: base model without noise, and "
         "on single noisy copies (not certified). too few, unstable: abstained for want of samples, or because noise "
         "changes the answer.",
         *common_notes(series),
@@ -181,7 +180,7 @@ def mask_table(series: Sequence[Series[Any]], *, confidence: float = 0.95) -> Ta
         cells += [per_cent(share, 1, "lower"), str(one.failed)]
         rows.append(Row(one, one.method, tuple(cells), small))
     notes = [
-        f"radius: L2 in [0, 1] units of the certified space ({_where(series)}). Dice, IoU: mean over the classes but "
+        f"radius: L2 in [0, 1] units of the certified space ({where(series)}). Dice, IoU: mean over the classes but "
         "the first (the background), then over images; guaranteed to best case: the range that perturbations below "
         "the radius can reach; published: over certified pixels only, no bound under attack. One image is one unit, "
         "and a failed one counts with 0.",
@@ -189,57 +188,6 @@ def mask_table(series: Sequence[Series[Any]], *, confidence: float = 0.95) -> Ta
         *common_notes(series),
     ]
     return Table("Dice of the foreground", tuple(columns), tuple(rows), tuple(notes))
-
-
-def interval_table(series: Sequence[Series[Any]]) -> Table:
-    """Measurements: how wide intervals are and what was decided, one row a measurement and radius, a block a series.
-
-    Widths are means over the images whose interval is finite, rounded up.
-    """
-    columns = [
-        Column("method", left=True),
-        Column("measurement", left=True),
-        Column("unit", left=True),
-        Column("radius"),
-    ]
-    columns += [
-        Column("median"),
-        Column("width"),
-        Column("finite"),
-        Column("below"),
-        Column("above"),
-    ]
-    columns += [Column("undecided"), Column("images"), Column("failed")]
-    rows = []
-    for one, title in zip(series, titles(series, by_method=True)):
-        for found in interval_rows(one.certificates):
-            median, width = found["median"], found["width"]
-            decided = [DASH] * 3
-            if found["threshold"] is not None:
-                decided = [str(found[name]) for name in ("below", "above")]
-                decided.append(str(found["images"] - found["below"] - found["above"]))
-            cells = [title + one.marks, found["measurement"], found["unit"], shown(found["radius"], "lower", digits=6)]
-            cells += [
-                DASH if median is None else f"{median:.4g}",
-                DASH if width is None else shown(width, "upper", digits=4),
-            ]
-            cells += [str(found["finite"]), *decided, str(found["images"]), str(one.failed)]
-            rows.append(Row(one, title, tuple(cells)))
-    notes = [
-        f"radius: L2 in [0, 1] units of the certified space ({_where(series)}). For every perturbation below it the "
-        "median under noise stays in its interval; median, width: means over images (of finite intervals); finite: "
-        "images whose interval has two ends; below, above: images whose interval is proved to lie on that side of the "
-        "threshold.",
-        *common_notes(series),
-    ]
-    return Table("intervals of measurements", tuple(columns), tuple(rows), tuple(notes))
-
-
-def table(series: Sequence[Series[Any]], **how: Any) -> Table:
-    """Of series of one kind: :func:`accuracy_table`, :func:`mask_table` or :func:`interval_table`."""
-    if series[0].measured:
-        return interval_table(series)
-    return (mask_table if series[0].masks else accuracy_table)(series, **how)
 
 
 def telling_radii(series: Sequence[Series[Any]], most: int | None = None) -> list[float]:
@@ -276,9 +224,13 @@ def common_notes(series: Sequence[Series[Any]]) -> list[str]:
     if failed := max(one.failed for one in series):
         said = "1 image failed and counts" if failed == 1 else f"{failed} images failed and count"
         counts = "with Dice 0" if series[0].masks else "as wrong and not certified"
-        notes.append(f"{failed} failed and have no interval." if series[0].measured else f"{said} {counts}.")
+        bare = "interval" if series[0].measured else "set" if series[0].set_valued else None
+        notes.append(f"{said} {counts}." if bare is None else f"{failed} failed and have no {bare}.")
     risks = " or ".join(shown(alpha, "upper", digits=3) for alpha in alphas)
-    notes.append(f"Each certificate fails with probability at most {risks} over the noise drawn.")
+    if series[0].set_valued:
+        notes.append(f"A set misses the true class with probability at most {risks}, by the calibration's assumptions.")
+    else:
+        notes.append(f"Each certificate fails with probability at most {risks} over the noise drawn.")
     notes += [f"{mark}: {words}." for mark, words in MARK_WORDS.items() if any(mark in one.marks for one in series)]
     return notes + [sentence for one in series[:1] if (sentence := native_note(one)) is not None]
 
@@ -366,7 +318,8 @@ def score(found: MaskSummary, metric: str, name: str = FOREGROUND) -> str:
     return DASH if row is None else shown(row.mean, "nearest", places=3)
 
 
-def _where(series: Sequence[Series[Any]]) -> str:
+def where(series: Sequence[Series[Any]]) -> str:
+    """The spaces that radii live in, in words."""
     return "; ".join(
         "the model's input" if space == MODEL_INPUT else space for space in sorted({s.space for s in series})
     )
@@ -450,7 +403,7 @@ def booktabs(
 def _marked(cell: str) -> Latex:
     """Text, escaped, with the marks of narrower scopes as LaTeX has them."""
     text = latex_escape(cell)
-    for mark, command in (("*", "$^*$"), ("†", r"$^\dagger$")):
+    for mark, command in (("*", "$^*$"), ("†", r"$^\dagger$"), ("‡", r"$^\ddagger$")):
         text = text.replace(mark, command)
     return Latex(text)
 

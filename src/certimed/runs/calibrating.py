@@ -1,4 +1,4 @@
-"""``certimed.calibrate``: score one noisy copy of every calibration image, and keep what new images are held against."""
+"""``certimed.calibrate``: score one noisy copy of every calibration image; new images are held against that."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ class CalibrationSpec:
         if self.score not in SCORE_NAMES:
             raise InputError(f"score {self.score!r:.40} is unknown; use one of {', '.join(SCORE_NAMES)}")
         if len(self.run.methods) != 1:
-            raise InputError(f"methods {', '.join(self.run.methods)}: a calibration is of one; calibrate each by itself")
+            raise InputError(
+                f"methods {', '.join(self.run.methods)}: a calibration is of one; calibrate each by itself"
+            )
         for radius in self.radii:
             robust_level(self.alpha, radius, self.run.sigma)
 
@@ -100,7 +102,9 @@ def calibrate(
     work = job or spec.run.load(allow_code=allow_code, dataset=dataset)
     _check_method(work)
     if not work.dataset.is_labelled:
-        raise InputError(f"calibration needs the true class of every image, and {work.dataset.source} has images without")
+        raise InputError(
+            f"calibration needs the true class of every image, and {work.dataset.source} has images without"
+        )
     _check_enough(spec, work, [item.label for item in work.dataset.items if item.label is not None], 0.0)
     units, content, groups, left_out = _units(spec, work)
     shapes = [tuple(one.pixels.shape) for _, one in units]
@@ -209,5 +213,3 @@ def _score(spec: CalibrationSpec, work: Job, image: MedicalImage, prepared: Prep
 
 def _rank(seed: int, item: str) -> bytes:
     return hashlib.sha256(json.dumps(["certimed-calibration", seed, item]).encode()).digest()
-
-

@@ -17,12 +17,13 @@ from certimed.certificates.words import EXCHANGEABLE
 from certimed.errors import InputError
 from certimed.integrity import digest, strict_json, write_whole
 from certimed.noise import NoiseLaw, law_from_dict
+from certimed.runs.folder import MANIFEST
 from certimed.runs.spec import DataSpec, RunSpec
 from certimed.runs.targets import SetTarget
 from certimed.statistics import SCORE_NAMES, images_needed, quantile_index, robust_level
 
 CALIBRATION_SCHEMA = "certimed/calibration/1"
-SAME = ("methods", "sigma", "noise", "space", "size", "templates", "tuning", "output", "normalise", "speed")
+SAME = ("sigma", "noise", "space", "size", "templates", "tuning", "output", "normalise", "speed")
 """Fields of a request in which a run must agree with its calibration."""
 
 
@@ -174,12 +175,19 @@ class Calibration:
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
-        """Read what :meth:`save` wrote; InputError where there is none, or a broken one."""
+        """Read what :meth:`save` wrote, or the calibration that a run folder holds.
+
+        Raises:
+            InputError: there is none, or a broken one.
+        """
+        place = Path(path) / MANIFEST if Path(path).is_dir() else Path(path)
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            found = strict_json(place.read_text(encoding="utf-8"), str(place))
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"the calibration {path} cannot be read ({error}); make one: certimed calibrate") from error
-        return cls.from_dict(strict_json(text, str(path)))
+            raise InputError(
+                f"the calibration {path} cannot be read ({error}); make one: certimed calibrate"
+            ) from error
+        return cls.from_dict(found.get("calibration") if Path(path).is_dir() else found)
 
     def spec(self, data: DataSpec, path: str | Path, **changes: Any) -> RunSpec:
         """The request of a run of sets by this calibration, which lies at ``path``, on other data."""
@@ -191,7 +199,13 @@ class Calibration:
         for name in SAME:
             was, now = getattr(self.request, name), getattr(spec, name)
             if was != now:
-                raise InputError(f"{name} {now!r:.60} is not the calibration's {was!r:.60}; calibrate anew, or use that")
+                raise InputError(
+                    f"{name} {now!r:.60} is not the calibration's {was!r:.60}; calibrate anew, or use that"
+                )
+        if self.request.data.reading != spec.data.reading:
+            raise InputError("images are read in another way than the calibration's; leave out window, frame and axis")
+        if len(methods) != 1:
+            raise InputError(f"{len(methods)} methods are named, and the calibration is of {self.method['name']} alone")
         if spec.alpha != self.alpha:
             raise InputError(f"alpha={spec.alpha!r} is not the calibration's {self.alpha!r}")
         for name, was, now in (

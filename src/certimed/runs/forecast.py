@@ -89,7 +89,7 @@ def forecast(job: Job) -> Forecast:
         ImageError: none of the images could be certified.
     """
     spec = job.spec
-    few = job if spec.segments else job.under(f"fixed:{min(PILOT_SAMPLES, spec.cap)}")
+    few = job if spec.segments or spec.once else job.under(f"fixed:{min(PILOT_SAMPLES, spec.cap)}")
     count, total = min(PILOT_IMAGES, len(job.dataset)), len(job.dataset)
     pilots: list[Pilot] = []
     begin = time.perf_counter()
@@ -99,7 +99,7 @@ def forecast(job: Job) -> Forecast:
         if record.status == FAILED:
             continue
         spent = sum(done for done, _ in clock.batches)
-        wanted = float(spent) if spec.segments else _copies(job, record)
+        wanted = float(spent) if spec.segments or spec.once else _copies(job, record)
         pilots.append(Pilot(clock.elapsed(), spent, clock.copy_seconds(), wanted))
         if time.perf_counter() - begin > PILOT_SHARE * Forecast.of(pilots, total).seconds:
             break

@@ -17,6 +17,7 @@ from certimed.runs.manifest import data_section
 from certimed.runs.record import CERTIFIED, Record
 from certimed.runs.sharding import Shard
 from certimed.runs.spec import RunSpec
+from certimed.runs.targets import SetTarget
 
 HOPELESS = 3
 """A run stops where model or settings fail on so many images, the first of all, for one reason."""
@@ -104,6 +105,7 @@ def execute(
     watch = watcher or Silent()
     before = RunFolder.open(out) if resume else None
     spec = _request(spec, before)
+    spec = _with_own_calibration(spec, before)
     work = job or spec.load(allow_code=allow_code, dataset=dataset)
     for warning in work.warnings:
         watch.note(warning)
@@ -158,6 +160,14 @@ def _request(spec: RunSpec | None, before: RunFolder | None) -> RunSpec:
     if before is None:
         raise InputError("there is no request to run; give a RunSpec, or resume a run folder")
     return RunSpec.from_dict(before.manifest.get("request"))
+
+
+def _with_own_calibration(spec: RunSpec, before: RunFolder | None) -> RunSpec:
+    """A run that is resumed holds its calibration, wherever the file may be by now."""
+    target = spec.target
+    if before is None or not isinstance(target, SetTarget) or Path(target.calibration).exists():
+        return spec
+    return spec.changed(target=replace(target, calibration=str(before.path)))
 
 
 def _open(work: Job, out: str | Path, before: RunFolder | None, shard: str | None) -> tuple[RunFolder, Dataset]:

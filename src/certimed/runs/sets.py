@@ -58,4 +58,6 @@ def refuse_known(calibration: Calibration, image: MedicalImage, prepared: Prepar
     if content_id(prepared.pixels) in calibration.content_set:
         raise ImageError(f"{image.id} was a calibration image; a test image must not be")
     if calibration.groups and calibration.group_of(image.id, image.group) in calibration.groups:
-        raise ImageError(f"{image.id} is of a group (patient, sequence) that was calibrated on; a test image must not be")
+        raise ImageError(
+            f"{image.id} is of a group (patient, sequence) that was calibrated on; a test image must not be"
+        )

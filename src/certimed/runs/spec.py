@@ -101,8 +101,9 @@ class RunSpec:
             same noise.
         sigma: noise standard deviation in [0, 1] units.
         noise: name of the noise law.
-        budget: spelling of a budget, a number of samples, or None: ``grid`` for labels, else ``fixed:100``; sets take ``fixed:1``.
-        n0: selection samples; None: 100 for labels, 10 for masks, 0 for measurements alone, which need none, and for sets.
+        budget: spelling of a budget, a number of samples, or None: ``grid`` for labels, ``fixed:1`` for sets, else
+            ``fixed:100``.
+        n0: selection samples; None: 100 for labels, 10 for masks, 0 for measurements alone and for sets.
         alpha: failure probability of each certificate.
         seed: of all noise.
         space: where noise is added; see :mod:`certimed.certificates.scope`.

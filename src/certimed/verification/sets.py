@@ -16,8 +16,7 @@ from certimed.verification.shapes import CALIBRATION, shape_faults
 
 _ROUNDING = Fraction(1, 10**9)  # what outward rounding may cost an honest level, relative
 _SUM = 1e-9
-_SAME = ("methods", "sigma", "noise", "space", "size", "templates", "tuning", "output", "normalise", "speed", "alpha")
-_ELSEWHERE = ("methods",)  # names of files may differ; what they hold is in the identity
+_SAME = ("sigma", "noise", "space", "size", "templates", "tuning", "output", "normalise", "speed", "alpha")
 
 
 def set_claim_faults(data: dict[str, Any], law: Law) -> Iterator[str]:
@@ -101,8 +100,8 @@ def _threshold_faults(found: dict[str, Any], law: Law, classes: int) -> Iterator
             possible = {own[place - 1] for place in places if place <= len(own)}
             if threshold not in possible:
                 yield (
-                    f"threshold {threshold!r} of class {label} at radius {radius!r} is not what {len(own)} scores prove "
-                    f"({', '.join(map(repr, sorted(possible))) or 'too few scores'})"
+                    f"threshold {threshold!r} of class {label} at radius {radius!r} is not what {len(own)} scores "
+                    f"prove ({', '.join(map(repr, sorted(possible))) or 'too few scores'})"
                 )
                 return
 
@@ -147,7 +146,7 @@ def _belonging_faults(found: dict[str, Any], manifest: Mapping[str, Any]) -> Ite
         return
     for name in _SAME:
         mine = found["alpha"] if name == "alpha" else its.get(name)
-        if name not in _ELSEWHERE and mine != request.get(name):
+        if mine != request.get(name):
             yield f"{name}={mine!r:.80} is not the run's {request.get(name)!r:.80}"
     for name in ("methods", "classes"):
         if run.get(name) != manifest.get(name):

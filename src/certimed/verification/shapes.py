@@ -159,7 +159,10 @@ CLAIMS: dict[str, dict[str, Check]] = {
             "a list of two or more numbers from 0 to 1",
         ),
         "thresholds": ROWS,
-        "sets": (lambda value: isinstance(value, list) and all(_wholes(one, 0, 0) for one in value), "lists of classes"),
+        "sets": (
+            lambda value: isinstance(value, list) and all(_wholes(one, 0, 0) for one in value),
+            "lists of classes",
+        ),
         "calibration": HEX,
     },
 }

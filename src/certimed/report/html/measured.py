@@ -13,7 +13,8 @@ from certimed.metrics.measured import interval_rows
 from certimed.report.html.charts import nice_between
 from certimed.report.html.classes import Line, by_run, run_title
 from certimed.report.html.numbers import plain
-from certimed.report.tables import Table, interval_table
+from certimed.report.kind_tables import interval_table
+from certimed.report.tables import Table
 
 _MOST_ROWS, _STEPS = 60, 24
 _WIDTH, _LEFT, _RIGHT, _TOP, _ROW, _BOTTOM = 640, 150, 14, 10, 20, 40

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from certimed import __version__
-from certimed.certificates import Certificate, ClassClaim, IntervalClaim
+from certimed.certificates import Certificate, ClassClaim, IntervalClaim, MaskClaim, SetClaim
 from certimed.data import IntensityReport
 from certimed.errors import InputError, require
 from certimed.integrity import write_whole
@@ -22,6 +22,7 @@ from certimed.report.html.masks import MaskPart, MaskReader
 from certimed.report.html.measured import MeasurePart
 from certimed.report.html.numbers import plain
 from certimed.report.html.pictures import Budget
+from certimed.report.html.sets import SetPart
 from certimed.report.html.sources import Pictures, Run, find_pictures, open_runs
 from certimed.report.series import Series, series_of
 from certimed.runs import CERTIFIED, Record
@@ -113,12 +114,14 @@ def _context(runs: Sequence[Run], found: Mapping[int, Pictures], budget: Budget)
             key = reader.keys[one.label] if reader is not None and one.masks else f"r{run.index}m{index}"
             lines.append(Line(key, index, run, replace(one, class_names=run.class_names)))
     shapes, sizes = [line for line in lines if line.of.masks], [line for line in lines if line.of.measured]
-    labels = [line for line in lines if not line.of.masks and not line.of.measured]
+    chosen = [line for line in lines if line.of.set_valued]
+    labels = [line for line in lines if line.of.first.claim.kind == ClassClaim.kind]
     if not lines:
         raise InputError("no image of these runs has a certificate; there is nothing to report")
     classes = ClassPart(labels, found, budget) if labels else None
     masks = MaskPart(shapes, readers) if shapes else None
     measured = MeasurePart(sizes) if sizes else None
+    sets = SetPart(chosen) if chosen else None
     notes = [f"{run.name}: {note}" for run in runs if (note := found[run.index].note) is not None]
     notes += [
         f"{reader.run.name}: The truth of {reader.strangers} images is not the one the run was scored with; it is not "
@@ -139,6 +142,7 @@ def _context(runs: Sequence[Run], found: Mapping[int, Pictures], budget: Budget)
         "classes": classes,
         "masks": masks,
         "measured": measured,
+        "sets": sets,
         "forests": None if measured is None else numbers.embedded_json(measured.data()),
         "gallery": None if classes is None else numbers.embedded_json(classes.gallery.data),
         "viewer": None if masks is None else numbers.embedded_json(masks.viewer()),
@@ -183,6 +187,8 @@ def _facts(
         sizes = (n for line in masks for n in line.of.tally.sizes)
         said = words.copies((line.of.first.n0 for line in masks), sizes)
         samples.append(f"For masks, {said} in each pixel; the test accounts for all pixels of an image at once.")
+    if any(c.claim.kind == SetClaim.kind for c in certificates):
+        samples.append("For sets, one noisy copy of an image is scored, and held against those of calibration images.")
     ranges = [c for c in certificates if c.claim.kind == IntervalClaim.kind]
     if ranges:
         counts = sorted({c.n for c in ranges})
@@ -197,7 +203,7 @@ def _facts(
         "samples": samples,
         "where": words.where(c.space for c in certificates),
         "reading": [f"{name}: intensities: {plain(report.line)}." for name, report in reports.items()],
-        "unstable": words.unstable(c for c in certificates if c.claim.kind != IntervalClaim.kind),
+        "unstable": words.unstable(c for c in certificates if c.claim.kind in (ClassClaim.kind, MaskClaim.kind)),
     }
 
 

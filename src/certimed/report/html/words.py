@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from certimed.budgets import Betting, parse_budget
-from certimed.certificates import CHOSEN_AT_X, END_TO_END, FROZEN_AT_X, NATIVE, Certificate
+from certimed.certificates import CHOSEN_AT_X, END_TO_END, FROZEN_AT_X, MARGINAL, MARGINAL_KINDS, NATIVE, Certificate
 from certimed.report.html.numbers import percent, risk
 
 METHODS = {
@@ -25,6 +25,7 @@ SCOPES: dict[str, str] = {
     END_TO_END: "whole pipeline",
     FROZEN_AT_X: "prompt frozen at this image",
     CHOSEN_AT_X: "chosen at this image",
+    MARGINAL: "on average over images",
 }
 """The scope of a certificate, short."""
 
@@ -55,6 +56,19 @@ LIMITS = (
     ),
 )
 
+_SET_LIMITS = (
+    (
+        "Sets are right on average, not one by one.",
+        "Among images of one kind, or for one calibration by itself, the share of sets that miss the true class may be "
+        "larger than stated.",
+    ),
+    (
+        "Calibration and test images must be exchangeable:",
+        "one population, one scanner, one way of selecting them. Nothing on this page can show that they are.",
+    ),
+    LIMITS[2],
+)
+
 _CHOSEN_LIMIT = (
     "Some certificates were chosen at the image (scope: chosen at x, marked †).",
     "Which model or noise level counts was decided by looking at the very image, by hindsight. An attacked image might "
@@ -79,7 +93,10 @@ _SEVERAL_SPACES = (
 
 def limits(certificates: Sequence[Certificate[Any]], *, comparable: bool) -> list[tuple[str, str]]:
     """What is not proved: (the point, its explanation)."""
-    found = list(LIMITS) if comparable else [*LIMITS, _SEVERAL_SPACES]
+    kinds = {one.claim.kind for one in certificates}
+    found = list(LIMITS) if kinds - set(MARGINAL_KINDS) else []
+    found += [one for one in _SET_LIMITS if kinds & set(MARGINAL_KINDS) and one not in found]
+    found += [] if comparable else [_SEVERAL_SPACES]
     if any(one.space != NATIVE for one in certificates):
         found.insert(3, _NATIVE_LIMIT)
     scopes = {one.scope for one in certificates}
@@ -87,7 +104,7 @@ def limits(certificates: Sequence[Certificate[Any]], *, comparable: bool) -> lis
         point for scope, point in ((FROZEN_AT_X, _FROZEN_LIMIT), (CHOSEN_AT_X, _CHOSEN_LIMIT)) if scope in scopes
     ]
     found += [_arithmetic(levels) for levels in dict.fromkeys(one.law.levels for one in certificates)]
-    for alpha in sorted({one.alpha for one in certificates}):
+    for alpha in sorted({one.alpha for one in certificates if one.claim.kind not in MARGINAL_KINDS}):
         found.append(
             (
                 f"Each certificate fails with probability at most {risk(alpha)}.",
