@@ -62,6 +62,8 @@ class Run:
     def plot(self, *, by: str = "sigma", width: str = "double", native: bool = False) -> Figure:
         """Certified accuracy (of masks: the share of pixels certified) against the radius.
 
+        Of measurements alone: a forest plot of the intervals. Of sets: their size and coverage against the radius.
+
         Args:
             by: one panel for each ``"sigma"`` or ``"method"``.
             width: ``"single"``, ``"double"`` or a number of millimetres.

@@ -12,7 +12,6 @@ import tiny_models  # noqa: F401 - imported before any run so that python:tiny_m
 from tiny_runs import write_scans
 
 from certimed.api import run
-from certimed.errors import InputError
 from certimed.exports.summary import summary
 from certimed.report.html.page import write_report
 from certimed.report.kind_tables import table
@@ -64,9 +63,14 @@ def test_tables_summaries_and_exports_agree(measured, tmp_path):
     assert "intervals of measurements" in measured._repr_html_()
 
 
-def test_curves_are_of_masks_alone(measured):
+def test_curves_are_of_masks_and_measurements_alone_are_a_forest(measured):
+    figure = measured.plot()
     if measured.spec.target.taus:
-        measured.plot()
+        assert len(figure.axes) == 1
         return
-    with pytest.raises(InputError, match="intervals and no curves"):
-        measured.plot()
+    first, second = figure.axes
+    assert (first.get_xlabel(), second.get_xlabel()) == ("area:1 (cm2)", "count:1")
+    own = [record.certificates["plain, measured"].intervals["area:1"] for record in measured.records()]
+    drawn = [line.get_xdata() for line in first.lines]
+    assert all([one.lower[at], one.upper[at]] in [list(xs) for xs in drawn] for one in own for at in (0, 1))
+    assert [30.0, 30.0] in [list(xs) for xs in drawn]  # the threshold

@@ -254,15 +254,15 @@ def request(verb: str, typed: Typed, config: Path | None = None) -> dict[str, An
 
 def _calibrated(data: dict[str, Any], typed: Typed) -> dict[str, Any]:
     """The request of a run of sets: what its calibration was made with, but for the images; then what a file says."""
-    from certimed.runs import Calibration
+    from certimed.runs import Calibration, RunSpec
 
     _, file = typed.get("target.calibration", (None, _get(data, "target.calibration")))
     if file is None:
         raise InputError("--calibration is missing; make one with certimed calibrate, and name its file")
     given = Calibration.load(file)
-    made = given.request
+    made = RunSpec.from_dict(given.request)
     other = replace(made.data, labels=None, masks=None, split=None, limit=None, items=None, groups=None)
-    spec = given.spec(other, file)
+    spec = RunSpec.calibrated(given, file, other)
     base: dict[str, Any] = json.loads(json.dumps(spec.to_dict()))
     del base["data"]["path"]
     for field, value in data.items():

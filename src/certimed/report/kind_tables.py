@@ -87,8 +87,8 @@ def set_table(series: Sequence[Series[Any]]) -> Table:
     notes = [
         f"radius: L2 in [0, 1] units of the certified space ({where(series)}). Whatever an attack below it does "
         "without seeing the test image's noise, a set holds the true class with the target probability, over "
-        "calibration images, test images and noise. set size: mean. coverage: share of these images, without an attack, whose set "
-        "holds the true class, with its 95 % interval over new images at this calibration.",
+        "calibration images, test images and noise. set size: mean. coverage: share of these images, without an "
+        "attack, whose set holds the true class, with its 95 % interval over new images at this calibration.",
         *common_notes(series),
     ]
     return Table("sets of classes under attack", tuple(columns), tuple(rows), tuple(notes))

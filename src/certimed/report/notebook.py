@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from certimed.report.curves import curve_figure
+from certimed.report.forests import forest_figure, size_figure
 from certimed.report.journal import width_in_mm
 from certimed.report.kind_tables import table
 from certimed.report.series import by_kind, panels, series
@@ -27,5 +28,10 @@ def run_card(path: Path) -> str:
 
 
 def run_figure(path: Path, *, by: str = "sigma", width: str = "double", native: bool = False) -> Figure:
-    """The curves of a run; see :mod:`certimed.report.curves`."""
-    return curve_figure(panels(series([path], native=native), by), width=width_in_mm(width))
+    """The curves of a run, see :mod:`certimed.report.curves`; without any, those of :mod:`certimed.report.forests`."""
+    found = series([path], native=native)
+    if all(one.measured for one in found):
+        return forest_figure(found, width=width_in_mm(width))
+    if all(one.set_valued for one in found):
+        return size_figure(found, width=width_in_mm(width))
+    return curve_figure(panels(found, by), width=width_in_mm(width))

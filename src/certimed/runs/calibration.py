@@ -18,8 +18,6 @@ from certimed.errors import InputError
 from certimed.integrity import digest, strict_json, write_whole
 from certimed.noise import NoiseLaw, law_from_dict
 from certimed.runs.folder import MANIFEST
-from certimed.runs.spec import DataSpec, RunSpec
-from certimed.runs.targets import SetTarget
 from certimed.statistics import SCORE_NAMES, images_needed, quantile_index, robust_level
 
 CALIBRATION_SCHEMA = "certimed/calibration/1"
@@ -81,10 +79,11 @@ class Calibration:
         found = self.run.get("classes")
         return len(found) if isinstance(found, list) else 0
 
-    @cached_property
-    def request(self) -> RunSpec:
-        """What the calibration images were scored by; InputError where it is malformed."""
-        return RunSpec.from_dict(self.run.get("request"))
+    @property
+    def request(self) -> dict[str, Any]:
+        """The request that scored the calibration images, as data."""
+        found = self.run.get("request")
+        return dict(found) if isinstance(found, dict) else {}
 
     @cached_property
     def content_set(self) -> frozenset[str]:
@@ -189,31 +188,26 @@ class Calibration:
             ) from error
         return cls.from_dict(found.get("calibration") if Path(path).is_dir() else found)
 
-    def spec(self, data: DataSpec, path: str | Path, **changes: Any) -> RunSpec:
-        """The request of a run of sets by this calibration, which lies at ``path``, on other data."""
-        once: dict[str, Any] = {"target": SetTarget(str(path)), "budget": "fixed:1", "n0": 0, "alpha": self.alpha}
-        return self.request.changed(**{**once, "data": data, **changes})
+    def check_run(self, request: Mapping[str, Any], methods: list[dict[str, Any]], classes: tuple[str, ...]) -> None:
+        """Refuse a run that differs from what was calibrated.
 
-    def check_run(self, spec: RunSpec, methods: list[dict[str, Any]], classes: tuple[str, ...]) -> None:
-        """Refuse a run that differs from what was calibrated: InputError names the field, both values."""
-        for name in SAME:
-            was, now = getattr(self.request, name), getattr(spec, name)
+        Args:
+            request: of the run, as data.
+            methods: as its manifest records them.
+            classes: their names.
+
+        Raises:
+            InputError: names the field, and both values.
+        """
+        told: list[tuple[str, Any, Any]] = [(name, self.request.get(name), request.get(name)) for name in SAME]
+        was, now = (dict(one.get("data") or {}).get("reading") for one in (self.request, request))
+        told += [("reading", was, now)]
+        told += [("alpha", self.alpha, request.get("alpha")), ("number of methods", 1, len(methods))]
+        told += [("model", self.method["identity"], methods[0]["identity"])]
+        told += [("classes", list(self.run["classes"]), list(classes))]
+        for name, was, now in told:
             if was != now:
-                raise InputError(
-                    f"{name} {now!r:.60} is not the calibration's {was!r:.60}; calibrate anew, or use that"
-                )
-        if self.request.data.reading != spec.data.reading:
-            raise InputError("images are read in another way than the calibration's; leave out window, frame and axis")
-        if len(methods) != 1:
-            raise InputError(f"{len(methods)} methods are named, and the calibration is of {self.method['name']} alone")
-        if spec.alpha != self.alpha:
-            raise InputError(f"alpha={spec.alpha!r} is not the calibration's {self.alpha!r}")
-        for name, was, now in (
-            ("the model", self.method["identity"], methods[0]["identity"]),
-            ("the classes", tuple(self.run["classes"]), classes),
-        ):
-            if was != now:
-                raise InputError(f"{name} {now!r:.80} is not the calibration's {was!r:.80}; calibrate this model")
+                raise InputError(f"{name} {now!r:.80} is not the calibration's {was!r:.80}; calibrate anew")
 
     def group_of(self, item: str, named: str | None) -> str | None:
         """The digest of an image's group, None where it has none."""

@@ -39,7 +39,7 @@ class SetJob(ClassJob):
         given = calibration
         target = Sets(len(class_names), given.score, given.radii, given.thresholds, given.digest, given.variation)
         super().__init__(spec, dataset, class_names, engine, target, model, denoiser, kinds, tuned_on=tuned_on)
-        given.check_run(spec, [asdict(one) for one in self.entries], self.class_names)
+        given.check_run(spec.to_dict(), [asdict(one) for one in self.entries], self.class_names)
         self.calibration = given
 
     def prepare(self, image: MedicalImage) -> Prepared:

@@ -19,6 +19,7 @@ from certimed.noise import DEFAULT_LAW, as_law
 from certimed.runs.targets import ClassTarget, MaskTarget, MeasureTarget, SetTarget, Tuning
 
 if TYPE_CHECKING:
+    from certimed.runs.calibration import Calibration
     from certimed.runs.job import Job
 
 
@@ -217,6 +218,22 @@ class RunSpec:
                 given[name] = _built(kind, given[name], name)
         spec: RunSpec = _built(cls, given, "the run")
         return spec
+
+    @classmethod
+    def calibrated(cls, calibration: Calibration, path: str | Path, data: DataSpec, **changes: Any) -> RunSpec:
+        """The request of a run of sets by a calibration.
+
+        Args:
+            calibration: see :func:`certimed.calibrate`.
+            path: where it lies.
+            data: the images.
+            changes: other fields, e.g. ``seed``, ``model`` or ``device``.
+
+        Raises:
+            InputError: a calibration that is malformed.
+        """
+        once = {"target": SetTarget(str(path)), "budget": "fixed:1", "n0": 0, "alpha": calibration.alpha}
+        return cls.from_dict(calibration.request).changed(**{**once, "data": data, **changes})
 
     def changed(self, **values: Any) -> RunSpec:
         """This spec with other values for some fields."""

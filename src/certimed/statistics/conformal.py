@@ -139,10 +139,10 @@ def risk_index(losses: ArrayLike, level: float) -> int:
     m = len(rows)
     if (m + 1) * Fraction(own) < 1:
         raise InputError(_too_few(m, own))
-    # Sums of m + 1 numbers in [0, 1] by math.fsum are right to half a unit, each of them to another one.
-    sums = [math.fsum([*column, 1.0]) for column in rows.T]
-    good = [total * (1 + 1e-14) <= (m + 1) * own * (1 - 1e-14) for total in sums[:-1]]
-    return good.index(True) if True in good else len(sums) - 1
+    # Adding m + 1 numbers that are not negative errs by at most m units of 2^-53, relative; each of them by one more.
+    sums = (rows.sum(axis=0) + 1.0) * (1.0 + (m + 4) * 2.0**-52)
+    good = np.append(sums[:-1] <= (m + 1) * own * (1 - 2.0**-51), True)
+    return int(np.argmax(good))
 
 
 def class_scores(probabilities: ArrayLike, score: str) -> FloatArray:
