@@ -130,6 +130,7 @@ def whole_slides(folder: Path) -> None:
 PLACES: dict[str, Callable[[Path], None]] = {
     "slides": lambda place: class_folders(place, 2, 1),
     "labelled": lambda place: class_folders(place, 3, 2),
+    "calibration": lambda place: class_folders(place, 8, 9),
     "unlabelled": lambda place: write_pictures(place, 4, 3),
     "xrays": lambda place: discs(place, 3),
     "wsi": whole_slides,

@@ -15,14 +15,17 @@ from certimed.budgets import parse_budget
 from certimed.certificates import END_TO_END, FROZEN_AT_X, MODEL_INPUT, collect_provenance
 from certimed.engine import Engine, ModelStream, Origin, Scores
 from certimed.integrity import MANIFEST_DIGEST, SETTINGS_DIGEST, ids_digest, seal_line, seal_manifest
+from certimed.measurements import parse_measurement
 from certimed.noise import as_law
 from certimed.operators import Geometry
 from certimed.operators.geometry import Axis
-from certimed.targets import Classes, Pixels
+from certimed.runs import Calibration
+from certimed.targets import Classes, Interval, Pixels, Sets
 from certimed.verification.masks import arrays_name
 
 SHAPE = (1, 4, 4)
 BROKEN = "6.png"
+MEASURED, MEASURED_RADII = ("area:light", "centroid_x:light"), (0.05, 0.1)
 ITEMS = (*(f"{index}.png" for index in range(6)), BROKEN)
 NAMES = ("dark", "light")
 GEOMETRY = Geometry("same", 1, (Axis(6, (1, 1), 4, (0, 0)), Axis(8, (0, 0), 4, (0, 0))))
@@ -60,7 +63,7 @@ class Work:
     """A run's request and how it is carried out.
 
     Attributes:
-        task: ``"classes"`` or ``"mask"``.
+        task: ``"classes"``, ``"mask"``, ``"interval"`` or ``"set"``.
         budget, bound, taus, noise, seed: as in a request.
         pillow: version of the decoder.
         native: whether the images come with the geometry of their preparation.
@@ -80,33 +83,64 @@ class Work:
         """Whether masks are certified."""
         return self.task == "mask"
 
+    @property
+    def segments(self) -> bool:
+        """Whether the model is a segmenter."""
+        return self.task in ("mask", "interval")
+
+    @property
+    def selected(self) -> int:
+        """Selection samples."""
+        return 20 if self.task in ("classes", "mask") else 0
+
+    @property
+    def target(self) -> Any:
+        """What is certified."""
+        if self.task == "set":
+            given = self.calibration
+            return Sets(2, given.score, given.radii, given.thresholds, given.digest, given.variation)
+        if self.task == "interval":
+            measured = tuple(parse_measurement(name, NAMES) for name in MEASURED)
+            return Interval(2, measured, MEASURED_RADII)
+        return Pixels(2, self.taus) if self.masks else Classes(2, self.bound)
+
+    @property
+    def calibration(self) -> Calibration:
+        """Of sets: scores as if of eighty images, by no model."""
+        scores = tuple(float(one) for one in np.random.default_rng(7).uniform(0.3, 0.7, 80).round(6))
+        content = tuple(f"sha256:{index:064x}" for index in range(80))
+        law = as_law(self.noise, 0.25)
+        run = {**self.about(), "law": law.to_dict()}
+        return Calibration("set", "lac", 0.1, (0.0, 0.1), False, (0, 1) * 40, scores, 16, law.variation(16), content,
+                           None, (), {"unusable": 1}, run)  # fmt: skip
+
     def methods(self) -> list[dict[str, Any]]:
         """The manifest's methods."""
         plain = {"name": "plain", "kind": "plain", "scope": END_TO_END, "identity": IDENTITIES["plain"]}
         tuned = {"name": "tuned", "kind": "zero-shot", "scope": FROZEN_AT_X, "identity": IDENTITIES["tuned"]}
-        return [plain] if self.masks else [plain, tuned]
+        return [plain, tuned] if self.task == "classes" else [plain]
 
     def record(self, item: str) -> dict[str, Any]:
         """What certifying one image gives: the line's object without its digest, and of masks the arrays."""
-        label = None if self.masks else ITEMS.index(item) % 2
+        label = None if self.segments else ITEMS.index(item) % 2
         blank = {"schema": "certimed/record/2", "item": item, "status": "failed", "reason": None, "label": label,
                  "group": "patient", "intensity": None, "clean": {}, "certificates": [], "scores": {}}  # fmt: skip
         try:
             pixels = image(item)
         except ValueError as error:
             return blank | {"reason": str(error)}
-        models = {"plain": pixelwise} if self.masks else {"plain": brightness, "tuned": left_half}
+        models = {"plain": pixelwise if self.segments else brightness}
+        models |= {"tuned": left_half} if self.task == "classes" else {}
         streams = {name: ModelStream(model, identity=IDENTITIES[name]) for name, model in models.items()}
         scopes = {one["name"]: one["scope"] for one in self.methods()}
         methods = [Scores(name, scope=scopes[name], stream=name) for name in models]
         law, device = as_law(self.noise, 0.25), torch.device("cpu")
         engine = Engine(streams, methods, law, space=MODEL_INPUT, device=device)
-        target: Any = Pixels(2, self.taus) if self.masks else Classes(2, self.bound)
         origin = Origin("divided by 255", {"Pillow": self.pillow}, GEOMETRY if self.native else None)
-        found = engine.run(pixels, target, parse_budget(self.budget), n0=20, seed=self.seed, item_id=item,
-                           batch_size=64, origin=origin)  # fmt: skip
+        found = engine.run(pixels, self.target, parse_budget(self.budget), n0=self.selected, seed=self.seed,
+                           item_id=item, alpha=self.alpha, batch_size=64, origin=origin)  # fmt: skip
         made = [certificate for result in found.values() for certificate in result.certificates]
-        clean = {} if self.masks else {name: int(result.clean) for name, result in found.items()}
+        clean = {} if self.segments else {name: int(result.clean) for name, result in found.items()}
         record = blank | {"status": "certified", "clean": clean, "certificates": [one.to_dict() for one in made]}
         if self.masks:
             record["arrays"] = {arrays_name(item, one.method, one.claim.tau): one.claim.arrays() for one in made}
@@ -116,15 +150,30 @@ class Work:
             record["scores"] = {one.label: scores for one in made}
         return record
 
+    @property
+    def alpha(self) -> float:
+        """Failure probability."""
+        return 0.1 if self.task == "set" else 0.001
+
     def manifest(self) -> dict[str, Any]:
         """run.json before it is sealed."""
-        target = (
-            {"taus": list(self.taus), "correction": "holm", "empty": "one"} if self.masks else {"bound": self.bound}
-        )
+        return self.about() | ({"calibration": self.calibration.to_dict()} if self.task == "set" else {})
+
+    def about(self) -> dict[str, Any]:
+        """The same without a calibration."""
+        masks = {"taus": list(self.taus) if self.masks else [], "correction": "holm", "empty": "one"}
+        target = {
+            "classes": {"bound": self.bound},
+            "mask": masks,
+            "interval": {**masks, "measurements": list(MEASURED), "radii": list(MEASURED_RADII), "thresholds": [],
+                         "widths": [], "spacing": None},
+            "set": {"calibration": "calibration.json"},
+        }[self.task]  # fmt: skip
         request = {
             "task": self.task, "model": "brightness", "data": {"path": "images/"}, "target": target,
             "methods": ["plain"], "sigma": 0.25, "noise": self.noise, "budget": str(parse_budget(self.budget)),
-            "n0": 20, "alpha": 0.001, "seed": self.seed, "space": MODEL_INPUT, "denoiser": None, "device": "cpu",
+            "n0": self.selected, "alpha": self.alpha, "seed": self.seed, "space": MODEL_INPUT,
+            "denoiser": None, "device": "cpu",
             "batch_size": 64, "speed": {"precision": "float32", "compile": False, "channels_last": False},
         }  # fmt: skip
         provenance = collect_provenance("cpu").to_dict()

@@ -28,6 +28,7 @@ from certimed.noise import Placement
 from certimed.operators import Geometry
 from certimed.operators.geometry import Axis
 from certimed.verification.masks import arrays_name
+from certimed.verification.sets import calibration_digest
 
 WORKS = {
     "grid": Work(),
@@ -37,6 +38,8 @@ WORKS = {
     "bet": Work(budget="betting:0.1@1000"),
     "masks": Work("mask", "pixels:60,120,300/0.05"),
     "fixed masks": Work("mask", "100", taus=(0.75,)),
+    "measurements": Work("interval", "100"),
+    "sets": Work("set", "fixed:1"),
 }
 FILES, REDRAW, CIRCUMSTANCES, NOTHING = "files", "redraw", "circumstances", "nothing: "
 
@@ -447,6 +450,89 @@ def tau_everywhere(folder: Folder) -> None:
         one["native"] = NativeRadius.of(real_radius(one), GEOMETRY).to_dict()
 
 
+def one_interval(folder: Folder) -> dict[str, Any]:
+    """The first measurement of an image."""
+    found: dict[str, Any] = folder.certificate()["claim"]["intervals"][0]
+    return found
+
+
+def end_inwards(folder: Folder) -> None:
+    """An end is moved to the next value."""
+    one = one_interval(folder)
+    one["upper"][0] = max(value for value in one["values"] if value < one["upper"][0])
+
+
+def values_invented(folder: Folder) -> None:
+    """Values of the forger's wish, each end the order statistic that they give."""
+    one = one_interval(folder)
+    moved = dict(zip(one["values"], np.sort(np.linspace(1, 2, len(one["values"]))).tolist()))
+    for name in ("lower", "upper"):
+        one[name] = [None if end is None else moved[end] for end in one[name]]
+    one["median"] = moved[one["median"]]
+    one["values"] = [moved[value] for value in one["values"]]
+
+
+def radii_everywhere(folder: Folder) -> None:
+    """Larger radii, in every place."""
+    folder.manifest["request"]["target"]["radii"] = [0.06, 0.12]
+    for one in folder.certificates:
+        one["claim"] |= {"radii": [0.06, 0.12], "radius": 0.12}
+        one["native"] = NativeRadius.of(real_radius(one), GEOMETRY).to_dict()
+
+
+def set_edit(name: str, value: Callable[[Any], Any]) -> Callable[[Folder], None]:
+    """Change a field of one set's claim."""
+    return place("claim", value, name, of=lambda folder: folder.certificate())
+
+
+def calibration(name: str, value: Callable[[Any], Any], *, threshold: bool = False) -> Callable[[Folder], None]:
+    """Change a field of the calibration; every certificate is made to agree, with its digest and, where wished, its
+    thresholds and sets."""
+
+    def edit(folder: Folder) -> None:
+        found = folder.manifest["calibration"]
+        found[name] = value(found[name])
+        for one in folder.certificates:
+            claim = one["claim"]
+            claim["calibration"] = calibration_digest(found)
+            if threshold:
+                claim["thresholds"] = found["thresholds"]
+                scores = [1.0 - p for p in claim["probabilities"]]
+                claim["sets"] = [
+                    [at for at, own in enumerate(scores) if own <= row[at]] for row in found["thresholds"]
+                ]  # fmt: skip
+
+    return edit
+
+
+def calibration_invented(folder: Folder) -> None:
+    """Lower scores, and the thresholds and sets that follow."""
+    found = folder.manifest["calibration"]
+    found["scores"] = [one - 0.125 for one in found["scores"]]
+    calibration("thresholds", lambda rows: [[one - 0.125 for one in row] for row in rows], threshold=True)(folder)
+
+
+def probabilities_invented(folder: Folder) -> None:
+    """Probabilities of the forger's wish, and the sets that follow."""
+    claim = folder.certificate()["claim"]
+    claim["probabilities"] = [0.9, 0.1]
+    claim["sets"] = [[at for at, p in enumerate((0.9, 0.1)) if 1.0 - p <= row[at]] for row in claim["thresholds"]]
+
+
+def calibrated_on(folder: Folder) -> None:
+    """A test image is among the calibration images."""
+    found = folder.manifest["calibration"]
+    found["content"] = sorted([*found["content"][1:], f"sha256:{folder.certificate()['provenance']['pixels']}"])
+    for one in folder.certificates:
+        one["claim"]["calibration"] = calibration_digest(found)
+
+
+def marginal_denied(folder: Folder) -> None:
+    """What holds on average is called end-to-end."""
+    for one in folder.certificates:
+        one["scope"] = "end-to-end"
+
+
 KINDS: dict[str, Forgery] = {
     # What is claimed
     "radius larger": Forgery("grid", place("claim", lambda r: r * 1.001, "radius"), FILES),
@@ -605,6 +691,53 @@ KINDS: dict[str, Forgery] = {
         FILES,
     ),
     "scores raised": Forgery("masks", scores_raised, REDRAW),
+    # Measurements
+    "an end of an interval moved inwards": Forgery("measurements", end_inwards, FILES),
+    "an end of an interval that is no value": Forgery(
+        "measurements", lambda f: one_interval(f)["lower"].__setitem__(0, 0.5), FILES
+    ),
+    "a value of a measurement dropped": Forgery("measurements", lambda f: void(one_interval(f)["values"].pop()), FILES),
+    "undefined values of a measurement hidden": Forgery(
+        "measurements", lambda f: one_interval(f).update(undefined=one_interval(f)["undefined"] + 1), FILES
+    ),
+    "median of a measurement": Forgery(
+        "measurements", lambda f: one_interval(f).update(median=one_interval(f)["values"][0]), FILES
+    ),
+    "name of a measurement": Forgery("measurements", lambda f: one_interval(f).update(name="area:dark"), FILES),
+    "threshold of a measurement": Forgery("measurements", lambda f: one_interval(f).update(threshold=3.0), FILES),
+    "radii of measurements of one image": Forgery(
+        "measurements", place("claim", [0.05, 0.2], "radii", of=lambda f: f.certificate()), FILES
+    ),
+    "radii of measurements everywhere": Forgery("measurements", radii_everywhere, FILES),
+    "values of a measurement invented": Forgery("measurements", values_invented, REDRAW),
+    "unit of a measurement": Forgery("measurements", lambda f: one_interval(f).update(unit="cm2"), REDRAW),
+    # Sets
+    "a class left out of a set": Forgery("sets", set_edit("sets", lambda found: [[], []]), FILES),
+    "radii of one set": Forgery("sets", set_edit("radii", lambda found: [0.0, 0.2]), FILES),
+    "radius of one set": Forgery("sets", set_edit("radius", lambda r: 2 * r), FILES),
+    "score of one set": Forgery("sets", set_edit("score", lambda _: "aps"), FILES),
+    "thresholds of one set": Forgery("sets", set_edit("thresholds", lambda rows: rows[::-1]), FILES),
+    "calibration of one set": Forgery("sets", set_edit("calibration", lambda _: "e" * 64), FILES),
+    "probabilities that do not sum to one": Forgery("sets", set_edit("probabilities", lambda p: [0.2, 0.2]), FILES),
+    "probabilities invented": Forgery("sets", probabilities_invented, REDRAW),
+    "sets called end-to-end": Forgery("sets", marginal_denied, FILES),
+    "thresholds of the calibration lowered": Forgery(
+        "sets", calibration("thresholds", lambda rows: [[0.4, 0.4], [0.41, 0.41]], threshold=True), FILES
+    ),
+    "a score of the calibration": Forgery(
+        "sets", calibration("scores", lambda s: [0.0 if one == max(s) else one for one in s]), FILES
+    ),
+    "scores of the calibration invented, thresholds with them": Forgery("sets", calibration_invented, REDRAW),
+    "scores of the calibration left out": Forgery("sets", calibration("scores", lambda s: s[:-1]), FILES),
+    "radii of the calibration": Forgery("sets", calibration("radii", lambda _: [0.0, 0.11]), FILES),
+    "alpha of the calibration": Forgery("sets", calibration("alpha", lambda _: 0.05), FILES),
+    "variation of the calibration": Forgery("sets", calibration("variation", lambda _: 0.0), FILES),
+    "image size of the calibration": Forgery("sets", calibration("values", lambda _: 8), FILES),
+    "sigma of the calibration": Forgery(
+        "sets", calibration("run", lambda run: run | {"law": run["law"] | {"sigma": 0.3}}), FILES
+    ),
+    "a test image among the calibration images": Forgery("sets", calibrated_on, FILES),
+    "calibration left out": Forgery("sets", lambda f: void(f.manifest.pop("calibration")), FILES),
     # Nothing catches these
     "one count of one image, within near ties": Forgery(
         "grid",

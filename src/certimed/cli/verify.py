@@ -54,6 +54,9 @@ def verify(
     data: Annotated[Path | None, typer.Option(help="Its images.", rich_help_panel=_AGAIN)] = None,
     labels: Annotated[Path | None, typer.Option(help="Their table.", rich_help_panel=_AGAIN)] = None,
     masks: Annotated[Path | None, typer.Option(help="Their masks.", rich_help_panel=_AGAIN)] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Of sets: its calibration, as you made it.", rich_help_panel=_AGAIN)
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...", rich_help_panel=_AGAIN)] = "cpu",
 ) -> None:
     """See :data:`HELP`."""
@@ -80,6 +83,7 @@ def verify(
                 "data.path": str(needed("--data", data, "images/")),
                 "data.labels": None if labels is None else str(labels),
                 "data.masks": None if masks is None else str(masks),
+                **({} if calibration is None else {"target.calibration": str(calibration)}),
             }
             found = certify_again(path, resample, salt, places, allow_code=allow_code)
             _say(found)
@@ -105,7 +109,7 @@ def certify_again(path: Path, m: int, salt: str | None, places: dict[str, Any], 
         place = wanted[parent] if parent else wanted
         if value is not None or last not in ("methods", "denoiser"):
             place[last] = value
-    if "calibration" in folder.manifest:  # the run's own, which was found true
+    if "calibration" in folder.manifest and "target.calibration" not in places:  # the run's own is the next best
         wanted["target"]["calibration"] = str(path)
     local = folder.manifest.get("local")
     if isinstance(local, dict) and "batch_size" in local:

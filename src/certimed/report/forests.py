@@ -93,7 +93,9 @@ def size_figure(series: Sequence[Series[Any]], *, width: float = WIDTHS["double"
             rows = set_rows(one.certificates, one.labels)
             radii = [row["radius"] for row in rows]
             label = f"{title}{one.marks}, sigma {one.sigma:g}"
-            sizes.plot(radii, [row["size"] for row in rows], linestyle=style, color=colour, marker="o", ms=2, label=label)
+            sizes.plot(
+                radii, [row["size"] for row in rows], linestyle=style, color=colour, marker="o", ms=2, label=label
+            )
             shares.plot(radii, [row["target"] for row in rows], ":", color=colour, lw=0.8)
             if rows[0]["coverage"] is not None:
                 covered = [row["coverage"] for row in rows]
