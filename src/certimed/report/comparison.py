@@ -106,15 +106,15 @@ class Comparison:
         telling = {f"r={radius:g}" for radius in telling_radii(self.series, most)}
         chosen = [row for row in self.rows if row.where in telling or not row.where.startswith("r=")]
         kept = [row for row in self.rows if row in chosen or row in self.losses]
-        columns = (Column("method", left=True), Column("of", left=True), Column("before"), Column("after"))
-        columns += (Column("difference"), Column("gained"), Column("lost"))
+        columns = [Column("method", left=True), Column("of", left=True)]
+        columns += [Column(name) for name in ("before", "after", "difference", "gained", "lost")]
         rows = []
         for row in kept:
             name = row.method if row.method == row.against else f"{row.method}: {row.against}"
             span = DASH if math.isnan(row.low) else f"{_signed(row.low, 'lower')} to {_signed(row.high, 'upper')}"
-            cells = (name, row.where, _cent(row.before), _cent(row.after), _signed(row.difference, "nearest"))
-            cells += (str(row.gained), str(row.lost))
-            rows.append(Row(self.series[0], name, cells, ("", "", "", "", span, "", "")))
+            cells = [name, row.where, _cent(row.before), _cent(row.after), _signed(row.difference, "nearest")]
+            cells += [str(row.gained), str(row.lost)]
+            rows.append(Row(self.series[0], name, tuple(cells), ("", "", "", "", span, "", "")))
         first = self.rows[0]
         which = f"{first.images} images" + ("" if first.groups == first.images else f" of {first.groups} groups")
         notes = (
@@ -122,7 +122,7 @@ class Comparison:
             f"Below each difference its interval over the population the images were drawn from; all {len(self.rows)} "
             f"that were compared hold together with {100 * self.confidence:g} % confidence.",
         )
-        return Table(f"{first.metric} (%), before and after", columns, tuple(rows), notes)
+        return Table(f"{first.metric} (%), before and after", tuple(columns), tuple(rows), notes)
 
     def verdict(self) -> str:
         """One sentence."""
