@@ -99,6 +99,15 @@ class Job(ABC):
         parts = [part for part in (self.model, self.denoiser) if part is not None]
         return tuple(one for part in parts for name in ("warnings", "notes") for one in getattr(part, name, ()))
 
+    @property
+    def where(self) -> str:
+        """The device, in words."""
+        place = self.engine.device
+        if place.type == "cuda":
+            return f"{place} ({torch.cuda.get_device_name(place)})"
+        threads = torch.get_num_threads()
+        return f"the CPU ({threads} thread{'s' * (threads > 1)})" if place.type == "cpu" else str(place)
+
     @abstractmethod
     def prepare(self, image: MedicalImage) -> Prepared:
         """The image in the certified space; ImageError where it does not fit."""
