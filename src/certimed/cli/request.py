@@ -97,7 +97,8 @@ OPTIONS = (
     Option("--output", "output", str, "What the network returns, where its files do not say: logits, probabilities, "
            "'binary logit', 'binary probability'.", _MODEL, MASKS),
     Option("--normalise", "normalise", str, "How inputs are normalised, where the files do not say: imagenet, none, or "
-           "MEAN;STD (one value a channel, by commas).", _MODEL),
+           "MEAN;STD (one value a channel, by commas); with ;bgr behind it: trained on images that OpenCV read.",
+           _MODEL),
     Option("--device", "device", str, "auto (default: a GPU where there is one), cpu, cuda, cuda:1, ...", _MODEL,
            differs=True),
     Option("--data", "data.path", Path, "Folder of images or class subfolders, a single image, or an .npz.", _DATA,

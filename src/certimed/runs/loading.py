@@ -145,7 +145,7 @@ def class_names(
     if dataset.class_names is not None:
         return dataset.class_names
     if entries is not None:
-        return tuple(entry.partition("=")[2].strip() or entry for entry in entries)
+        return tuple(entry.rpartition("=")[2].strip() or entry for entry in entries)
     if fallback is not None:
         return fallback
     raise InputError("the data set names no classes; give them, e.g. --classes 'covid,normal'")
