@@ -11,6 +11,7 @@ from certimed.cli import (
     attack,
     calibrate,
     certify,
+    compare,
     demo,
     export,
     figure,
@@ -39,6 +40,7 @@ app.command(help=tune.HELP)(tune.tune)
 app.command(help=calibrate.HELP)(calibrate.calibrate)
 app.command(help=verify.HELP)(verify.verify)
 app.command(help=attack.HELP)(attack.attack)
+app.command(help=compare.HELP)(compare.compare)
 app.command(help=merge.HELP)(merge.merge)
 app.command(help=export.HELP)(export.export)
 app.command(help=report.HELP)(report.report)

@@ -57,7 +57,7 @@ def verify(
     calibration: Annotated[
         Path | None, typer.Option(help="Of sets: its calibration, as you made it.", rich_help_panel=_AGAIN)
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...", rich_help_panel=_AGAIN)] = "cpu",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...", rich_help_panel=_AGAIN)] = "auto",
 ) -> None:
     """See :data:`HELP`."""
     with one_sentence_errors():

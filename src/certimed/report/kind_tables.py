@@ -8,6 +8,7 @@ from typing import Any
 from certimed.certificates import shown
 from certimed.metrics.measured import interval_rows
 from certimed.metrics.sets import set_rows
+from certimed.report.notes import common_notes
 from certimed.report.series import Series, titles
 from certimed.report.tables import (
     DASH,
@@ -15,7 +16,6 @@ from certimed.report.tables import (
     Row,
     Table,
     accuracy_table,
-    common_notes,
     mask_table,
     per_cent,
     span_text,

@@ -9,6 +9,7 @@ from certimed.runs.manifest import data_section
 from certimed.runs.merging import merge
 from certimed.runs.methods import MethodEntry, MethodSpec, Prompting, score_methods, words_before_name
 from certimed.runs.record import CERTIFIED, FAILED, Record
+from certimed.runs.redo import as_yaml, redo_command
 from certimed.runs.run import Silent, Watcher, execute, remaining
 from certimed.runs.sets import SetJob
 from certimed.runs.sharding import Shard, shard
@@ -40,12 +41,14 @@ __all__ = [
     "Silent",
     "Tuning",
     "Watcher",
+    "as_yaml",
     "calibrate",
     "class_names",
     "data_section",
     "execute",
     "load_job",
     "merge",
+    "redo_command",
     "remaining",
     "score_methods",
     "shard",

@@ -28,7 +28,7 @@ from certimed.statistics.conformal import (
     risk_index,
     robust_level,
 )
-from certimed.statistics.dataset import certified_accuracy_lower, proportion_interval
+from certimed.statistics.dataset import certified_accuracy_lower, difference_interval, proportion_interval
 from certimed.statistics.multiplicity import (
     alpha_split,
     bonferroni_threshold,
@@ -78,6 +78,7 @@ __all__ = [
     "clopper_pearson_upper",
     "count_threshold",
     "crossing_probability",
+    "difference_interval",
     "end_index",
     "holm_threshold",
     "holm_thresholds",

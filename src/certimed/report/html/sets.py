@@ -2,44 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from certimed.certificates import shown
+from certimed.certificates import SetClaim
 from certimed.certificates.words import EXCHANGEABLE, below_text, set_text
 from certimed.metrics.sets import set_rows
 from certimed.report.html.charts import Curve, line_chart
-from certimed.report.html.classes import Line, by_run, run_title
 from certimed.report.html.numbers import plain
+from certimed.report.html.part import Line, Material, Part, run_title
 from certimed.report.kind_tables import set_table
 from certimed.report.tables import Table, per_cent
 
 _MOST_ROWS = 200
 
 
-class SetPart:
-    """Everything the template needs about the sets of a page."""
+class SetPart(Part):
+    """Sets of classes: tables, a chart where there are several radii, every set in words."""
 
-    def __init__(self, lines: Sequence[Line]) -> None:
-        self.lines = list(lines)
-        self.runs = by_run(lines)
+    template = "sets.html.j2"
+    contents = (("sets", "Sets"),)
+
+    def __init__(self, material: Material) -> None:
+        super().__init__(material.of(SetClaim.kind))
         self.assumption = EXCHANGEABLE
         self.table_notes = list(dict.fromkeys(note for table in self.tables() for note in table[1].notes))
         self.charts = [chart for number, line in enumerate(self.lines) if (chart := _chart(number, line))]
 
-    def headlines(self) -> list[dict[str, str]]:
-        """One sentence a series: what holds at the largest radius, and how large the sets are."""
-        found = []
-        for line in self.lines:
-            row = set_rows(line.of.certificates, line.of.labels)[-1]
-            text = (
-                f"{line.name}: whatever an attack below radius {row['radius']:g} does, a set misses the true class "
-                f"with probability at most {shown(line.of.first.alpha, 'upper', digits=3)}; it holds "
-                f"{shown(row['size'], 'upper', places=2)} of {len(line.of.class_names)} classes on average"
-            )
-            if row["covered"] is not None:
-                text += f"; without an attack it holds the true one for {row['covered']} of {row['images']} images"
-            found.append({"run": line.run.name, "sigma": line.sigma, "sentence": text})
-        return found
+    @classmethod
+    def of(cls, material: Material) -> Part | None:
+        return cls(material) if material.of(SetClaim.kind) else None
+
+    def samples(self) -> list[str]:
+        return ["For sets, one noisy copy of an image is scored, and held against those of calibration images."]
 
     def tables(self) -> list[tuple[str, Table]]:
         """One table a run."""
@@ -54,7 +46,7 @@ class SetPart:
                 (plain(one.item, 80), [set_text([line.of.class_name(at) for at in own]) for own in one.sets])
                 for one in line.of.certificates[:_MOST_ROWS]
             ]  # fmt: skip
-            found.append((f"{line.title}, {line.run.name}", radii, rows))
+            found.append((line.title, radii, rows))
         return found
 
 
@@ -73,6 +65,6 @@ def _chart(number: int, line: Line) -> dict[str, str] | None:
     said = "; ".join(
         f"radius {row['radius']:g}: size {row['size']:.2f}, coverage {per_cent(row['coverage'], 1)} %" for row in rows
     )
-    title = f"{line.title}, {line.run.name}"
+    title = line.title
     chart = line_chart(f"sets-{number}", title, said, curves, x_max=radii[-1], x_label="radius (L2)", y_label="%")
     return {"title": title, "chart": chart, "names": "; ".join(names)}
