@@ -25,6 +25,7 @@ BROKEN = "broken"
 CLASS = "class"
 PIXEL = "pixel"
 DICE = "dice"
+SET = "set"
 
 _TINY = 1e-12
 _SELECTION = 10  # one in so many samples of a mask selects its candidates
@@ -39,9 +40,9 @@ class Judged:
         status: ``"kept"``: PREDICT answers the certified class. ``"broken"``: it answers another one, at the attack's
             level. ``"abstained"``: neither. Masks: all certified pixels keep their class, at least one has another one,
             or neither.
-        answer: the most frequent class; of masks, how many certified pixels have changed.
+        answer: the most frequent class; of sets, the true class; of masks, how many certified pixels have changed.
         p_value: of PREDICT; None for masks.
-        counts: of all classes; of masks, empty.
+        counts: of all classes; of masks, empty; of sets, fresh copies whose set holds the true class, and the others.
         start: first of the samples of the phase "attack".
         dice: of masks with a truth, the reached Dice of each class, rounded in the model's favour.
     """

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from certimed.attacks.goals import ABSTAINED, BROKEN, CLASS, DICE, KEPT, PIXEL, Judged
+from certimed.attacks.goals import ABSTAINED, BROKEN, CLASS, DICE, KEPT, PIXEL, SET, Judged
 from certimed.attacks.search import Trial
 from certimed.attacks.spec import AttackSpec
 from certimed.certificates.fields import Fields
@@ -32,7 +32,7 @@ class Attack:
         item, method, label: which certificate; ``label`` tells it from the others of its image.
         spec: settings.
         radius, alpha, scope: the certificate's.
-        reference: the certified class; of masks, how many pixels are certified.
+        reference: the certified class; of sets, the true class; of masks, how many pixels are certified.
         trials: in the order made.
         broken: number of the trial with the smallest perturbation that broke the answer, or None.
         base_norm: L2 norm of the smallest perturbation found that changes the base model's answer; 0 where its answer
@@ -208,7 +208,7 @@ def _trial(data: object) -> Trial:
     fields = Fields(data, "trial of an attack")
     inner = Fields(fields.mapping("judged"), "judgement of an attack")
     status, goal = inner.string("status"), fields.string("goal")
-    if status not in (KEPT, ABSTAINED, BROKEN) or goal not in (CLASS, PIXEL, DICE):
+    if status not in (KEPT, ABSTAINED, BROKEN) or goal not in (CLASS, PIXEL, DICE, SET):
         raise InputError(f"status {status!r:.40} or goal {goal!r:.40} of an attack is unknown")
     judged = Judged(
         status,

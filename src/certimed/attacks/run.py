@@ -14,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from certimed.attacks.ascent import Ball
-from certimed.attacks.goals import DICE, AnotherClass, AnotherMask, Goal
+from certimed.attacks.goals import CLASS, DICE, AnotherClass, AnotherMask, Goal
 from certimed.attacks.record import Attack, AttackFile, array_digest
 from certimed.attacks.sandwich import Sandwich
 from certimed.attacks.search import Found, Search
+from certimed.attacks.sets import SetSearch
 from certimed.attacks.smoothed import Attacked
 from certimed.attacks.spec import AttackSpec
-from certimed.certificates import ClassClaim
+from certimed.certificates import AnyCertificate, ClassClaim, SetClaim
 from certimed.errors import ImageError, InputError, ModelError
 from certimed.integrity import RUN_SCHEMA, digest
 from certimed.metrics.segmentation import DICE_LOW
@@ -132,9 +133,12 @@ def attack_certificate(
     claim, engine = certificate.claim, job.engine
     attacked = attacked_by(job, record.item, certificate.method, spec, certificate.shape)
     ball = Ball(engine.law, prepared.pixels.to(engine.device), clip=spec.clip)
-    goals: list[Goal]
+    goals: list[Goal] = []
     dice: dict[str, tuple[float, ...]] = {}
-    if isinstance(claim, ClassClaim):
+    if isinstance(claim, SetClaim):
+        assert record.label is not None  # unlabelled images were left out
+        reference = record.label
+    elif isinstance(claim, ClassClaim):
         goals, reference = [AnotherClass(claim.prediction, certificate.alpha)], claim.prediction
     else:
         assert isinstance(job.spec.target, MaskTarget)
@@ -143,7 +147,10 @@ def attack_certificate(
         if prepared.truth is not None:
             goals.append(AnotherMask(claim, prepared.truth, empty, DICE))
             dice["guaranteed"] = record.scores[label].per_class[DICE_LOW]
-    found = Search(attacked, ball, goals, spec).run(certificate.radius)
+    if isinstance(claim, SetClaim):
+        found = SetSearch(attacked, ball, claim, reference, spec).run()
+    else:
+        found = Search(attacked, ball, goals, spec).run(certificate.radius)
     if found.base_dice:
         dice["base"] = found.base_dice
     arrays = _arrays(found, engine.law.levels is not None)
@@ -180,9 +187,9 @@ def judge_again(job: Job, attack: Attack, moved: NDArray[Any]) -> tuple[int, ...
     Equal to those recorded on the same machine and versions; compare them to see that an attack is what it says.
 
     Raises:
-        InputError: the attack broke nothing, or is on a mask.
+        InputError: the attack broke nothing, or is not on a class.
     """
-    if attack.broken is None or not attack.trials[attack.broken].judged.counts:
+    if attack.broken is None or attack.trials[attack.broken].goal != CLASS:
         raise InputError(f"the attack on {attack.item!r:.80} broke no class, so that there is nothing to count again")
     judged = attack.trials[attack.broken].judged
     prepared = job.prepare(job.dataset.load(job.dataset.ids.index(attack.item)))
@@ -232,13 +239,20 @@ def _todo(
         labels = [
             label
             for label, one in record.certificates.items()
-            if not one.abstained and one.method in (methods or known) and (own, record.item, label) not in done
+            if _attackable(one, record) and one.method in (methods or known) and (own, record.item, label) not in done
         ]
         if labels:
             todo.append((record, labels))
     if not records:
         raise InputError(f"{folder.path} holds no certificate yet; certify first")
     return todo
+
+
+def _attackable(certificate: AnyCertificate, record: Record) -> bool:
+    """Whether there is something to break: an answer; of sets the true class, which has to be known."""
+    if isinstance(certificate.claim, SetClaim):
+        return record.label is not None
+    return not certificate.abstained
 
 
 def _attack_image(

@@ -11,10 +11,11 @@ import numpy as np
 
 from certimed.attacks.goals import DICE, KEPT
 from certimed.attacks.record import Attack, AttackFile
-from certimed.certificates import END_TO_END
+from certimed.attacks.spec import INSIDE
+from certimed.certificates import END_TO_END, MARGINAL
 from certimed.errors import require
 from certimed.runs import RunFolder
-from certimed.statistics import binomial_tail
+from certimed.statistics import binomial_tail, proportion_interval
 
 if TYPE_CHECKING:
     import pandas
@@ -49,7 +50,7 @@ class Sandwich:
         the status after the attack just inside it. Masks with a truth also have ``guaranteed_dice``, ``reached_dice``
         and ``base_dice``, means over the classes but the first: guaranteed <= worst case <= reached.
         """
-        return [_row(group) for group in self._by_certificate().values()]
+        return [_row(group) for group in self._by_certificate().values() if group[0].scope != MARGINAL]
 
     def to_pandas(self) -> pandas.DataFrame:
         """:meth:`rows` as a data frame; MissingExtraError without the ``export`` extra."""
@@ -69,8 +70,42 @@ class Sandwich:
         """
         groups: dict[str, list[list[Attack]]] = {}
         for group in self._by_certificate().values():
+            if group[0].scope == MARGINAL:
+                continue
             groups.setdefault(group[0].label, []).append(group)
         return [_summary(label, found) for label, found in groups.items()]
+
+    def coverage(self, confidence: float = 0.95) -> list[dict[str, Any]]:
+        """Of sets: one row for each certificate label and attacked radius, over all attacked images.
+
+        ``label``; ``radius`` that was calibrated for; ``images``; ``covered``, how many sets hold the true class after
+        the attack, by the deployed noise (of several attacks on an image, the worst); ``coverage`` with its
+        Clopper-Pearson interval ``low`` to ``high`` over new images at this calibration; ``fresh``, the mean share of
+        fresh noisy copies whose set holds it (likewise the worst); ``target``, 1 - alpha.
+        """
+        found: dict[tuple[str, float], list[tuple[bool, float]]] = {}
+        alphas: dict[str, float] = {}
+        for group in self._by_certificate().values():
+            if group[0].scope != MARGINAL:
+                continue
+            alphas[group[0].label] = group[0].alpha
+            worst: dict[float, tuple[bool, float]] = {}
+            for trial in (trial for one in group for trial in one.trials):
+                kept, share = trial.judged.status == KEPT, trial.judged.counts[0] / sum(trial.judged.counts)
+                before = worst.get(trial.radius, (True, 1.0))
+                worst[trial.radius] = (before[0] and kept, min(before[1], share))
+            for radius, own in worst.items():
+                found.setdefault((group[0].label, radius), []).append(own)
+        rows = []
+        for (label, radius), outcomes in sorted(found.items()):
+            covered = sum(kept for kept, _ in outcomes)
+            low, high = (float(end) for end in proportion_interval(covered, len(outcomes), confidence))
+            rows.append({
+                "label": label, "radius": radius / INSIDE, "images": len(outcomes), "covered": covered,
+                "coverage": covered / len(outcomes), "low": low, "high": high,
+                "fresh": sum(share for _, share in outcomes) / len(outcomes), "target": 1.0 - alphas[label],
+            })  # fmt: skip
+        return rows
 
     def plot(self, *, width: str = "double") -> Figure:
         """Both sides of every image as a matplotlib figure, see :func:`certimed.report.sandwich.sandwich_figure`.

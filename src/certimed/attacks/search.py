@@ -23,7 +23,7 @@ class Trial:
     """One attack at one radius.
 
     Attributes:
-        goal: ``"class"``, ``"pixel"`` or ``"dice"``.
+        goal: ``"class"``, ``"pixel"``, ``"dice"`` or ``"set"``.
         radius: of the ball that was searched.
         norm: of the perturbation found, which is judged; at most ``radius``.
         judged: what fresh noise says.

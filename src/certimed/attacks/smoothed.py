@@ -47,6 +47,12 @@ class Attacked:
         copies = self.method.views(replace(subject, seed=self.noise), PHASE, count, start)
         return torch.cat([head(views) for views in copies])
 
+    def deployed(self, x: Tensor) -> Tensor:
+        """Scores of the first estimation copy, ``(1, K, ...)``: the noise that a set is made with at this item."""
+        subject = self._subject(x)
+        head = self.method.head(subject)
+        return head(next(iter(self.method.views(subject, "estimation", 1))))
+
     def bare(self, x: Tensor) -> Tensor:
         """Scores of the base model, without noise: ``(1, K, ...)``."""
         subject = self._subject(x)

@@ -61,7 +61,7 @@ ATTACK: dict[str, Check] = {
     "sha256": HEX,
 }
 TRIAL: dict[str, Check] = {
-    "goal": _word("class", "pixel", "dice"),
+    "goal": _word("class", "pixel", "dice", "set"),
     "radius": POSITIVE,
     "norm": NOT_NEGATIVE,
     "judged": OBJECT,
@@ -144,6 +144,7 @@ def _faults(
     planned = len(spec["radii"]) or 2 + spec["bisections"]
     # Masks with a truth are attacked for their Dice too.
     planned += (len(spec["radii"]) or 1) if data["dice"] else 0
+    planned = len(trials) if any(one["goal"] == "set" for one in trials) else planned
     if not trials or len(trials) > planned:
         yield f"it has {len(trials)} trials, and its level is for {planned}"
     for place, trial in enumerate(trials):
@@ -151,6 +152,8 @@ def _faults(
             yield f"trial {place} has norm {trial['norm']!r} outside its radius {trial['radius']!r}"
         if trial["goal"] == "class":
             yield from (f"trial {place}: {one}" for one in _predict_faults(trial["judged"], data, planned))
+        elif trial["goal"] == "set":
+            yield from (f"trial {place}: {one}" for one in _set_faults(trial, data))
     broken = [(one["norm"], place) for place, one in enumerate(trials) if _breaks(one)]
     if data["broken"] != (min(broken)[1] if broken else None):
         yield f"broken={data['broken']!r} is not the trial that broke the answer with the smallest perturbation"
@@ -159,6 +162,18 @@ def _faults(
 
 def _breaks(trial: dict[str, Any]) -> bool:
     return bool(trial["goal"] != "dice" and trial["judged"]["status"] == "broken")
+
+
+def _set_faults(trial: dict[str, Any], data: dict[str, Any]) -> Iterator[str]:
+    """A set holds the true class or not; what only the model can tell is which."""
+    judged = trial["judged"]
+    good = len(judged["counts"]) == 2 and all(isinstance(one, int) and one >= 0 for one in judged["counts"])
+    if not good or sum(judged["counts"]) != data["settings"]["n"] or judged["p_value"] is not None:
+        yield f"its counts {judged['counts']!r:.80} are not of {data['settings']['n']} fresh copies"
+    if judged["answer"] != data["reference"] or judged["status"] == "abstained":
+        yield f"it is called {judged['status']} of class {judged['answer']}, and was on class {data['reference']}"
+    if not trial["radius"] < data["radius"]:
+        yield f"it was made at radius {trial['radius']!r}, outside the calibrated {data['radius']!r}"
 
 
 def _predict_faults(judged: dict[str, Any], data: dict[str, Any], planned: int) -> Iterator[str]:
