@@ -2,8 +2,8 @@
 
 For each calibrated radius, gradient ascent in its ball (:func:`certimed.attacks.ascend`, in expectation over noise)
 raises the share of noisy copies whose set misses the true class. The copies are of the attack's own noise. Then the
-*deployed* noise decides, the one copy that the certificate itself was made of: the set holds the true class (``"kept"``) or not
-(``"broken"``). Fresh copies beside it say how often it would.
+*deployed* noise decides, the one copy that the certificate itself was made of: the set holds the true class
+(``"kept"``) or not (``"broken"``). Fresh copies beside it say how often it would.
 """
 
 from __future__ import annotations

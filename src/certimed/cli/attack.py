@@ -79,8 +79,8 @@ def attack(
         for row in found.coverage():
             say(
                 f"{harmless(row['label'])}: {row['covered']} of {row['images']} sets hold the true class after an "
-                f"attack below radius {row['radius']:.4g} ({100 * row['low']:.1f} to {100 * row['high']:.1f} % of new images; "
-                f"target {100 * row['target']:.1f} %); of fresh noisy copies {100 * row['fresh']:.1f} %"
+                f"attack below radius {row['radius']:.4g} ({100 * row['low']:.1f} to {100 * row['high']:.1f} % of new "
+                f"images; target {100 * row['target']:.1f} %); of fresh noisy copies {100 * row['fresh']:.1f} %"
             )
         for sentence in found.findings():
             say(Text("inside a certificate", "bold red"), f": {harmless(sentence, 400)}")
