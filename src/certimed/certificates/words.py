@@ -131,10 +131,12 @@ def _interval_head(c: IntervalCertificate, _: Sequence[str]) -> str:
     )
 
 
-def _set_head(c: SetCertificate) -> str:
+def _set_head(c: SetCertificate, names: Sequence[str]) -> str:
     if c.abstained:
         return f"Nothing was ruled out for {c.item}: its set holds all {len(c.claim.probabilities)} classes."
-    sets = "; ".join(f"{set_text(one)} {below_text(r)}" for r, one in zip(c.radii, c.sets))
+    sets = "; ".join(
+        f"{set_text([class_text(y, names) for y in one])} {below_text(r)}" for r, one in zip(c.radii, c.sets)
+    )
     return (
         f"Classes left in for {c.item}, from one noisy copy (Gaussian, sigma {c.sigma:g}; score "
         f"{c.claim.score.upper()}), by the L2 norm of the attack: {sets}. At each of these radii such a set misses the "
