@@ -13,10 +13,11 @@ from certimed.report.html.charts import Curve, histogram_chart, line_chart
 from certimed.report.html.gallery import Gallery
 from certimed.report.html.numbers import down, percent, plain
 from certimed.report.html.pictures import Budget, worked_example
-from certimed.report.html.sources import Pictures, Run
+from certimed.report.html.sources import Run
 from certimed.report.html.words import METHODS, headline
 from certimed.report.series import Series
 from certimed.report.tables import Table, accuracy_table, per_cent, span_text, telling_radii
+from certimed.runs.images import Pictures
 
 _MOST_POINTS = 120
 _MOST_COLUMNS = 6

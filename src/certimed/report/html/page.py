@@ -22,9 +22,10 @@ from certimed.report.html.masks import MaskPart, MaskReader
 from certimed.report.html.measured import MeasurePart
 from certimed.report.html.numbers import plain
 from certimed.report.html.pictures import Budget
-from certimed.report.html.sources import Pictures, Run, find_pictures, open_runs
+from certimed.report.html.sources import Run, open_runs
 from certimed.report.series import Series, series_of
 from certimed.runs import CERTIFIED, Record
+from certimed.runs.images import Pictures, find_pictures
 
 PICTURE_BYTES = 24_000_000
 """Most of a page that pictures may take; what does not fit is listed without."""
@@ -85,7 +86,7 @@ def write_report(
     jinja2 = require("jinja2", "report")
     opened = open_runs(runs, verify=verify)
     where = {"path": data, "labels": labels, "masks": masks, "split": split}
-    found = {run.index: find_pictures(run, run.folder.status(), **where) for run in opened}
+    found = {run.index: find_pictures(run.folder, run.folder.status(), **where) for run in opened}
     context, notes = _context(opened, found, Budget(picture_bytes))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("certimed.report", "templates"),
@@ -119,7 +120,7 @@ def _context(runs: Sequence[Run], found: Mapping[int, Pictures], budget: Budget)
     classes = ClassPart(labels, found, budget) if labels else None
     masks = MaskPart(shapes, readers) if shapes else None
     measured = MeasurePart(sizes) if sizes else None
-    notes = [f"{run.name}: {note}" for run in runs if (note := found[run.index].note) is not None]
+    notes = [f"{run.name}: {plain(note)}" for run in runs if (note := found[run.index].note) is not None]
     notes += [
         f"{reader.run.name}: The truth of {reader.strangers} images is not the one the run was scored with; it is not "
         "shown for them."
