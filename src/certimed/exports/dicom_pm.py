@@ -40,6 +40,9 @@ def write_pm(subject: Subject, base: Path) -> list[Path]:
         intercept=0.0,
         quantity_definition=concept(private(QUANTITY)),
     )
+    window = hd.VOILUTTransformation(
+        window_center=top / 2, window_width=top or 1.0, voi_lut_function="LINEAR_EXACT"
+    )
     made = build(
         item,
         lambda: hd.pm.ParametricMap(
@@ -47,7 +50,7 @@ def write_pm(subject: Subject, base: Path) -> list[Path]:
             pixel_array=radii[..., None],
             contains_recognizable_visual_features=False,
             real_world_value_mappings=[[mapping]],
-            voi_lut_transformations=[hd.VOILUTTransformation(window_center=top / 2, window_width=top or 1.0)],
+            voi_lut_transformations=[window],
             content_label="RADIUS_MAP",
             content_description=tidy(f"radius map, {subject.certificate.label}"),
             **source.common("radius map", SERIES_NUMBER),

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certimed.certificates import shown
-from certimed.data.reading import file_kind
+from certimed.data.files import file_kind
 from certimed.errors import ImageError, require
 from certimed.exports.dicom_codes import Codes, read_codes, tidy
 from certimed.exports.each import Subject
@@ -31,7 +31,7 @@ _PLACING = (
     "ImageType", "InstanceNumber", "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient",
     "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "PhotometricInterpretation",
     "SamplesPerPixel", "BitsAllocated", "BitsStored", "LossyImageCompression", "LossyImageCompressionRatio",
-    "LossyImageCompressionMethod",
+    "LossyImageCompressionMethod", "Laterality", "PatientOrientation",
 )  # fmt: skip
 _PLACING_GROUPS = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -136,13 +136,21 @@ class Source:
             if date in made:
                 setattr(made, date, when.strftime("%Y%m%d"))
                 setattr(made, time, when.strftime("%H%M%S"))
+        for one in made.get("ContributingEquipmentSequence", ()):
+            if "ContributionDateTime" in one:
+                one.ContributionDateTime = when.strftime("%Y%m%d%H%M%S")
         made.TimezoneOffsetFromUTC = "+0000"
         made.SeriesDescription = tidy(f"certimed {what}, {self.subject.certificate.label}")
         for one in (*made.get("DimensionOrganizationSequence", ()), *made.get("DimensionIndexSequence", ())):
             one.DimensionOrganizationUID = self.uid(what, "dimensions")
+        # Required by the standard, and empty where the source does not say.
+        if "FloatPixelData" in made:
+            made.Laterality = self.headers[0].get("Laterality") or ""
+        if "Rows" in made and "FrameOfReferenceUID" not in made:
+            made.PatientOrientation = self.headers[0].get("PatientOrientation") or ""
         if self.subject.options.anonymise:
             made.PatientIdentityRemoved = "YES"
-            made.DeidentificationMethod = "certimed: texts and dates of patient and study left out, UIDs kept"
+            made.DeidentificationMethod = "certimed: patient and study texts left out, UIDs kept"
         made.save_as(path, enforce_file_format=True)
         return path
 

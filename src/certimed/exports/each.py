@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from certimed.certificates import IntervalCertificate, MaskCertificate
 from certimed.data import MedicalImage
-from certimed.data.reading import stored_files
+from certimed.data.files import stored_files
 from certimed.errors import ImageError, InputError
 from certimed.exports.options import Exported, ExportOptions
 from certimed.operators.geometry import Axis
