@@ -1,4 +1,4 @@
-"""DICOM objects of a run: on the source's frames, read back with equal content, and nobody's name where none belongs."""
+"""DICOM objects of a run: on the source's frames, read back with equal content, and no name where none belongs."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_patient_data_are_only_where_they_were_asked_for(masks, sizes, tmp_path,
     for path in (one for one in run.folder.path.rglob("*") if one.is_file()):
         assert not [word for word in words if word in path.read_bytes()], path
     (named, *_) = export(run.folder, tmp_path / "named", kind).files
-    assert "GEHEIM-4711".encode() in named.read_bytes() and "Müßiggang".encode() in named.read_bytes()
+    assert b"GEHEIM-4711" in named.read_bytes() and "Müßiggang".encode() in named.read_bytes()
     (bare, *_) = export(run.folder, tmp_path / "bare", kind, ExportOptions(anonymise=True)).files
     assert not [word for word in words if word in bare.read_bytes()]
     read = pydicom.dcmread(bare)
@@ -211,7 +211,9 @@ def check_report(path: Path, certificate: Any) -> None:
                 open_ends += math.isinf(end)
         assert [one.value.meaning for one in group.get_qualitative_evaluations()] == ["not proved"] * open_ends
     items = list(pydicom.dcmread(path).iterall())
-    numbers, floats = ([one.value for one in items if one.keyword == word] for word in ("NumericValue", "FloatingPointValue"))
+    numbers, floats = (
+        [one.value for one in items if one.keyword == word] for word in ("NumericValue", "FloatingPointValue")
+    )
     assert list(map(float, numbers)) == floats and len(numbers) > 10
 
 
@@ -319,9 +321,7 @@ def test_images_without_a_position_or_a_study(tmp_path) -> None:
     run = full_run(mask_spec(folder), tmp_path / "run")
     (path,) = export(run.folder, tmp_path / "out", "dicom-seg").files
     (record,) = run.records()
-    assert np.array_equal(
-        hd.seg.segread(path).get_frame(1) > 0, segment_numbers(record.certificates["plain"]) == 1
-    )
+    assert np.array_equal(hd.seg.segread(path).get_frame(1) > 0, segment_numbers(record.certificates["plain"]) == 1)
     assert judged(path) == []
     with pytest.raises(InputError, match="no frame of reference"):
         export(run.folder, tmp_path / "out", "dicom-pm")

@@ -181,7 +181,8 @@ class MaskCertificate(Certificate[MaskClaim]):
             return self.radius_map()
         if name == "mask":
             return self.mask
-        return (self.certified == (name == "certified")).astype(np.uint8)
+        shown = self.certified if name == "certified" else ~self.certified
+        return shown.astype(np.uint8)
 
 
 @dataclass(frozen=True, repr=False)

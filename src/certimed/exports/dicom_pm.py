@@ -40,9 +40,7 @@ def write_pm(subject: Subject, base: Path) -> list[Path]:
         intercept=0.0,
         quantity_definition=concept(private(QUANTITY)),
     )
-    window = hd.VOILUTTransformation(
-        window_center=top / 2, window_width=top or 1.0, voi_lut_function="LINEAR_EXACT"
-    )
+    window = hd.VOILUTTransformation(window_center=top / 2, window_width=top or 1.0, voi_lut_function="LINEAR_EXACT")
     made = build(
         item,
         lambda: hd.pm.ParametricMap(

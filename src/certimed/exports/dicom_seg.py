@@ -52,8 +52,9 @@ def write_seg(subject: Subject, base: Path) -> list[Path]:
 def segment_numbers(certificate: MaskCertificate) -> NDArray[np.unsignedinteger[Any]]:
     """For each certified pixel the number of its segment, from 1; abstention is the last."""
     kind = np.uint8 if certificate.num_classes < np.iinfo(np.uint8).max else np.uint16
-    numbers = certificate.mask.astype(kind) + kind(1)
-    return np.where(certificate.certified, numbers, kind(certificate.num_classes + 1))
+    numbers: NDArray[np.unsignedinteger[Any]] = certificate.mask.astype(kind) + kind(1)
+    numbers[~certificate.certified] = certificate.num_classes + 1
+    return numbers
 
 
 def _segments(source: Source) -> list[Any]:

@@ -165,10 +165,11 @@ class Source:
         if subject.to_image is None:
             raise ImageError(f"{item} was left out: how its pixels became the model's input is not recorded")
         grids = [grid for header in self.headers for grid in _grids(header)]
-        inverse = np.linalg.inv(subject.to_image)
-        if subject.image is not None and subject.image.geometry is not None and grids[0] is not None:
-            inverse = inverse @ np.linalg.inv(subject.image.geometry.matrix)
-            placed = [inverse @ grid for grid in grids if grid is not None]
+        geometry = None if subject.image is None else subject.image.geometry
+        inverse = np.asarray(np.linalg.inv(subject.to_image), np.float64)
+        known = [grid for grid in grids if grid is not None]
+        if geometry is not None and len(known) == len(grids):
+            placed = [inverse @ np.linalg.inv(geometry.matrix) @ grid for grid in known]
         elif len(grids) == 1:
             placed = [inverse]
         else:
@@ -268,7 +269,9 @@ def _anonymous(header: Any) -> Any:
 
 def _grids(header: Any) -> list[NDArray[np.float64] | None]:
     """For each frame ``(4, 4)`` from (row, column, 0) to millimetres in RAS+; None where the header does not say."""
-    groups = list(header.get("PerFrameFunctionalGroupsSequence") or [None] * int(header.get("NumberOfFrames") or 1))
+    groups: list[Any] = list(
+        header.get("PerFrameFunctionalGroupsSequence") or [None] * int(header.get("NumberOfFrames") or 1)
+    )
     shared = (header.get("SharedFunctionalGroupsSequence") or [None])[0]
 
     def find(group: Any, part: str, name: str) -> Any:
@@ -293,7 +296,7 @@ def _grids(header: Any) -> list[NDArray[np.float64] | None]:
         grid[:3, 1] = along_row * float(spacing[1])
         grid[:3, 2] = np.cross(along_row, along_column)
         grid[:3, 3] = np.array(position, float)
-        grids.append(_LPS @ grid)
+        grids.append(np.asarray(_LPS @ grid, np.float64))
     return grids
 
 

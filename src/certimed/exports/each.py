@@ -68,7 +68,7 @@ Writer = Callable[[Subject, Path], Sequence[Path]]
 """Writes one certificate into files whose names begin with a path, and says which."""
 
 
-def of_each(kinds: tuple[type, ...], write: Writer) -> Callable[[RunFolder, Path, ExportOptions], Exported]:
+def of_each(kinds: tuple[type[Any], ...], write: Writer) -> Callable[[RunFolder, Path, ExportOptions], Exported]:
     """A format of whole runs from one of single certificates.
 
     Args:
@@ -102,7 +102,7 @@ def of_each(kinds: tuple[type, ...], write: Writer) -> Callable[[RunFolder, Path
     return run
 
 
-def _chosen(folder: RunFolder, kinds: tuple[type, ...], options: ExportOptions) -> Iterator[tuple[Record, Any]]:
+def _chosen(folder: RunFolder, kinds: tuple[type[Any], ...], options: ExportOptions) -> Iterator[tuple[Record, Any]]:
     unknown = [item for item in options.items if item not in folder.status()]
     if unknown:
         raise InputError(f"{folder.path} has no image {unknown[0]!r:.80}")

@@ -16,7 +16,7 @@ from certimed.runs import Record
 from certimed.runs.images import Pictures
 
 if TYPE_CHECKING:
-    from certimed.report.html.classes import Line
+    from certimed.report.html.part import Line
 
 
 class Gallery:
@@ -62,7 +62,7 @@ class Gallery:
         return {
             "key": line.key,
             "run": line.run.index,
-            "name": line.title,
+            "name": line.short,
             "runName": line.run.name,
             "rows": rows,
         }
