@@ -25,6 +25,7 @@ from certimed.engine.copies import Model
 from certimed.engines import EXPORTING, Exported, start
 from certimed.errors import InputError
 from certimed.models.identity import combined
+from certimed.models.onnx_network import OnnxNetwork
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 ENGINES = ("torch", "compile", *EXPORTING)
@@ -153,6 +154,10 @@ class Accelerated(nn.Module):
         self.acceleration = acceleration
         self._run = _with_weights(model, acceleration) if isinstance(model, nn.Module) else model
         if acceleration.engine == "compile":
+            if isinstance(model, nn.Module):
+                for part in model.modules():
+                    if isinstance(part, OnnxNetwork):  # an ONNX file is another library's, and nothing to compile
+                        part.forward = torch.compiler.disable(part.forward)
             self._run = torch.compile(self._run)
 
     def forward(self, x: Tensor) -> Tensor:

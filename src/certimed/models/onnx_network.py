@@ -106,7 +106,6 @@ class OnnxNetwork(nn.Module):
         other._answers, other.arithmetic = run, how
         return other
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, x: Tensor) -> Tensor:
         """See the class.
 
