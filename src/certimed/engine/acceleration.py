@@ -157,7 +157,7 @@ class Accelerated(nn.Module):
             if isinstance(model, nn.Module):
                 for part in model.modules():
                     if isinstance(part, OnnxNetwork):  # an ONNX file is another library's, and nothing to compile
-                        part.forward = torch.compiler.disable(part.forward)
+                        part.forward = torch.compiler.disable(part.forward)  # type: ignore[method-assign, no-untyped-call]
             self._run = torch.compile(self._run)
 
     def forward(self, x: Tensor) -> Tensor:
