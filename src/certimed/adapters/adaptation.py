@@ -160,7 +160,7 @@ class Adaptation:
         tensors = dict(self.tensors)
         if self.prompt is not None:
             tensors[_CONTEXT] = self.prompt.context
-        return write_learnt(path, tensors, self.metadata(), "adapter")
+        return write_learnt(path, tensors, self.metadata(), "an adapter")
 
     def metadata(self) -> dict[str, Any]:
         """Everything but the tensors, as plain JSON types."""
@@ -190,7 +190,7 @@ class Adaptation:
             InputError: no such file, no adapter file, damaged, or altered (the stored identity does not match).
         """
         source = Path(path)
-        tensors, text = read_learnt(source, "adapter")
+        tensors, text = read_learnt(source, "an adapter")
         try:
             found = Fields.parse(text, _WHAT)
             made = cls._from_fields(tensors, found)

@@ -3,7 +3,7 @@
 Three kinds, alone or together:
 
 * ``"lora"``: low-rank updates ``W + (scale / rank) B A`` of weights (Hu et al., ICLR 2022), merged after tuning;
-* ``"visual-prompt"``: tokens beside an image's own in a ViT, at the first block or at every one (Jia et al., ECCV 2022);
+* ``"visual-prompt"``: tokens beside an image's own in a ViT, at the first block or at each (Jia et al., ECCV 2022);
 * ``"layernorm"``: scale and shift of normalisation layers.
 """
 
@@ -166,7 +166,7 @@ class Installed:
 
     def _prompted(self, parts: Parts, blocks: Blocks | None, shape: tuple[int, ...]) -> None:
         if blocks is None:
-            raise InputError("visual prompt tokens are for ViTs, and the network has no row of equal blocks over tokens")
+            raise InputError("visual prompt tokens are for ViTs, and the network has no row of blocks over tokens")
         modules = dict(self.model.named_modules())
         like = next(self.model.parameters())
         for place, name in enumerate(blocks.names):
@@ -183,8 +183,8 @@ class Installed:
         # Windows, two-dimensional positions and the like: each network fails in its own way.
         except Exception as error:
             raise InputError(
-                f"visual prompt tokens do not fit this network ({type(error).__name__}): its blocks take no more tokens "
-                "than an image has; use lora or layernorm"
+                f"visual prompt tokens do not fit this network ({type(error).__name__}): its blocks take no more "
+                "tokens than an image has; use lora or layernorm"
             ) from error
 
 

@@ -121,10 +121,16 @@ def loss_of(recipe: AdapterRecipe, seen: Seen) -> Tensor:
         "labels": lambda: functional.cross_entropy(seen.logits, seen.truth),
         "dice": lambda: _dice_loss(seen.logits, seen.truth),
         "answers": lambda: _divergence(seen.clean_logits, seen.logits),
-        "features": lambda: 1 - functional.cosine_similarity(seen.features, seen.clean_features, dim=1).mean(),
+        "features": lambda: 1 - _alike(seen.features, seen.clean_features),
         "consistency": lambda: _inconsistency(seen.logits, recipe.copies),
     }
     return torch.stack([getattr(recipe, name) * one() for name, one in losses.items() if getattr(recipe, name)]).sum()
+
+
+def _alike(features: Tensor, clean: Tensor | None) -> Tensor:
+    """Mean cosine with the clean image's features."""
+    assert clean is not None
+    return functional.cosine_similarity(features, clean, dim=1).mean()
 
 
 def _divergence(wanted: Tensor | None, logits: Tensor) -> Tensor:
@@ -137,11 +143,12 @@ def _divergence(wanted: Tensor | None, logits: Tensor) -> Tensor:
 
 def _inconsistency(logits: Tensor, copies: int) -> Tensor:
     """Mean KL from the copies' mean answer to each copy's, plus half the entropy of that mean."""
-    each = logits.log_softmax(dim=1).unflatten(0, (-1, copies))
+    each = logits.log_softmax(dim=1).view(-1, copies, *logits.shape[1:])
     mean = each.exp().mean(dim=1, keepdim=True)
     log_mean = mean.clamp_min(1e-12).log()
     divergence = (mean * (log_mean - each)).sum(dim=2).mean()
-    return divergence - _ENTROPY * (mean * log_mean).sum(dim=2).mean()
+    entropy: Tensor = -(mean * log_mean).sum(dim=2).mean()
+    return divergence + _ENTROPY * entropy
 
 
 def _dice_loss(logits: Tensor, truth: Tensor) -> Tensor:

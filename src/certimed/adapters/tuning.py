@@ -28,6 +28,7 @@ from certimed.vlm import VisionLanguageModel, cosine_logits
 from certimed.vlm.heads import zero_shot_features
 
 HELD_OUT_COPIES = 2
+_RECORDED = ("prompt", "bfloat16", "early_stop", "noise", "seed")
 EVALUATIONS = 20
 """How often a tuning looks at images held back, and writes its checkpoint."""
 
@@ -79,7 +80,7 @@ class AdapterPlan:
 
     def settings(self) -> dict[str, Any]:
         """Plain JSON types, for the record and the checkpoint."""
-        given = asdict(self.steps) | {"prompt": self.prompt, "bfloat16": self.bfloat16, "early_stop": self.early_stop}
+        given = asdict(self.steps) | {name: getattr(self, name) for name in _RECORDED}
         if self.prompt:
             context = "given values" if isinstance(self.context, Tensor) else self.context
             given |= {"initial_context": context, "per_class": self.per_class}
@@ -192,9 +193,7 @@ class _Run:
         self.text: Tensor | None = None
         if isinstance(model, VisionLanguageModel):
             if plan.prompt:
-                self.learner = PromptLearner(
-                    model, class_names, plan.context, per_class=plan.per_class, seed=plan.seed
-                )
+                self.learner = PromptLearner(model, class_names, plan.context, per_class=plan.per_class, seed=plan.seed)
                 peak = self.recipe.context_lr * self.learner.spread
                 groups.append({"params": [self.learner.context], "peak": peak})
             if not templates:
@@ -345,7 +344,7 @@ class _Run:
                     levels = torch.full((len(images),), sigma)
                     noisy = self.noisy(images, levels, f"held out {begin} {copy}")
                     answers = self.scores(self.installed.model, noisy)[0].argmax(dim=1).cpu()
-                    hits.append((answers == examples.truth[begin : begin + len(images)]).float().flatten(1 - 1))
+                    hits.append((answers == examples.truth[begin : begin + len(images)]).float().flatten())
             found[f"{sigma:g}"] = float(torch.cat(hits).mean())
         return found
 
@@ -365,7 +364,12 @@ class _Run:
         """All that the next call needs, whole or not at all."""
         content = {"settings": settings, "step": self.step, "spent": self.spent, "history": json.dumps(self.history)}
         partial = path.with_name(f"{path.name}.partial")
-        states = {"values": self.state(), "best": self.best, "kept": self.kept, "optimiser": self.optimiser.state_dict()}
+        states = {
+            "values": self.state(),
+            "best": self.best,
+            "kept": self.kept,
+            "optimiser": self.optimiser.state_dict(),
+        }
         torch.save(content | states, partial)
         os.replace(partial, path)
 

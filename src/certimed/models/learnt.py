@@ -28,7 +28,7 @@ def write_learnt(
         path: where.
         tensors: by name.
         metadata: plain JSON types.
-        what: the word for messages, e.g. ``"prompt"``.
+        what: the word for messages, e.g. ``"a prompt"``.
 
     Raises:
         InputError: the file cannot be written.
@@ -41,7 +41,7 @@ def write_learnt(
         os.replace(partial, target)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
-        raise InputError(f"the {what} cannot be written to {target} ({error}); choose another path") from error
+        raise InputError(f"{what} cannot be written to {target} ({error}); choose another path") from error
     return target
 
 
@@ -52,20 +52,20 @@ def read_learnt(source: Path, what: str) -> tuple[dict[str, Tensor], str]:
         InputError: no such file, one of another kind, or a damaged one.
     """
     if not source.is_file():
-        raise InputError(f"there is no {what} file {source}; check the path")
+        raise InputError(f"there is no file {source} of {what}; check the path")
     if source.stat().st_size > _MAX_BYTES:
-        raise InputError(f"{source} has {source.stat().st_size} bytes, far too many for a {what} file; check the path")
+        raise InputError(f"{source} has {source.stat().st_size} bytes, far too many for {what}; check the path")
     try:
         look_at(source)
         with safe_open(source, framework="pt") as file:
             text = (file.metadata() or {}).get(_METADATA_KEY)
             if text is None:
-                raise InputError(f"{source} is a safetensors file but not a {what} saved by certimed; check the path")
+                raise InputError(f"{source} is a safetensors file but not {what} saved by certimed; check the path")
             return {name: file.get_tensor(name) for name in file.keys()}, text  # noqa: SIM118 - no mapping
     except ModelError as error:
-        raise InputError(f"{source} cannot be read as a {what} file: {error}") from error
+        raise InputError(f"{source} cannot be read as {what}: {error}") from error
     except (OSError, SafetensorError, UnicodeDecodeError) as error:
-        raise InputError(f"{source} cannot be read as a {what} file ({error}); save or copy it again") from error
+        raise InputError(f"{source} cannot be read as {what} ({error}); save or copy it again") from error
 
 
 def learnt_schema(source: Path) -> str | None:

@@ -136,7 +136,7 @@ class Prompt:
         Raises:
             InputError: the file cannot be written.
         """
-        return write_learnt(path, {"context": self.context}, self.metadata(), "prompt")
+        return write_learnt(path, {"context": self.context}, self.metadata(), "a prompt")
 
     def metadata(self) -> dict[str, Any]:
         """Everything but the context, as plain JSON types."""
@@ -161,7 +161,7 @@ class Prompt:
             InputError: no such file, not a prompt file, damaged, or altered (the stored identity does not match).
         """
         source = Path(path)
-        tensors, text = read_learnt(source, "prompt")
+        tensors, text = read_learnt(source, "a prompt")
         if set(tensors) != {"context"}:
             raise InputError(f"{source} is a safetensors file but not a prompt saved by certimed; check the path")
         try:
