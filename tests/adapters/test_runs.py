@@ -218,7 +218,7 @@ def test_the_command_line_tunes_plans_and_certifies(world: Path, tmp_path: Path)
     assert done.exit_code == 0, done.output
     for words, sentence in (
         (("--method", "odd"), "--method odd is unknown"),
-        (("--method", "prompt", "--task", "masks"), "a segmentation network reads none"),
+        (("--method", "prompt", "--task", "masks"), "a segmentation network does not read"),
         (("--method", "lora", "--recipe", "best"), "--recipe best is unknown"),
     ):
         refused = call("tune", *common, "--data", world / "tuning", *words, "--out", tmp_path / "no.safetensors")
