@@ -31,6 +31,7 @@ from training.study_segmentation import StudySet, load_set
 MARKER = "mask adapters"
 SIGMAS = (0.0, 0.1, 0.25, 0.5, 1.0)
 TIMED = 16
+SHOWN = ("Dice (clean)", "certified Dice (published)")
 
 
 def learnt(spec: RunSpec, study_set: StudySet, setting: Setting, shots: int, steps: int, path: Path) -> Path:
@@ -97,10 +98,10 @@ def _certify(given: argparse.Namespace, places: Places) -> tuple[str, dict[str, 
 def write_section(path: Path, found: Sequence[dict[str, Any]]) -> None:
     """The section of the page."""
     head = (
-        "## Masks, measured\n\nNetworks and denoisers as of [certified segmentation](results.md#certified-segmentation): "
+        "## Masks, measured\n\nNetworks and denoisers of [certified segmentation](results.md#certified-segmentation): "
         "U-Nets trained on clean images. One adapter for all sigmas (LoRA of rank 8, and scales; cross-entropy and "
-        "Dice), learnt on training images. Seconds a sample are processor time of one core in bfloat16, without the noise. "
-        "Made with `python -m benchmarks.study_mask_adapters --set SET`, then `--report docs/adapters.md`.\n"
+        "Dice), learnt on training images. Seconds a sample are processor time of one core in bfloat16, without the "
+        "noise. Made with `python -m benchmarks.study_mask_adapters --set SET`, then `--report docs/adapters.md`.\n"
     )
     replace_section(path, MARKER, "\n".join([head, *(section(one) for one in found)]))
 
@@ -116,15 +117,11 @@ def section(study: dict[str, Any]) -> str:
     rows = []
     for sigma, one in study["sigmas"].items():
         for name, row in one["methods"].items():
-            cells = {
-                metric: row["foreground"][metric]["mean"] for metric in ("Dice (clean)", "certified Dice (published)")
-            }
+            clean, published = (row["foreground"][metric]["mean"] for metric in SHOWN)
             dice = row["foreground"]["guaranteed Dice"]
             own = f"**{dice['mean']:.3f}** [{dice['low']:.3f}, {dice['high']:.3f}]"
-            rows.append(
-                (sigma, name, *(f"{value:.3f}" for value in cells.values()), own, f"{100 * row['abstained']:.1f} %",
-                 f"{cost[name]:.3f}")
-            )  # fmt: skip
+            shares = (f"{clean:.3f}", f"{published:.3f}", own, f"{100 * row['abstained']:.1f} %")
+            rows.append((sigma, name, *shares, f"{cost[name]:.3f}"))
     columns = ("sigma", "method", "clean, plain network", "published", "guaranteed", "abstained", "s a sample")
     return title + "\n" + table(columns, rows)
 
