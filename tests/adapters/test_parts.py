@@ -28,6 +28,7 @@ def moved(installed: Installed) -> None:
 
 def check(model: nn.Module, shape: tuple[int, ...], kinds: tuple[str, ...], **parts: object) -> Installed:
     """The laws of every kind on every network."""
+    model.requires_grad_(False)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     x = torch.rand(3, *shape, generator=torch.Generator().manual_seed(1))
     installed = Installed(model, Parts(kinds, rank=2, **parts), shape)

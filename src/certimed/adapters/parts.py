@@ -97,7 +97,8 @@ class Installed:
                 self._affine(found.norms)
             if VISUAL_PROMPT in parts.kinds:
                 self._prompted(parts, found.blocks, shape)
-        own = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+        named = self.model.named_parameters()
+        own = {name: value for name, value in named if value.requires_grad and id(value) not in shared}
         self.learnt: dict[str, nn.Parameter] = {_plain(name): value for name, value in own.items()}
 
     def fill(self, tensors: Mapping[str, Tensor]) -> None:
