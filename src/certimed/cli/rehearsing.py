@@ -31,6 +31,8 @@ def rehearse(spec: RunSpec, *, allow_code: bool, talk: Callable[..., None] = say
     )
     for sentence in encoder_passes(job):
         talk(sentence)
+    for sentence in job.warnings:
+        tell(harmless(sentence, 1000))
     report = IntensityReport()
     for index in range(len(job.dataset)):
         try:

@@ -97,8 +97,10 @@ OPTIONS = (
     Option("--output", "output", str, "What the network returns, where its files do not say: logits, probabilities, "
            "'binary logit', 'binary probability'.", _MODEL, MASKS),
     Option("--normalise", "normalise", str, "How inputs are normalised, where the files do not say: imagenet, none, or "
-           "MEAN;STD (one value a channel, by commas).", _MODEL),
-    Option("--device", "device", str, "cpu, cuda, cuda:1, ...", _MODEL, differs=True),
+           "MEAN;STD (one value a channel, by commas); with ;bgr behind it: trained on images that OpenCV read.",
+           _MODEL),
+    Option("--device", "device", str, "auto (default: a GPU where there is one), cpu, cuda, cuda:1, ...", _MODEL,
+           differs=True),
     Option("--data", "data.path", Path, "Folder of images or class subfolders, a single image, or an .npz.", _DATA,
            read=str, differs=True),
     Option("--classes", "data.classes", str, "Class names in words, by commas, or a text file with one a line; "
@@ -285,20 +287,6 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InputError(f"--config {path} must hold named fields, as certify --dry-run prints them")
     return found
-
-
-def as_yaml(data: Mapping[str, Any]) -> str:
-    """A request as YAML that :func:`read_config` reads back; fields that say nothing are left out."""
-    import yaml
-
-    text: str = yaml.safe_dump(_told(data), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
-    return text
-
-
-def _told(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _told(one) for name, one in value.items() if one not in (None, [], {})}
-    return value
 
 
 def _yaml(text: str) -> Any:

@@ -108,7 +108,7 @@ def tune(
     frame: opt.Frame = 0,
     axis: opt.Axis = "axial",
     slice_: opt.Slice = None,
-    device: opt.Device = "cpu",
+    device: opt.Device = "auto",
     batch_size: opt.BatchSize = None,
 ) -> None:
     """See :data:`HELP`."""
@@ -180,6 +180,7 @@ def _adapter(given: dict[str, Any], source: DataSpec, test: Dataset | None, entr
     from certimed.adapters import Draw, tune_adapter
     from certimed.cli import inputs
     from certimed.cli.watching import tuning_line
+    from certimed.engine import model_device
     from certimed.runs import load_front, load_tuned
 
     plan = adapter_plan(given)
@@ -195,7 +196,7 @@ def _adapter(given: dict[str, Any], source: DataSpec, test: Dataset | None, entr
         output=given["output"],
         templates=given["template"],
     )
-    front = load_front(given["denoiser"], given["device"], given["allow_code"])
+    front = load_front(given["denoiser"], model_device(model), given["allow_code"])
     with tuning_line() as progress:
         return tune_adapter(
             model,

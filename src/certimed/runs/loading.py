@@ -25,6 +25,7 @@ from certimed.engine import (
 )
 from certimed.errors import InputError
 from certimed.measurements import parse_measurement
+from certimed.models.device import checked_device
 from certimed.noise import as_law
 from certimed.runs.job import ClassJob, Job, MaskJob, MeasureJob
 from certimed.runs.methods import Prompting
@@ -33,7 +34,6 @@ from certimed.segmenters import NativeSegmenter, load_segmenter
 from certimed.targets import Classes, Pixels
 from certimed.usercode import is_user_code
 from certimed.vlm import NativeModel, VisionLanguageModel
-from certimed.vlm.loading import checked_device
 
 if TYPE_CHECKING:
     from certimed.runs.spec import RunSpec
@@ -43,23 +43,23 @@ _TOGETHER = "a denoiser and a method behind it (denoised, or an adapter) go toge
 
 def load_job(spec: RunSpec, *, allow_code: bool = False, dataset: Dataset | None = None, model: Any = None) -> Job:
     """See :meth:`RunSpec.load`."""
-    checked_device(spec.device)
+    device = checked_device(spec.device)
     if (spec.denoiser is None) and DENOISED in spec.methods:
         raise InputError(_TOGETHER)
     prompting = Prompting.read(spec.methods, spec.tuning)
     if (spec.denoiser is None) == prompting.denoised:
         raise InputError(_TOGETHER)
     load = _load_masks if spec.segments else _load_classes
-    return load(spec, prompting, dataset, allow_code, model)
+    return load(spec, prompting, dataset, allow_code, model, device)
 
 
-def _load_classes(spec: RunSpec, prompting: Prompting, dataset: Dataset | None, allow_code: bool, model: Any) -> Job:
+def _load_classes(
+    spec: RunSpec, prompting: Prompting, dataset: Dataset | None, allow_code: bool, model: Any, device: torch.device
+) -> Job:
     if spec.output is not None:
         raise InputError("output describes a segmentation network, and this run certifies classes")
     if model is None:
-        model = load_classifier(
-            spec.model, spec.device, allow_code=allow_code, size=spec.size, normalise=spec.normalise
-        )
+        model = load_classifier(spec.model, device, allow_code=allow_code, size=spec.size, normalise=spec.normalise)
     front = load_front(spec.denoiser, model.device, allow_code)
     fronted = None if front is None else front.identity
     if isinstance(model, ClassificationModel):
@@ -89,7 +89,9 @@ def _load_classes(spec: RunSpec, prompting: Prompting, dataset: Dataset | None, 
     return ClassJob(spec, limited, names, engine, target, model, front, prompting)
 
 
-def _load_masks(spec: RunSpec, prompting: Prompting, dataset: Dataset | None, allow_code: bool, model: Any) -> Job:
+def _load_masks(
+    spec: RunSpec, prompting: Prompting, dataset: Dataset | None, allow_code: bool, model: Any, device: torch.device
+) -> Job:
     if spec.templates or spec.tuning != type(spec.tuning)():
         raise InputError("templates and per-image tuning are for prompts, and this run certifies masks")
     assert isinstance(spec.target, MaskTarget | MeasureTarget)
@@ -97,7 +99,7 @@ def _load_masks(spec: RunSpec, prompting: Prompting, dataset: Dataset | None, al
     classes = spec.data.classes or data.class_names
     if model is None:
         given = {} if spec.normalise is None else {"normalise": spec.normalise}
-        model = _segmenter(spec.model, spec.device, classes, spec.output, allow_code, given)
+        model = _segmenter(spec.model, device, classes, spec.output, allow_code, given)
     front = load_front(spec.denoiser, model_device(model), allow_code)
     names = _mask_names(model, classes)
     adapted = prompting.adapted(model, names, "masks", None if front is None else front.identity)
@@ -179,11 +181,12 @@ def load_tuned(
     Raises:
         InputError: as :meth:`RunSpec.load`.
     """
+    place = checked_device(device)
     if task == "masks":
         classes = tuple(entries) if entries else dataset.class_names
-        model: Any = _segmenter(named, device, classes, output, allow_code, {})
+        model: Any = _segmenter(named, place, classes, output, allow_code, {})
         return model, _mask_names(model, classes), ()
-    model = load_classifier(named, device, allow_code=allow_code)
+    model = load_classifier(named, place, allow_code=allow_code)
     if isinstance(model, ClassificationModel):
         numbered = tuple(f"class {index}" for index in range(model.num_classes))
         names = class_names(dataset, entries, model.class_names or numbered)
@@ -207,7 +210,7 @@ def _words(
 
 def _segmenter(
     named: str,
-    device: str,
+    device: torch.device | str,
     classes: Sequence[str] | None,
     output: str | None,
     allow_code: bool,
@@ -244,7 +247,7 @@ def class_names(
     if dataset.class_names is not None:
         return dataset.class_names
     if entries is not None:
-        return tuple(entry.partition("=")[2].strip() or entry for entry in entries)
+        return tuple(entry.rpartition("=")[2].strip() or entry for entry in entries)
     if fallback is not None:
         return fallback
     raise InputError("the data set names no classes; give them, e.g. --classes 'covid,normal'")
