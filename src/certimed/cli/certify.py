@@ -108,6 +108,15 @@ MORE: dict[str, Any] = {
         Annotated[int | None, typer.Option("--n", help="Short for --budget fixed:N.", rich_help_panel="Smoothing")],
         None,
     ),
+    "adapt": (
+        Annotated[
+            str | None,
+            typer.Option(
+                help="Short for --methods: none, and prompt and adapter files, by commas.", rich_help_panel="Methods"
+            ),
+        ],
+        None,
+    ),
     "protocol": (
         Annotated[
             str | None,
@@ -186,6 +195,7 @@ def certify(
     quiet: bool,
     as_json: bool,
     n: int | None = None,
+    adapt: str | None = None,
     protocol: str | None = None,
     pictures: int = 0,
 ) -> None:
@@ -198,7 +208,7 @@ def certify(
         from certimed.executors import Executor, RayExecutor
         from certimed.runs import MaskJob, RunFolder, RunSpec, as_yaml, execute
 
-        typed = shorthands(verb, typed, n, protocol)
+        typed = shorthands(verb, typed, n, protocol, adapt)
         if resume is not None and (out_ is not None or config is not None):
             raise InputError("--resume goes on with a run folder as it is; leave out --out and --config")
         if resume is not None:
@@ -242,8 +252,8 @@ def certify(
     inputs.exit_for_failures(failed)
 
 
-def shorthands(verb: str, typed: Typed, n: int | None, protocol: str | None) -> Typed:
-    """``--n`` and ``--protocol published`` in the words of a request."""
+def shorthands(verb: str, typed: Typed, n: int | None, protocol: str | None, adapt: str | None = None) -> Typed:
+    """``--n``, ``--adapt`` and ``--protocol published`` in the words of a request."""
     from certimed.budgets import as_budget
     from certimed.cli import inputs
     from certimed.errors import InputError
@@ -254,6 +264,11 @@ def shorthands(verb: str, typed: Typed, n: int | None, protocol: str | None) -> 
         if "budget" in found:
             raise InputError(f"--n {n} and --budget {found['budget'][1]} both say how many samples; give one of them")
         found["budget"] = (budget, str(as_budget(n)))
+    if adapt is not None:
+        if "methods" in found:
+            raise InputError("--adapt and --methods both name the methods; give one of them")
+        names = ["plain" if part.strip() == "none" else part for part in adapt.split(",")]
+        found["methods"] = (OPTION_OF["methods"], ",".join(names))
     if protocol is not None:
         inputs.one_of("--protocol", protocol, ("published",))
         for field in ("budget", "n0"):
@@ -268,5 +283,5 @@ app = typer.Typer(cls=Verbs, help="Certify a model on your own images.", no_args
 app.command("classes", help=CLASSES_HELP)(verb_command("classes", certify, MORE))
 app.command("masks", help=MASKS_HELP)(verb_command("masks", certify, MORE | PICTURES))
 app.command("measurements", help=MEASUREMENTS_HELP)(verb_command("measurements", certify, MORE))
-_ONCE = {name: value for name, value in MORE.items() if name not in ("n", "protocol")}
+_ONCE = {name: value for name, value in MORE.items() if name not in ("n", "adapt", "protocol")}
 app.command("sets", help=SETS_HELP)(verb_command("sets", certify, _ONCE))

@@ -176,9 +176,10 @@ _MODEL_HELP["calibrate"] = _MODEL_HELP["classes"]
 _MODEL_HELP["sets"] = "Where the calibrated model lies now; default: where it lay then."
 _BY_VERB = {"model": _MODEL_HELP, "budget": _BUDGET_HELP}
 _BY_VERB["methods"] = {
-    "classes": "Methods and prompt files, by commas: plain, zero-shot, both, per-sample, split, denoised, FILE.",
-    **dict.fromkeys(MASKS, "plain, denoised or both; default: all that can be had."),
-    "calibrate": "The one method: plain, denoised, per-sample, or a few-shot prompt's FILE.",
+    "classes": "Methods and files, by commas: plain, zero-shot, both, per-sample, split, test-time-lora, denoised, "
+    "FILE of a prompt or an adapter, denoised+FILE.",
+    **dict.fromkeys(MASKS, "plain, denoised, FILE of an adapter, denoised+FILE; default: all that can be had."),
+    "calibrate": "The one method: plain, denoised, per-sample, FILE of a prompt or an adapter, denoised+FILE.",
 }
 _BY_VERB["target.taus"] = {
     "measurements": "Certify the masks too, from the same samples: agreement to exceed, e.g. 0.75; several by commas."

@@ -14,6 +14,7 @@ from certimed.errors import ImageError
 from certimed.noise import content_id
 from certimed.runs.calibration import Calibration
 from certimed.runs.job import ClassJob, Prepared
+from certimed.runs.methods import Prompting
 from certimed.targets import Sets
 
 if TYPE_CHECKING:
@@ -31,14 +32,13 @@ class SetJob(ClassJob):
         engine: Engine,
         model: Any,
         denoiser: nn.Module | None,
-        kinds: Mapping[str, str] | None = None,
+        prompting: Prompting,
         *,
-        tuned_on: frozenset[str] = frozenset(),
         calibration: Calibration,
     ) -> None:
         given = calibration
         target = Sets(len(class_names), given.score, given.radii, given.thresholds, given.digest, given.variation)
-        super().__init__(spec, dataset, class_names, engine, target, model, denoiser, kinds, tuned_on=tuned_on)
+        super().__init__(spec, dataset, class_names, engine, target, model, denoiser, prompting)
         given.check_run(spec.to_dict(), [asdict(one) for one in self.entries], self.class_names)
         self.calibration = given
 
