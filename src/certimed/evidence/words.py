@@ -84,8 +84,9 @@ def paragraph(subject: Subject, sentences: list[dict[str, Any]]) -> str:
         f"methods: {methods}) answered copies of each image with Gaussian noise, standard deviation {spec.sigma:g} of "
         f"the intensity range, added to the {where(one.space for one in subject.series)}; {n0}estimation samples under "
         f"the budget {spec.budget} bounded how often it wins (seed {spec.seed}). Each certificate fails with "
-        f"probability at most {alphas} over the noise drawn. {told} Certificates are about the smoothed model and about changes of "
-        "pixel values below the radius (L2); they say nothing of correctness, geometric changes or other populations. "
+        f"probability at most {alphas} over the noise drawn. {told} Certificates are about the smoothed model and "
+        "changes of pixel values below the radius (L2); they say nothing of correctness, geometric changes or other "
+        "populations. "
         f"All statements were recomputed from their counts by a second implementation; digest {_digest(subject)}."
     )
 
