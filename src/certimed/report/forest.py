@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from certimed.errors import InputError
 from certimed.report.journal import STYLES, WIDTHS, journal_style, new_figure
-from certimed.report.series import Series
-from certimed.report.tables import titles
+from certimed.report.series import Series, titles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
