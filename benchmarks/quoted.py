@@ -57,7 +57,9 @@ def main() -> None:
     for name, sizes in (("tenfold", TENFOLD), ("doubling", DOUBLING)):
         print(f"second looks, {name} ({', '.join(map(str, sizes))} samples): {worst_rerun(sizes):.1f} alpha")
     for before, after in ((512, 224), (150, 224)):
-        print(f"resizing {before} to {after}, bilinear with antialiasing: norm at most {resize_norm(before, after):.3g}")
+        print(
+            f"resizing {before} to {after}, bilinear with antialiasing: norm at most {resize_norm(before, after):.3g}"
+        )
     print(f"two images share noise at {SAMPLES} samples from 32-bit seeds: {overlap():.2g} a pair")
 
 
