@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from certimed.evidence import Pack
+    from certimed.exports.options import Exported
     from certimed.verification import Verdict
 
 
@@ -103,6 +104,19 @@ class Run:
         from certimed.evidence import pack
 
         return pack([self.folder.path], out, **how)
+
+    def export(self, out: str | Path, kind: str | None = None, **options: Any) -> Exported:
+        """Write the run for other programs, see :func:`certimed.exports.formats.export`.
+
+        Args:
+            out: a file, or for formats of single images a folder.
+            kind: a name of :data:`certimed.exports.formats.FORMATS`; default: by the ending of ``out``.
+            options: fields of :class:`certimed.exports.options.ExportOptions`.
+        """
+        from certimed.exports.formats import export
+        from certimed.exports.options import ExportOptions
+
+        return export(self.folder, out, kind, ExportOptions(**options))
 
     def verify(self) -> Verdict:
         """Recompute every statement, see :func:`certimed.verification.verify`."""
