@@ -2,9 +2,9 @@
 
     python -m benchmarks.quoted
 
-Second looks: how often a bound at level alpha fails if it is computed again after more samples of the same stream and the
-last one is kept, exactly, over all true probabilities of a grid. Norms of resizing: the proved bound, for common sizes.
-Overlaps: how likely two images share noise where PyTorch's generator is started from 32 bits.
+Second looks: how often a bound at level alpha fails if it is computed again after more samples of the same stream, and
+the last one is kept: exactly, over all true probabilities of a grid. Norms of resizing: the proved bound, for common
+sizes. Overlaps: how likely two images share noise where PyTorch's generator is started from 32 bits.
 """
 
 from __future__ import annotations
