@@ -119,3 +119,16 @@ def mask_run(
         **{"n0": 5, "budget": "fixed:80", "sigma": SIGMA, **options},
     )
     return certimed.run(spec, out, allow_code=True)
+
+
+class Bands3(nn.Module):
+    """Three classes of a volume by its level: dark, middle, light."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        level = nn.functional.avg_pool3d(x, 3, stride=1, padding=1)[:, 0]
+        return torch.stack([-((level - centre) ** 2) for centre in (0.1, 0.45, 0.9)], dim=1)
+
+
+def bands3() -> SegmentationModel:
+    """The same for volumes."""
+    return SegmentationModel(Bands3(), num_classes=3, output="logits", in_channels=1)
