@@ -138,7 +138,7 @@ def test_the_page_holds_exact_ranks_and_radii(place, page):
             assert viewer["failed"] == 1
             continue
         entry = found[record.item]
-        shape = (entry["layers"]["height"], entry["layers"]["width"])
+        shape = tuple(entry["layers"]["shape"])
         for one, certificate in zip(viewer["series"], record.certificates.values()):
             packed = entry["layers"]["maps"][one["key"]]
             ranks = unpacked(packed["ranks"], f"<u{packed['bytes']}", shape)
