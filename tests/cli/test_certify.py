@@ -178,7 +178,7 @@ VALUES = {
     "bonferroni", "target.empty": "skip", "target.measurements": "area:1,count:1", "target.radii": "0.01,0.02",
     "target.thresholds": "area:1=9", "target.widths": "area:1=4", "target.spacing": "0.5,0.5", "seed": 99,
     "space": "native", "speed.precision": "bfloat16",
-    "speed.compile": True, "speed.channels_last": True, "batch_size": "5",
+    "speed.engine": "openvino", "speed.channels_last": True, "batch_size": "5",
 }  # fmt: skip
 """By field: a value that is not its default."""
 
