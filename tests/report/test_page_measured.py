@@ -69,7 +69,7 @@ def test_curves_are_of_masks_and_measurements_alone_are_a_forest(measured):
         assert len(figure.axes) == 1
         return
     first, second = figure.axes
-    assert (first.get_xlabel(), second.get_xlabel()) == ("area:1 (cm2)", "count:1")
+    assert (first.get_xlabel(), second.get_xlabel()) == ("area:1, cm2", "count:1")
     own = [record.certificates["plain, measured"].intervals["area:1"] for record in measured.records()]
     drawn = [line.get_xdata() for line in first.lines]
     assert all([one.lower[at], one.upper[at]] in [list(xs) for xs in drawn] for one in own for at in (0, 1))

@@ -10,7 +10,7 @@ from certimed.errors import require
 from certimed.evidence.statement import Subject
 from certimed.evidence.words import CROSS_REFERENCES, PROCEDURE, method_words, paragraph
 from certimed.report.html.numbers import plain
-from certimed.report.tables import table
+from certimed.report.kind_tables import table
 
 
 def test_report(stated: Mapping[str, Any], subjects: Sequence[Subject]) -> str:

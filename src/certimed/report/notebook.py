@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from certimed.report.curves import curve_figure
-from certimed.report.forests import forest_figure, size_figure
+from certimed.report.forest import forest_figure
 from certimed.report.journal import width_in_mm
 from certimed.report.kind_tables import table
 from certimed.report.series import by_kind, panels, series
+from certimed.report.set_sizes import size_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,7 +29,7 @@ def run_card(path: Path) -> str:
 
 
 def run_figure(path: Path, *, by: str = "sigma", width: str = "double", native: bool = False) -> Figure:
-    """The curves of a run, see :mod:`certimed.report.curves`; without any, those of :mod:`certimed.report.forests`."""
+    """The curves of a run, see :mod:`certimed.report.curves`; without any, its forest plot or set sizes."""
     found = series([path], native=native)
     if all(one.measured for one in found):
         return forest_figure(found, width=width_in_mm(width))

@@ -11,13 +11,13 @@ from typing import Any
 from certimed.errors import InputError
 from certimed.integrity import write_whole
 from certimed.metrics import PUBLISHED_RADII
+from certimed.report.kind_tables import interval_table
 from certimed.report.series import Series, by_kind, series
 from certimed.report.tables import (
     Table,
     accuracy_rows,
     accuracy_table,
     csv_text,
-    interval_table,
     mask_rows,
     mask_table,
 )
