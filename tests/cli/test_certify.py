@@ -241,7 +241,7 @@ def test_options_of_other_verbs_are_refused_in_one_sentence(option, tmp_path):
 def test_the_old_form_is_answered_by_the_new(tmp_path):
     for words in (("--task", "segment", "--model", "demo"), ("--model", "demo"), ("--resume",)):
         said = refused("certify", *words)
-        assert said == "say what of: certimed certify classes ..., masks ... or measurements ..."
+        assert said == "say what of: certimed certify classes ..., masks ..., measurements ... or settings ..."
     assert refused("plan", "--sigma", 1) == "say what of: certimed plan classes ..., masks ... or measurements ..."
 
 

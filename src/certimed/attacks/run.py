@@ -25,9 +25,9 @@ from certimed.integrity import RUN_SCHEMA, digest
 from certimed.metrics.segmentation import DICE_LOW
 from certimed.runs import CERTIFIED, Job, MaskTarget, MeasureTarget, Record, RunFolder, data_section
 from certimed.runs.folder import ATTACKS, MANIFEST, cut_torn_line
-from certimed.runs.job import Prepared
 from certimed.runs.lock import FolderLock
 from certimed.runs.manifest import check_same_run
+from certimed.runs.prepared import Prepared
 from certimed.targets import Target
 
 if TYPE_CHECKING:

@@ -22,6 +22,11 @@ ALL = (*CLASSES, *MASKS)
 TASKS = {"classes": "classes", "masks": "mask", "measurements": "interval"}
 """Verb to the kind of certificates."""
 
+SETTINGS = "settings"
+"""The verb of all three in the space of a workflow's settings."""
+
+_OF_PIXELS = ("--denoiser", "--sigma", "--space")
+
 
 @dataclass(frozen=True)
 class Option:
@@ -47,6 +52,10 @@ class Option:
     verbs: tuple[str, ...] = ALL
     read: Callable[[Any], Any] = lambda value: value
     differs: bool = False
+
+    def serves(self, verb: str) -> bool:
+        """Whether a verb has it."""
+        return verb in self.verbs or (verb == SETTINGS and self.flag not in _OF_PIXELS)
 
     @property
     def name(self) -> str:
@@ -152,6 +161,9 @@ OPTIONS = (
     Option("--seed", "seed", int, "Seed of all noise; 0.", _NOISE),
     Option("--space", "space", str, "Where noise is added and radii live: input (after resizing) or native.", _NOISE,
            read=_inputs("space")),
+    Option("--vary", "vary", str, "Settings and their noise, by commas: window-center=30HU, window-width=0.2, gain, "
+           "offset, gamma, crop-x, crop-y, crop-scale, rotation, slice, box, click; python:MODULE:FUNCTION=NOISE.",
+           _NOISE, (SETTINGS,), read=_commas),
     Option("--precision", "speed.precision", str, "float32, bfloat16 or (GPU) float16: what is certified is the model "
            "that ran.", _SPEED),
     Option("--compile", "speed.compile", bool, "Compile the model first; takes a minute.", _SPEED),
@@ -160,11 +172,14 @@ OPTIONS = (
            "not change the noise.", _SPEED, read=_inputs("batch_size"), differs=True),
 )  # fmt: skip
 _MODEL_HELP["measurements"] = _MODEL_HELP["masks"]
+_MODEL_HELP[SETTINGS] = "As of classes or masks, whichever the target is."
+_BUDGET_HELP[SETTINGS] = "As of the target: classes, masks or measurements."
 _BY_VERB = {"model": _MODEL_HELP, "budget": _BUDGET_HELP}
 _BY_VERB["methods"] = {
     "classes": "Methods and prompt files, by commas: plain, zero-shot, both, per-sample, split, denoised, FILE.",
     **dict.fromkeys(MASKS, "plain, denoised or both; default: all that can be had."),
 }
+_BY_VERB["methods"][SETTINGS] = "plain, and prompt files."
 _BY_VERB["target.taus"] = {
     "measurements": "Certify the masks too, from the same samples: agreement to exceed, e.g. 0.75; several by commas."
 }
@@ -176,7 +191,7 @@ def verb_command(verb: str, run: Callable[..., None], more: Mapping[str, Any]) -
     Args:
         more: further parameters: name to (annotation, default).
     """
-    own = [option for option in OPTIONS if verb in option.verbs]
+    own = [option for option in OPTIONS if option.serves(verb)]
 
     def command(**values: Any) -> None:
         given = {option.field: (option, values.pop(option.name)) for option in own}

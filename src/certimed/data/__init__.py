@@ -4,6 +4,7 @@ from certimed.data.dataset import Dataset, Item
 from certimed.data.hashing import identity, overlap
 from certimed.data.images import DEFAULT_READ, MedicalImage, ReadOptions
 from certimed.data.opening import open_dataset
+from certimed.data.raw import Raw, raw_image
 from certimed.data.reading import IMAGE_SUFFIXES, read_image
 from certimed.data.records import Intensity, IntensityReport, Step
 from certimed.data.selection import class_balanced, few_shot_indices
@@ -16,6 +17,7 @@ __all__ = [
     "IntensityReport",
     "Item",
     "MedicalImage",
+    "Raw",
     "ReadOptions",
     "Step",
     "class_balanced",
@@ -23,5 +25,6 @@ __all__ = [
     "identity",
     "open_dataset",
     "overlap",
+    "raw_image",
     "read_image",
 ]

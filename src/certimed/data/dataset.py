@@ -76,6 +76,8 @@ class FileStore:
             *(item.id, read.pixels, item.label, read.steps, source, mask, item.group, how),
             decoders=read.decoders,
             spacing=read.spacing,
+            raw=read.raw,
+            raw_unit=read.raw_unit,
         )
 
     def contents(self, item: Item) -> Iterable[bytes]:

@@ -76,14 +76,18 @@ def read_dicom(path: Path, options: ReadOptions) -> Reading:
     except RuntimeError as error:  # pydicom speaks of all plug-ins, and only this one was asked
         reason = " ".join(str(error).rpartition(f"{plugin}: ")[2].split())
         raise UnreadableError(f"{' '.join(versions) or 'pydicom'} cannot decode its pixels ({reason})") from error
+    raw: NDArray[np.float32] | None = None
     if photometric in _GREY:
-        pixels, steps = _grey(header, stored, options)
+        pixels, steps, raw = _grey(header, stored, options)
     else:
         pixels, steps = _colour(header, stored)
     if frames > 1:
         steps.append(step("frame", index=options.frame, count=frames))
     versions = {"pydicom": pydicom.__version__, **versions}
-    return Reading(np.ascontiguousarray(pixels), tuple(steps), versions, _spacing(header, options.frame))
+    hounsfield = str(header.get("RescaleType") or header.get("Modality") or "").upper() in ("HU", "CT")
+    spacing = _spacing(header, options.frame)
+    unit = "HU" if hounsfield else ""
+    return Reading(np.ascontiguousarray(pixels), tuple(steps), versions, spacing, raw, unit)
 
 
 def _spacing(header: Any, frame: int) -> tuple[float, float] | None:
@@ -129,7 +133,9 @@ def _colour(header: Any, stored: NDArray[Any]) -> tuple[NDArray[np.float32], lis
     return to_unit(stored[..., :3].transpose(2, 0, 1), 0, top), steps
 
 
-def _grey(header: Any, stored: NDArray[Any], options: ReadOptions) -> tuple[NDArray[np.float32], list[Step]]:
+def _grey(
+    header: Any, stored: NDArray[Any], options: ReadOptions
+) -> tuple[NDArray[np.float32], list[Step], NDArray[np.float32]]:
     if stored.ndim != 2:
         raise UnreadableError(f"its grey pixels have shape {stored.shape}")
     padding = _padding(header, stored)
@@ -151,7 +157,7 @@ def _grey(header: Any, stored: NDArray[Any], options: ReadOptions) -> tuple[NDAr
     if padding.any():
         pixels[padding] = 0
         steps.append(step("padding", pixels=int(padding.sum())))
-    return pixels[None], steps
+    return pixels[None], steps, np.where(padding, np.nan, values).astype(np.float32)[None]
 
 
 def _padding(header: Any, stored: NDArray[Any]) -> NDArray[np.bool_]:

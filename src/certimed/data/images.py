@@ -38,6 +38,8 @@ class MedicalImage:
         mask_reading: how stored mask values became class ids, in words; None without a mask.
         decoders: versions of the libraries that turned the file into numbers, by name.
         spacing: millimetres from pixel to pixel, ``(down, across)``, where the file says; else None.
+        raw, raw_unit: float32 ``(C, H, W)`` before a window was applied, NaN at padding, where the reader kept it; see
+            :func:`certimed.data.raw_image`.
 
     Raises:
         ImageError: pixels are not finite float32 ``(C, H, W)`` in [0, 1], or the mask has another size.
@@ -53,6 +55,8 @@ class MedicalImage:
     mask_reading: str | None = None
     decoders: Mapping[str, str] = field(default_factory=dict)
     spacing: tuple[float, float] | None = None
+    raw: NDArray[np.float32] | None = None
+    raw_unit: str = ""
 
     def __post_init__(self) -> None:
         pixels = self.pixels

@@ -85,7 +85,8 @@ def read_nifti(path: Path, options: ReadOptions) -> Reading:
         pixels = to_unit(plane, low, high)
         placed = step("percentiles", first=first, last=last, low=low, high=high)
     versions = {"nibabel": require("nibabel", "medical").__version__}
-    return Reading(np.ascontiguousarray(pixels[None]), (*steps, *notes, placed), versions, spacing)
+    raw = np.ascontiguousarray(plane[None], dtype=np.float32)
+    return Reading(np.ascontiguousarray(pixels[None]), (*steps, *notes, placed), versions, spacing, raw)
 
 
 def read_nifti_values(path: Path, options: ReadOptions) -> NDArray[Any]:

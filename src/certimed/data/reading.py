@@ -68,7 +68,13 @@ def read_image(path: str | Path, options: ReadOptions = DEFAULT_READ, *, name: s
     name = name or printable(Path(path.name))
     read = read_pixels(path, options, name)
     where = printable(path)
-    return MedicalImage(name, read.pixels, None, read.steps, where, decoders=read.decoders, spacing=read.spacing)
+    return MedicalImage(
+        *(name, read.pixels, None, read.steps, where),
+        decoders=read.decoders,
+        spacing=read.spacing,
+        raw=read.raw,
+        raw_unit=read.raw_unit,
+    )
 
 
 def read_pixels(path: Path, options: ReadOptions, name: str) -> Reading:

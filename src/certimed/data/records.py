@@ -79,12 +79,16 @@ class Reading:
         steps: how the stored values got there, in order.
         decoders: versions of the libraries that turned the file into numbers, by name.
         spacing: millimetres from pixel to pixel, ``(down, across)``, where the file says; else None.
+        raw: float32 ``(C, H, W)`` before the window, NaN at padding, where a window clips; else None.
+        raw_unit: of ``raw``: ``"HU"``, or ``""`` where the file does not say.
     """
 
     pixels: NDArray[np.float32]
     steps: tuple[Step, ...]
     decoders: Mapping[str, str]
     spacing: tuple[float, float] | None = None
+    raw: NDArray[np.float32] | None = None
+    raw_unit: str = ""
 
 
 @dataclass(frozen=True)

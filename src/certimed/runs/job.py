@@ -6,11 +6,10 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -34,31 +33,18 @@ from certimed.errors import ImageError, InputError, ModelError
 from certimed.measurements import Measurement
 from certimed.metrics import MaskScores, mask_scores
 from certimed.noise import NoiseKey, content_id
-from certimed.operators import Geometry, apply
+from certimed.operators import apply
 from certimed.runs.methods import MethodEntry
+from certimed.runs.prepared import Prepared
 from certimed.runs.record import CERTIFIED, Record, arrays_name
 from certimed.runs.targets import MaskTarget, MeasureTarget
+from certimed.runs.varying import Varying
 from certimed.segmenters import SegmentationModel
 from certimed.segmenters.native import mask_geometry, resized_truth
 from certimed.targets import Classes, Interval, Pixels, winning_class
 
 if TYPE_CHECKING:
     from certimed.runs.spec import RunSpec
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """An image in the certified space.
-
-    Attributes:
-        pixels: float32 ``(C, *space)``.
-        geometry: the linear map that made it, where it is known and the space is not native.
-        truth: int64 ``space``, or None.
-    """
-
-    pixels: Tensor
-    geometry: Geometry | None = None
-    truth: NDArray[np.int64] | None = None
 
 
 class Job(ABC):
@@ -71,7 +57,10 @@ class Job(ABC):
         engine: streams and methods.
         target: of labels and masks: what is certified.
         entries: the methods as the manifest records them.
+        varying: what is varied, where noise is on settings.
     """
+
+    varying: Varying | None = None
 
     def __init__(
         self,
@@ -113,6 +102,10 @@ class Job(ABC):
         """What is certified of an image; ImageError where the image does not have what that needs."""
         return [self.target]
 
+    def engine_for(self, prepared: Prepared) -> Engine:
+        """The engine, its models bound to one image where they need more than its pixels."""
+        return self.engine if prepared.streams is None else self.engine.with_streams(prepared.streams)
+
     @abstractmethod
     def check_settings(self) -> None:
         """Refuse, before a run begins, what the first image that can be read shows to be impossible.
@@ -125,9 +118,10 @@ class Job(ABC):
     def batch_size(self) -> int | None:
         """Noisy copies a forward pass; an automatic one is probed on first use."""
         if self._batch_size == AUTO:
-            prepared = self.prepare(self.dataset.load(0)).pixels.to(self.engine.device)
-            stream = self.engine.streams.get(DENOISED, self.engine.streams[PLAIN])
-            self._batch_size = probe_batch_size(stream, prepared, self.engine.law)
+            prepared = self.prepare(self.dataset.load(0))
+            streams = self.engine_for(prepared).streams
+            stream = streams.get(DENOISED, streams[PLAIN])
+            self._batch_size = probe_batch_size(stream, prepared.pixels.to(self.engine.device), self.engine.law)
         return self._batch_size  # type: ignore[return-value]
 
     def use_batch_size(self, size: int | None) -> None:
@@ -142,7 +136,7 @@ class Job(ABC):
         """
         prepared = self.prepare(image)
         before = set(self.engine.one_answer)
-        found = self.engine.run(
+        found = self.engine_for(prepared).run(
             prepared.pixels,
             self.targets(image, prepared),
             as_budget(self.spec.budget),
@@ -151,7 +145,9 @@ class Job(ABC):
             seed=self.spec.seed,
             item_id=image.id,
             batch_size=self.batch_size,
-            origin=Origin(image.intensity, image.decoders, prepared.geometry),
+            origin=Origin(
+                image.intensity, image.decoders, prepared.geometry, settings=prepared.settings, pixels=prepared.digest
+            ),
             clean=not self.spec.segments,
             progress=progress,
         )
@@ -259,6 +255,8 @@ class ClassJob(Job):
         x = self.model.preprocess(pixels)
         if content_id(x) in self.tuned_on:
             raise ImageError(f"{image.id} was used to tune the prompt; a test image must not be")
+        if self.varying is not None:
+            return self.varying.prepare(image, self.engine, self.dataset)
         if self.spec.space == NATIVE:
             return Prepared(pixels)
         return Prepared(x, self.model.geometry(tuple(pixels.shape)))
@@ -281,6 +279,8 @@ class MaskJob(Job):
         channel; resizing is bilinear with antialiasing for images and nearest for masks. At native resolution both are
         left as they are.
         """
+        if self.varying is not None:
+            return self.varying.prepare(image, self.engine, self.dataset, image.mask)
         pixels, truth, size = torch.from_numpy(image.pixels), image.mask, self.spec.size
         if self.spec.space == NATIVE:
             return Prepared(pixels, None, truth)
@@ -288,6 +288,11 @@ class MaskJob(Job):
             truth = resized_truth(truth, size)
         geometry = mask_geometry(tuple(pixels.shape), self.channels, size)
         return Prepared(apply(geometry, pixels), geometry, truth)
+
+    def targets(self, image: MedicalImage, prepared: Prepared) -> list[Any]:
+        """See :class:`Job`."""
+        assert isinstance(self.target, Pixels)
+        return [self.target if prepared.settings is None else replace(self.target, space=prepared.seen[1:])]
 
     def check_settings(self) -> None:
         """See :class:`Job`."""
@@ -310,7 +315,7 @@ class MaskJob(Job):
         if prepared.truth is None or not self.spec.masks:
             return {}
         assert isinstance(self.spec.target, MaskTarget | MeasureTarget)
-        engine, pixels = self.engine, prepared.pixels.to(self.engine.device)
+        engine, pixels = self.engine_for(prepared), prepared.pixels.to(self.engine.device)
         key = NoiseKey(self.spec.seed, image.id, "evaluation")
         plain = engine.streams[PLAIN]
         with torch.no_grad():
@@ -346,12 +351,13 @@ class MeasureJob(MaskJob):
             raise ImageError(f"{image.id} has no true mask, and {needed[0]} compares with one")
         spacing = asked.spacing if image.spacing is None else image.spacing
         if spacing is not None and len(spacing) == image.pixels.ndim - 1:
-            sizes = zip(image.pixels.shape[1:], prepared.pixels.shape[1:])
+            sizes = zip(image.pixels.shape[1:], prepared.seen[1:])
             spacing = tuple(step * native / here for step, (native, here) in zip(spacing, sizes))
         measured = Interval(
-            self.model.num_classes, self.measurements, asked.radii, asked.goals(), spacing, prepared.truth
+            *(self.model.num_classes, self.measurements, asked.radii, asked.goals(), spacing, prepared.truth),
+            space=prepared.seen[1:],
         )
-        return [measured] if self.target is None else [self.target, measured]
+        return [measured] if self.target is None else [*super().targets(image, prepared), measured]
 
 
 def _mask(scores: Tensor) -> NDArray[Any]:
