@@ -168,7 +168,7 @@ VALUES = {
     "model": "python:tiny_models:shifted", "denoiser": "demo", "size": "16x12", "output": "probabilities",
     "normalise": "imagenet", "device": "cuda:1", "data.path": "elsewhere", "data.classes": "a,b",
     "data.labels": "t.csv",
-    "data.masks": "truth", "data.image_column": "file", "data.label_column": "grade", "data.patches": "grid:64",
+    "data.masks": "truth", "data.boxes": "boxes.csv", "data.image_column": "file", "data.label_column": "grade", "data.patches": "grid:64",
     "data.reading.level": 2, "data.reading.nan": "zero", "data.split": "test", "data.limit": 3,
     "data.reading.window": "40,400", "data.reading.frame": 2, "data.reading.axis": "coronal", "data.reading.slice": 7,
     "methods": "plain,denoised", "templates": "a slide of {}", "tuning.initial_context": "a photo of",

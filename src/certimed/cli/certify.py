@@ -65,6 +65,8 @@ The raw image is fixed; the noise is on the settings, each in its own unit.
   certimed certify settings --model smp:FOLDER --data xray/ --vary gain=0.2,offset=0.1 --target masks --out runs/exposure
 
   certimed certify settings --model smp:FOLDER --data xray/ --vary crop=8px,rotation=3deg --target measurements --measure ctr --radius 0.5,1 --out runs/viewport
+
+  certimed certify settings --model sam:FOLDER --data ct/ --vary box=4px --target masks --out runs/box
 """  # noqa: E501
 _RUN = "Running"
 MORE: dict[str, Any] = {

@@ -87,7 +87,7 @@ _MEASURED = "Measurements"
 _MODEL_HELP = {
     "classes": "hf:FOLDER_OR_ID, timm:NAME:FILE, torchvision:NAME:FILE, onnx:FILE, open_clip:hf-hub:ORG/NAME, "
     "biomedclip, medclip:FOLDER, a folder, demo; yours: python:MODULE:FACTORY.",
-    "masks": "smp:FOLDER, smp:ARCH:ENCODER:FILE, monai:BUNDLE, hf:FOLDER, onnx:FILE, unet:FOLDER, demo; "
+    "masks": "smp:FOLDER, smp:ARCH:ENCODER:FILE, monai:BUNDLE, hf:FOLDER, sam:FOLDER, onnx:FILE, unet:FOLDER, demo; "
     "yours: python:MODULE:FACTORY.",
 }
 _BUDGET_HELP = {
@@ -116,6 +116,8 @@ OPTIONS = (
            read=str, differs=True),
     Option("--masks", "data.masks", Path, "Folder of masks, if not masks/ beside images/.", _DATA, MASKS, read=str,
            differs=True),
+    Option("--boxes", "data.boxes", str, "CSV with columns image,left,top,right,bottom: the box of each image, for sam: "
+           "segmenters; default: around the true mask.", _DATA, MASKS, differs=True),
     Option("--image-column", "data.image_column", str, "Column of the images in the table.", _DATA, CLASSES),
     Option("--label-column", "data.label_column", str, "Column of the labels in the table.", _DATA, CLASSES),
     Option("--patches", "data.patches", str, "Cut whole-slide images: grid:SIZE, or a CSV of x, y, size.", _DATA),

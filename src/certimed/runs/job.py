@@ -34,11 +34,11 @@ from certimed.measurements import Measurement
 from certimed.metrics import MaskScores, mask_scores
 from certimed.noise import NoiseKey, content_id
 from certimed.operators import apply
+from certimed.runs.binding import Binding
 from certimed.runs.methods import MethodEntry
 from certimed.runs.prepared import Prepared
 from certimed.runs.record import CERTIFIED, Record, arrays_name
 from certimed.runs.targets import MaskTarget, MeasureTarget
-from certimed.runs.varying import Varying
 from certimed.segmenters import SegmentationModel
 from certimed.segmenters.native import mask_geometry, resized_truth
 from certimed.targets import Classes, Interval, Pixels, winning_class
@@ -57,10 +57,10 @@ class Job(ABC):
         engine: streams and methods.
         target: of labels and masks: what is certified.
         entries: the methods as the manifest records them.
-        varying: what is varied, where noise is on settings.
+        binding: what is bound to each image, where a model needs more than its input.
     """
 
-    varying: Varying | None = None
+    binding: Binding | None = None
 
     def __init__(
         self,
@@ -255,8 +255,8 @@ class ClassJob(Job):
         x = self.model.preprocess(pixels)
         if content_id(x) in self.tuned_on:
             raise ImageError(f"{image.id} was used to tune the prompt; a test image must not be")
-        if self.varying is not None:
-            return self.varying.prepare(image, self.engine, self.dataset)
+        if self.binding is not None and self.binding.axes:
+            return self.binding.prepare(image, self.engine, self.dataset)
         if self.spec.space == NATIVE:
             return Prepared(pixels)
         return Prepared(x, self.model.geometry(tuple(pixels.shape)))
@@ -279,15 +279,18 @@ class MaskJob(Job):
         channel; resizing is bilinear with antialiasing for images and nearest for masks. At native resolution both are
         left as they are.
         """
-        if self.varying is not None:
-            return self.varying.prepare(image, self.engine, self.dataset, image.mask)
+        if self.binding is not None and self.binding.axes:
+            return self.binding.prepare(image, self.engine, self.dataset, image.mask)
         pixels, truth, size = torch.from_numpy(image.pixels), image.mask, self.spec.size
         if self.spec.space == NATIVE:
-            return Prepared(pixels, None, truth)
+            return self._boxed(Prepared(pixels, None, truth), image)
         if truth is not None and size is not None:
             truth = resized_truth(truth, size)
         geometry = mask_geometry(tuple(pixels.shape), self.channels, size)
-        return Prepared(apply(geometry, pixels), geometry, truth)
+        return self._boxed(Prepared(apply(geometry, pixels), geometry, truth), image)
+
+    def _boxed(self, prepared: Prepared, image: MedicalImage) -> Prepared:
+        return prepared if self.binding is None else self.binding.with_box(prepared, image, self.engine)
 
     def targets(self, image: MedicalImage, prepared: Prepared) -> list[Any]:
         """See :class:`Job`."""

@@ -26,11 +26,11 @@ from certimed.engine import (
 from certimed.errors import InputError
 from certimed.measurements import parse_measurement
 from certimed.noise import as_law
+from certimed.runs.binding import Binding
 from certimed.runs.job import ClassJob, Job, MaskJob, MeasureJob
 from certimed.runs.methods import Prompting, score_methods
 from certimed.runs.targets import MaskTarget, MeasureTarget
-from certimed.runs.varying import Varying
-from certimed.segmenters import NativeSegmenter, load_segmenter
+from certimed.segmenters import NativeSegmenter, PromptedSegmenter, load_segmenter
 from certimed.targets import Classes, Pixels
 from certimed.usercode import is_user_code
 from certimed.vlm import NativeModel, VisionLanguageModel
@@ -48,14 +48,13 @@ def load_job(spec: RunSpec, *, allow_code: bool = False, dataset: Dataset | None
     if (spec.denoiser is None) == (DENOISED in methods):
         raise InputError("a denoiser and the method denoised go together; give both, or neither")
     load = _load_masks if spec.segments else _load_classes
-    job = load(spec, dataset, allow_code, model, varying := Varying.of(spec, allow_code=allow_code))
-    if varying is not None:
-        varying.check([entry.kind for entry in job.entries])
-        job.varying = varying
+    job = load(spec, dataset, allow_code, model)
+    if job.binding is not None:
+        job.binding.check([entry.kind for entry in job.entries])
     return job
 
 
-def _load_classes(spec: RunSpec, dataset: Dataset | None, allow_code: bool, model: Any, varying: Varying | None) -> Job:
+def _load_classes(spec: RunSpec, dataset: Dataset | None, allow_code: bool, model: Any) -> Job:
     if spec.output is not None:
         raise InputError("output describes a segmentation network, and this run certifies classes")
     if model is None:
@@ -83,13 +82,16 @@ def _load_classes(spec: RunSpec, dataset: Dataset | None, allow_code: bool, mode
         methods = prompting.methods(model, names, templates, spec.sigma)
     front = _denoiser(spec, model.device, allow_code)
     certified = model if spec.space == MODEL_INPUT else NativeModel(model)
-    engine = _engine(spec, certified, front, methods, model.device, varying, share_copies=True)
+    binding = Binding.of(spec, model, allow_code=allow_code)
+    engine = _engine(spec, certified, front, methods, model.device, binding, share_copies=True)
     target = Classes(len(names), spec.target.bound)  # type: ignore[union-attr]
     limited = _limited(data, spec)
-    return ClassJob(spec, limited, names, engine, target, model, front, prompting.kinds, tuned_on=prompting.tuned_on)
+    job = ClassJob(spec, limited, names, engine, target, model, front, prompting.kinds, tuned_on=prompting.tuned_on)
+    job.binding = binding
+    return job
 
 
-def _load_masks(spec: RunSpec, dataset: Dataset | None, allow_code: bool, model: Any, varying: Varying | None) -> Job:
+def _load_masks(spec: RunSpec, dataset: Dataset | None, allow_code: bool, model: Any) -> Job:
     if spec.templates or spec.tuning != type(spec.tuning)():
         raise InputError("templates and per-image tuning are for prompts, and this run certifies masks")
     assert isinstance(spec.target, MaskTarget | MeasureTarget)
@@ -110,17 +112,21 @@ def _load_masks(spec: RunSpec, dataset: Dataset | None, allow_code: bool, model:
             "the background counts as a class"
         )
     certified: nn.Module = model
-    if spec.space != MODEL_INPUT:
+    binding = Binding.of(spec, model, allow_code=allow_code)
+    if spec.space != MODEL_INPUT and not isinstance(model, PromptedSegmenter):
         certified = NativeSegmenter(model, 1 if model.in_channels == 1 else None, spec.size)
     methods = score_methods(spec.methods, model.num_classes)
-    engine = _engine(spec, certified, front, methods, model_device(model), varying, share_copies=False)
+    engine = _engine(spec, certified, front, methods, model_device(model), binding, share_copies=False)
     target = Pixels(model.num_classes, spec.target.taus, spec.target.correction) if spec.masks else None
     if isinstance(spec.target, MaskTarget):
-        return MaskJob(spec, data, names, engine, target, model, front)
-    measured = [parse_measurement(text, names, allow_code=allow_code) for text in spec.target.measurements]
-    if varying is not None and (reading := [one.name for one in measured if one.kind.reads_image]):
-        raise InputError(f"{reading[0]} looks at noisy pixels, and the noise is on settings; leave it out")
-    return MeasureJob(spec, data, names, engine, target, model, front, measurements=measured)
+        job = MaskJob(spec, data, names, engine, target, model, front)
+    else:
+        measured = [parse_measurement(text, names, allow_code=allow_code) for text in spec.target.measurements]
+        if spec.vary and (reading := [one.name for one in measured if one.kind.reads_image]):
+            raise InputError(f"{reading[0]} looks at noisy pixels, and the noise is on settings; leave it out")
+        job = MeasureJob(spec, data, names, engine, target, model, front, measurements=measured)
+    job.binding = binding
+    return job
 
 
 def _engine(
@@ -129,13 +135,13 @@ def _engine(
     front: Any,
     methods: Sequence[Method],
     device: torch.device,
-    varying: Varying | None,
+    binding: Binding | None,
     *,
     share_copies: bool,
 ) -> Engine:
     streams: dict[str, Stream] = {PLAIN: ModelStream(model, acceleration=spec.speed.check_device(device))}
-    if varying is not None:
-        streams = {name: varying.stream(stream) for name, stream in streams.items()}
+    if binding is not None:
+        streams = {name: binding.stream(stream) for name, stream in streams.items()}
     if front is not None:
         # The denoiser is made for this sigma, and stands in front of any resize.
         streams[DENOISED] = ModelStream(model, front.at(spec.sigma).eval(), acceleration=spec.speed)

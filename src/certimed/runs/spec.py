@@ -35,6 +35,8 @@ class DataSpec:
         split: part of the data set.
         image_column, label_column: columns of the table, where they have other names than the known ones.
         patches: ``grid:SIZE`` or a CSV of patches, for whole-slide images.
+        boxes: CSV with the columns image, left, top, right, bottom: the box of each image, for promptable segmenters;
+            None: around the true mask.
         limit: the first so many images only, class-balanced where they are labelled.
         reading: how files are read.
         items: ids of the images that are taken, in this order; None: all.
@@ -49,6 +51,7 @@ class DataSpec:
     image_column: str | None = None
     label_column: str | None = None
     patches: str | None = None
+    boxes: str | None = None
     limit: int | None = None
     reading: ReadOptions = DEFAULT_READ
     items: tuple[str, ...] | None = None

@@ -1,4 +1,4 @@
-"""A model behind a workflow, as the engine runs it: settings of one image in, scores or embeddings out."""
+"""A model that needs more than its input to answer for an image: a raw image behind settings, a box, a click."""
 
 from __future__ import annotations
 
@@ -12,42 +12,41 @@ from certimed.errors import ModelError
 from certimed.models.identity import combined
 
 Answer = Callable[[Tensor], Tensor]
-"""Coordinates ``(B, k, 1)`` -> scores or embeddings."""
+"""What noise is on, a batch of it -> scores or embeddings."""
 
 
-class SettingsStream(nn.Module):
-    """``network(workflow(raw image, settings))``; the raw image is bound by :meth:`at`, one copy for each image.
+class BoundStream(nn.Module):
+    """A network with something of each image bound to it by :meth:`at`, one copy for each image.
 
     Args:
-        inner: the network, which is shown images.
-        spelling: of what is varied: with the network's identity it is that of the whole.
-        function: identity of a function of one's own, where one is called.
+        inner: the network.
+        about: plain values that, with the network's identity, are that of the whole: what is varied, say.
     """
 
-    def __init__(self, inner: Stream, spelling: tuple[str, ...], function: str | None = None) -> None:
+    def __init__(self, inner: Stream, *about: object) -> None:
         super().__init__()
         self.training = False
         self.inner = inner
         own = inner.identity
-        self.identity = None if own is None else combined("settings", list(spelling), function, own)
+        self.identity = None if own is None else combined("bound", list(about), own)
         self.arithmetic, self.dtype, self.libraries = inner.arithmetic, inner.dtype, inner.libraries
-        self.cache_key = combined("settings", list(spelling), function, inner.cache_key)
+        self.cache_key = combined("bound", list(about), inner.cache_key)
         self._answer: Answer | None = None
 
-    def at(self, answer: Answer, digest: str) -> SettingsStream:
+    def at(self, answer: Answer, digest: str) -> BoundStream:
         """This stream at one image.
 
         Args:
-            answer: what coordinates of its settings lead to.
-            digest: of the image and its own settings.
+            answer: what is answered to a batch of what noise is on.
+            digest: of the image and of what is bound.
         """
-        bound = object.__new__(SettingsStream)
+        bound = object.__new__(BoundStream)
         bound.__dict__.update(self.__dict__, _answer=answer, cache_key=combined(self.cache_key, digest))
         return bound
 
-    def forward(self, u: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """See :class:`Stream`; ModelError before an image is bound."""
         if self._answer is None:
-            raise ModelError("settings are of one image; bind it first")
-        found: Any = self._answer(u)
+            raise ModelError("this model answers for one image at a time; bind it first")
+        found: Any = self._answer(x)
         return found.float() if isinstance(found, Tensor) else found
