@@ -168,7 +168,8 @@ VALUES = {
     "model": "python:tiny_models:shifted", "denoiser": "demo", "size": "16x12", "output": "probabilities",
     "normalise": "imagenet", "device": "cuda:1", "data.path": "elsewhere", "data.classes": "a,b",
     "data.labels": "t.csv",
-    "data.masks": "truth", "data.boxes": "boxes.csv", "data.image_column": "file", "data.label_column": "grade", "data.patches": "grid:64",
+    "data.masks": "truth", "data.boxes": "boxes.csv", "data.image_column": "file", "data.label_column": "grade",
+    "data.patches": "grid:64",
     "data.reading.level": 2, "data.reading.nan": "zero", "data.split": "test", "data.limit": 3,
     "data.reading.window": "40,400", "data.reading.frame": 2, "data.reading.axis": "coronal", "data.reading.slice": 7,
     "methods": "plain,denoised", "templates": "a slide of {}", "tuning.initial_context": "a photo of",
@@ -278,7 +279,7 @@ def test_a_dry_run_prints_the_request_and_config_reads_it_back(verb, images, sca
     said = call("certify", verb, *base, *words, "--dry-run")
     assert "noisy copies/s here" in said.err
     (tmp_path / "run.yaml").write_text(said.out)
-    again = call("certify", verb, "--config", tmp_path / "run.yaml", "--allow-code", "--dry-run")
+    again = call("certify", "--config", tmp_path / "run.yaml", "--allow-code", "--dry-run")  # the file says what of
     assert again.out == said.out
     import yaml
 

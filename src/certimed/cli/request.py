@@ -116,8 +116,8 @@ OPTIONS = (
            read=str, differs=True),
     Option("--masks", "data.masks", Path, "Folder of masks, if not masks/ beside images/.", _DATA, MASKS, read=str,
            differs=True),
-    Option("--boxes", "data.boxes", str, "CSV with columns image,left,top,right,bottom: the box of each image, for sam: "
-           "segmenters; default: around the true mask.", _DATA, MASKS, differs=True),
+    Option("--boxes", "data.boxes", str, "CSV with columns image,left,top,right,bottom: boxes for sam: segmenters; "
+           "default: around the true mask.", _DATA, MASKS, differs=True),
     Option("--image-column", "data.image_column", str, "Column of the images in the table.", _DATA, CLASSES),
     Option("--label-column", "data.label_column", str, "Column of the labels in the table.", _DATA, CLASSES),
     Option("--patches", "data.patches", str, "Cut whole-slide images: grid:SIZE, or a CSV of x, y, size.", _DATA),
@@ -301,20 +301,6 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InputError(f"--config {path} must hold named fields, as certify --dry-run prints them")
     return found
-
-
-def as_yaml(data: Mapping[str, Any]) -> str:
-    """A request as YAML that :func:`read_config` reads back; fields that say nothing are left out."""
-    import yaml
-
-    text: str = yaml.safe_dump(_told(data), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
-    return text
-
-
-def _told(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _told(one) for name, one in value.items() if one not in (None, [], {})}
-    return value
 
 
 def _yaml(text: str) -> Any:
