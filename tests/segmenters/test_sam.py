@@ -1,4 +1,4 @@
-"""Promptable segmenters: transformers' own answers, one embedding per image, certificates on boxes, clicks and pixels."""
+"""Promptable segmenters: transformers' answers, one embedding per image, certificates on boxes, clicks and pixels."""
 
 from __future__ import annotations
 
