@@ -85,10 +85,11 @@ class Run:
             InputError: nothing is certified yet, or the page cannot be written.
             MissingExtraError: jinja2 is not installed.
         """
+        from certimed.attacks import SandwichPart
         from certimed.report.html import write_report
 
         target = self.folder.path / "report.html" if out is None else Path(out)
-        write_report([self.folder.path], target)
+        write_report([self.folder.path], target, more=(SandwichPart,))
         return target
 
     def verify(self) -> Verdict:

@@ -94,7 +94,7 @@ class MaskReader:
         truth: NDArray[np.int64] | None,
     ) -> None:
         empty = next((scores.empty for scores in record.scores.values()), "one")
-        channels, height, width = first.shape
+        channels, height, width = first.about.answered
         drawn: dict[str, Any] = {"height": height, "width": width, "channels": channels, "maps": maps, "empty": empty}
         if pixels is not None:
             drawn["base"] = base_picture(pixels)
