@@ -44,8 +44,9 @@ def survey(loss: Loss, ball: Ball, radius: float, known: Tensor | None = None) -
         known: a perturbation that is tried too, at this radius.
     """
     around = directions(len(ball.image)).to(ball.image.device)
-    tried = [level * radius * one.float().view_as(ball.image) for level in _LEVELS for one in around]
+    tried: list[Tensor] = [level * radius * one.float().view_as(ball.image) for level in _LEVELS for one in around]
     if known is not None and float(known.norm()) > 0:
         tried.append(known * (radius / known.norm()))
     heights = [float(loss(ball.image + delta)) for delta in tried]
-    return tried[max(range(len(tried)), key=heights.__getitem__)]
+    best: Tensor = tried[heights.index(max(heights))]
+    return best

@@ -75,7 +75,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
 
 def _chart(rows: list[dict[str, Any]], unit: str) -> str:
     """One bar an image, from its certified radius to the smallest perturbation that broke it, or to the top."""
-    largest = 1.1 * max(max(row["radius"], row["broken"] or 0.0) for row in rows)
+    largest: float = 1.1 * max(max(row["radius"], row["broken"] or 0.0) for row in rows)
     inside, foot = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _BOTTOM
 
     def y(value: float) -> float:

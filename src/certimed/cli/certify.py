@@ -206,7 +206,7 @@ def certify(
         from certimed.cli.results import conclude, draw
         from certimed.cli.watching import watcher
         from certimed.errors import InputError
-        from certimed.executors import Executor, LocalExecutor, RayExecutor
+        from certimed.executors import Executor, RayExecutor
         from certimed.runs import MaskJob, RunFolder, RunSpec, as_yaml, execute
 
         if verb == SETTINGS:
@@ -232,10 +232,10 @@ def certify(
             raise InputError("give either --out NEW_FOLDER for a new run or --resume RUN to go on with one")
         if retry_failed and resume is None:
             raise InputError("--retry-failed is for a run that has failed images; add --resume RUN")
-        crew: Executor | None = LocalExecutor(workers) if workers > 1 else None
-        if executor == "ray":
-            crew = RayExecutor(workers, address=address)
         job = spec.load(allow_code=allow_code)
+        crew: Executor | None = None
+        if executor == "ray":
+            crew = RayExecutor(workers, address=address, gpus_per_worker=int(job.engine.device.type == "cuda"))
         with watcher(progress, quiet=quiet) as watch:
             folder = execute(
                 spec,
@@ -243,6 +243,7 @@ def certify(
                 resume=resume is not None,
                 retry_failed=retry_failed,
                 shard=shard,
+                workers=workers,
                 executor=crew,
                 allow_code=allow_code,
                 job=job,

@@ -106,8 +106,10 @@ OPTIONS = (
     Option("--output", "output", str, "What the network returns, where its files do not say: logits, probabilities, "
            "'binary logit', 'binary probability'.", _MODEL, MASKS),
     Option("--normalise", "normalise", str, "How inputs are normalised, where the files do not say: imagenet, none, or "
-           "MEAN;STD (one value a channel, by commas).", _MODEL),
-    Option("--device", "device", str, "cpu, cuda, cuda:1, ...", _MODEL, differs=True),
+           "MEAN;STD (one value a channel, by commas); with ;bgr behind it: trained on images that OpenCV read.",
+           _MODEL),
+    Option("--device", "device", str, "auto (default: a GPU where there is one), cpu, cuda, cuda:1, ...", _MODEL,
+           differs=True),
     Option("--data", "data.path", Path, "Folder of images or class subfolders, a single image, or an .npz.", _DATA,
            read=str, differs=True),
     Option("--classes", "data.classes", str, "Class names in words, by commas, or a text file with one a line; "

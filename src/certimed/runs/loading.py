@@ -25,6 +25,7 @@ from certimed.engine import (
 )
 from certimed.errors import InputError
 from certimed.measurements import parse_measurement
+from certimed.models.device import checked_device
 from certimed.noise import as_law
 from certimed.runs.binding import Binding
 from certimed.runs.job import ClassJob, Job, MaskJob, MeasureJob
@@ -34,7 +35,6 @@ from certimed.segmenters import NativeSegmenter, PromptedSegmenter, load_segment
 from certimed.targets import Classes, Pixels
 from certimed.usercode import is_user_code
 from certimed.vlm import NativeModel, VisionLanguageModel
-from certimed.vlm.loading import checked_device
 
 if TYPE_CHECKING:
     from certimed.runs.spec import RunSpec
@@ -44,23 +44,21 @@ DEFAULT_TEMPLATE = "an image of {}."
 def load_job(spec: RunSpec, *, allow_code: bool = False, dataset: Dataset | None = None, model: Any = None) -> Job:
     """See :meth:`RunSpec.load`."""
     methods = spec.methods
-    checked_device(spec.device)
+    device = checked_device(spec.device)
     if (spec.denoiser is None) == (DENOISED in methods):
         raise InputError("a denoiser and the method denoised go together; give both, or neither")
     load = _load_masks if spec.segments else _load_classes
-    job = load(spec, dataset, allow_code, model)
+    job = load(spec, dataset, allow_code, model, device)
     if job.binding is not None:
         job.binding.check([entry.kind for entry in job.entries])
     return job
 
 
-def _load_classes(spec: RunSpec, dataset: Dataset | None, allow_code: bool, model: Any) -> Job:
+def _load_classes(spec: RunSpec, dataset: Dataset | None, allow_code: bool, model: Any, device: torch.device) -> Job:
     if spec.output is not None:
         raise InputError("output describes a segmentation network, and this run certifies classes")
     if model is None:
-        model = load_classifier(
-            spec.model, spec.device, allow_code=allow_code, size=spec.size, normalise=spec.normalise
-        )
+        model = load_classifier(spec.model, device, allow_code=allow_code, size=spec.size, normalise=spec.normalise)
     prompting = Prompting.read(spec.methods, spec.tuning)
     if isinstance(model, ClassificationModel):
         if spec.templates:
@@ -91,7 +89,7 @@ def _load_classes(spec: RunSpec, dataset: Dataset | None, allow_code: bool, mode
     return job
 
 
-def _load_masks(spec: RunSpec, dataset: Dataset | None, allow_code: bool, model: Any) -> Job:
+def _load_masks(spec: RunSpec, dataset: Dataset | None, allow_code: bool, model: Any, device: torch.device) -> Job:
     if spec.templates or spec.tuning != type(spec.tuning)():
         raise InputError("templates and per-image tuning are for prompts, and this run certifies masks")
     assert isinstance(spec.target, MaskTarget | MeasureTarget)
@@ -101,9 +99,7 @@ def _load_masks(spec: RunSpec, dataset: Dataset | None, allow_code: bool, model:
     count = len(classes) if classes and is_user_code(named) else None
     if model is None:
         given = {} if spec.normalise is None else {"normalise": spec.normalise}
-        model = load_segmenter(
-            named, spec.device, num_classes=count, output=spec.output, allow_code=allow_code, **given
-        )
+        model = load_segmenter(named, device, num_classes=count, output=spec.output, allow_code=allow_code, **given)
     front = _denoiser(spec, model_device(model), allow_code)
     names = tuple(classes or (f"class {index}" for index in range(model.num_classes)))
     if len(names) != model.num_classes:
@@ -172,7 +168,7 @@ def class_names(
     if dataset.class_names is not None:
         return dataset.class_names
     if entries is not None:
-        return tuple(entry.partition("=")[2].strip() or entry for entry in entries)
+        return tuple(entry.rpartition("=")[2].strip() or entry for entry in entries)
     if fallback is not None:
         return fallback
     raise InputError("the data set names no classes; give them, e.g. --classes 'covid,normal'")

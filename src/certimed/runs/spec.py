@@ -116,7 +116,7 @@ class RunSpec:
         size: ``(height, width)`` images are resized to; None: native, or what the model says.
         output: what a segmentation network returns, where its files do not say.
         normalise: how a network's input is normalised, where its files do not say.
-        device: where the model runs.
+        device: where the model runs; ``"auto"``: on a GPU where there is one.
         batch_size: noisy copies a forward pass, None, or ``"auto"``.
         speed: precision and compilation.
         vary: settings of the workflow and their noise, see :func:`certimed.settings.read_vary`: then the space is
@@ -143,7 +143,7 @@ class RunSpec:
     size: tuple[int, int] | None = None
     output: str | None = None
     normalise: str | None = None
-    device: str = "cpu"
+    device: str = "auto"
     batch_size: int | str | None = None
     speed: Acceleration = FLOAT32
     vary: tuple[str, ...] = ()
