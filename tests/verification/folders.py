@@ -168,7 +168,7 @@ class Work:
             "methods": ["plain"], "sigma": self.sigma, "noise": self.noise, "budget": str(parse_budget(self.budget)),
             "n0": 20, "alpha": 0.001, "seed": self.seed, "space": self.space, "vary": list(self.vary),
             "denoiser": None, "device": "cpu", "batch_size": 64,
-            "speed": {"precision": "float32", "compile": False, "channels_last": False},
+            "speed": {"precision": "float32", "engine": "torch", "channels_last": False},
         }  # fmt: skip
         provenance = collect_provenance("cpu").to_dict()
         kept = ("device", "device_name", "dtype", "versions")

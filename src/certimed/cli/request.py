@@ -170,7 +170,8 @@ OPTIONS = (
            _NOISE, (SETTINGS,), read=_commas),
     Option("--precision", "speed.precision", str, "float32, bfloat16 or (GPU) float16: what is certified is the model "
            "that ran.", _SPEED),
-    Option("--compile", "speed.compile", bool, "Compile the model first; takes a minute.", _SPEED),
+    Option("--engine", "speed.engine", str, "What runs the model: torch, compile (torch.compile), openvino or "
+           "onnxruntime; it is that program which is certified.", _SPEED),
     Option("--channels-last", "speed.channels_last", bool, "Memory layout that suits some convolutions.", _SPEED),
     Option("--batch-size", "batch_size", str, "Noisy copies a forward pass, or auto: probed once, then recorded; does "
            "not change the noise.", _SPEED, read=_inputs("batch_size"), differs=True),

@@ -140,6 +140,22 @@ class Job(ABC):
             InputError: e.g. a number of samples that can prove nothing over so many pixels.
         """
 
+    def start_engine(self) -> None:
+        """Export the models, where another engine than PyTorch runs them, for the first image that can be read.
+
+        Raises:
+            InputError: a model that cannot be exported. ModelError: one that the engine answers otherwise.
+        """
+        for index in range(len(self.dataset) if self.spec.speed.exports else 0):
+            try:
+                pixels = self.prepare(self.dataset.load(index)).pixels.to(self.engine.device)
+            except ImageError:
+                continue
+            with torch.no_grad():
+                for name in {method.stream for method in self.engine.methods}:
+                    self.engine.streams[name](pixels.expand(2, *pixels.shape))
+            return
+
     @property
     def batch_size(self) -> int | None:
         """Noisy copies a forward pass; an automatic one is probed on first use."""
