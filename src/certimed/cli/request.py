@@ -181,8 +181,9 @@ _MODEL_HELP[SETTINGS] = "As of classes or masks, whichever the target is."
 _BUDGET_HELP[SETTINGS] = "As of the target: classes, masks or measurements."
 _BY_VERB = {"model": _MODEL_HELP, "budget": _BUDGET_HELP}
 _BY_VERB["methods"] = {
-    "classes": "Methods and prompt files, by commas: plain, zero-shot, both, per-sample, split, denoised, FILE.",
-    **dict.fromkeys(MASKS, "plain, denoised or both; default: all that can be had."),
+    "classes": "Methods and files, by commas: plain, zero-shot, both, per-sample, split, test-time-lora, denoised, "
+    "FILE of a prompt or an adapter, denoised+FILE.",
+    **dict.fromkeys(MASKS, "plain, denoised, FILE of an adapter, denoised+FILE; default: all that can be had."),
 }
 _BY_VERB["methods"][SETTINGS] = "plain, and prompt files."
 _BY_VERB["target.taus"] = {

@@ -27,8 +27,8 @@ from certimed.usercode import load_user_function
 if TYPE_CHECKING:
     from certimed.runs.spec import RunSpec
 
-FIXED_KINDS = ("plain", "few-shot", "pool")
-"""Kinds of methods that do the same to every image; others tune themselves on noisy pixels, and here there are none."""
+TUNED_AT_X = ("zero-shot", "both", "per-sample", "split", "denoised")
+"""Kinds of methods that work on noisy pixels, of which there are none where noise is on settings."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +73,10 @@ class Binding:
     def check(self, kinds: Sequence[str]) -> None:
         """Refuse methods that need noisy pixels, by an InputError."""
         for kind in kinds if self.axes else ():
-            if kind not in FIXED_KINDS:
+            if kind in TUNED_AT_X:
                 raise InputError(
-                    f"method {kind} works on noisy pixels, and the noise is on settings; use {', '.join(FIXED_KINDS)}"
+                    f"method {kind} works on noisy pixels, and the noise is on settings; use plain, or prompts and "
+                    "adapters that were learnt beforehand"
                 )
 
     def stream(self, inner: Stream) -> BoundStream:
