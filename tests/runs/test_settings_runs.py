@@ -187,7 +187,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, fields: dict[str, Any], sa
 
 def test_a_box_is_of_segmenters_that_take_one(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="segmenters that are given a box"):
-        class_spec(write_images(tmp_path / "images", 1), vary=("box=2px",)).load(allow_code=True)
+        class_spec(write_images(tmp_path / "images", 2), vary=("box=2px",)).load(allow_code=True)
 
 
 def test_what_needs_noisy_pixels_is_refused(tmp_path: Path) -> None:
