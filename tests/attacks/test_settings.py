@@ -85,12 +85,13 @@ def test_masks_and_measurements_are_attacked_for_their_masks_and_stand_on_the_pa
     write_scans(tmp_path / "scans", 2, size=12)
     target = MeasureTarget(measurements=("area:1",), radii=(0.3,), taus=(0.75,))
     run = full_run(mask_spec(tmp_path / "scans", vary=("gain=0.2", "offset=0.1"), target=target), tmp_path / "run")
-    assert "Both sides" not in run.report().read_text()
+    assert "The other side: attacks" not in run.report().read_text()
     found = attack(run.folder.path, AttackSpec(copies=8, bisections=2, n=200, search="grid"), allow_code=True)
     for row in found.rows():
         assert row["guaranteed_dice"] <= row["reached_dice"] and not row["inside"]
     page = run.report().read_text()
-    assert "Both sides: certificate and attack" in page and "guaranteed Dice" in page and "reached Dice" in page
+    assert "The other side: attacks" in page and "L2 length of the noise" in page
+    assert "guaranteed Dice, mean" in page and "Dice reached by an attack inside, mean" in page
 
 
 def test_the_page_draws_the_ellipse_and_says_each_reach(run: Run) -> None:

@@ -2,7 +2,6 @@
 
 from certimed.attacks.ascent import Ball, Perturbed, ascend
 from certimed.attacks.goals import AnotherClass, AnotherMask, Goal, Judged, predict
-from certimed.attacks.part import SandwichPart
 from certimed.attacks.record import Attack, AttackFile
 from certimed.attacks.run import AttackWatcher, attack, attack_certificate, judge_again
 from certimed.attacks.sandwich import Sandwich
@@ -24,7 +23,6 @@ __all__ = [
     "Judged",
     "Perturbed",
     "Sandwich",
-    "SandwichPart",
     "Search",
     "Trial",
     "ascend",

@@ -41,11 +41,12 @@ def report(
 ) -> None:
     """See :data:`HELP`."""
     with one_sentence_errors():
-        from certimed.attacks import SandwichPart
+        from certimed.attacks.page import SandwichPart
         from certimed.report.html import write_report
 
         made = write_report(
-            *(runs, target or runs[0] / "report.html"),
+            runs,
+            target or runs[0] / "report.html",
             data=data,
             labels=labels,
             masks=masks,
