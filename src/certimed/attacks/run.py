@@ -15,22 +15,24 @@ from numpy.typing import NDArray
 
 from certimed.attacks.ascent import Ball
 from certimed.attacks.goals import CLASS, DICE, AnotherClass, AnotherMask, Goal
+from certimed.attacks.grid import MOST_AXES
 from certimed.attacks.record import Attack, AttackFile, array_digest
 from certimed.attacks.sandwich import Sandwich
 from certimed.attacks.search import Found, Search
 from certimed.attacks.sets import SetSearch
 from certimed.attacks.smoothed import Attacked
-from certimed.attacks.spec import AttackSpec
-from certimed.certificates import AnyCertificate, ClassClaim, SetClaim
+from certimed.attacks.spec import GRID, AttackSpec
+from certimed.certificates import SETTINGS, AnyCertificate, ClassClaim, IntervalClaim, MaskClaim, SetClaim
 from certimed.errors import ImageError, InputError, ModelError
 from certimed.integrity import RUN_SCHEMA, digest
 from certimed.metrics.segmentation import DICE_LOW
 from certimed.runs import CERTIFIED, Job, MaskTarget, MeasureTarget, Record, RunFolder, SetTarget, data_section
 from certimed.runs.folder import ATTACKS, MANIFEST, cut_torn_line
-from certimed.runs.job import Prepared
 from certimed.runs.lock import FolderLock
 from certimed.runs.manifest import check_same_run
-from certimed.targets import Target
+from certimed.runs.prepared import Prepared
+from certimed.settings import read_vary
+from certimed.targets import Pixels, Target
 
 if TYPE_CHECKING:
     from certimed.api import Run
@@ -107,7 +109,7 @@ def attack(
     folder = run if isinstance(run, RunFolder) else RunFolder.open(getattr(getattr(run, "folder", None), "path", run))  # type: ignore[arg-type]
     watch = watcher or Silent()
     work = job or _job(folder, allow_code)
-    _check(work, folder)
+    _check(work, folder, chosen)
     lock = FolderLock(folder.path)
     try:
         torn = cut_torn_line(folder.path / ATTACKS)
@@ -131,7 +133,7 @@ def attack_certificate(
     """Attack one certificate of a record; the outcome, and its perturbations in the law's units, by name."""
     certificate = record.certificates[label]
     claim, engine = certificate.claim, job.engine
-    attacked = attacked_by(job, record.item, certificate.method, spec, certificate.shape)
+    attacked = attacked_by(job, record.item, certificate.method, spec, prepared)
     ball = Ball(engine.law, prepared.pixels.to(engine.device), clip=spec.clip)
     goals: list[Goal] = []
     dice: dict[str, tuple[float, ...]] = {}
@@ -141,7 +143,7 @@ def attack_certificate(
     elif isinstance(claim, ClassClaim):
         goals, reference = [AnotherClass(claim.prediction, certificate.alpha)], claim.prediction
     else:
-        assert isinstance(job.spec.target, MaskTarget)
+        assert isinstance(claim, MaskClaim) and isinstance(job.spec.target, MaskTarget | MeasureTarget)
         empty, reference = job.spec.target.empty, int(np.count_nonzero(claim.certified))
         goals = [AnotherMask(claim, prepared.truth, empty)]
         if prepared.truth is not None:
@@ -172,13 +174,15 @@ def attack_certificate(
     return made, arrays
 
 
-def attacked_by(job: Job, item: str, method: str, spec: AttackSpec, shape: tuple[int, ...]) -> Attacked:
-    """The pipeline of one method at one item, an input of this shape, as attacks with these settings meet it."""
+def attacked_by(job: Job, item: str, method: str, spec: AttackSpec, prepared: Prepared) -> Attacked:
+    """The pipeline of one method at one prepared item, as attacks with these settings meet it."""
     (chosen,) = (one for one in job.engine.methods if one.name == method)
     target: Target[Any] | None = job.target
-    assert target is not None  # a run of measurements was refused
-    size = job.batch_size or target.batch_size(shape, job.engine.device)
-    return Attacked(job.engine, chosen, target, item, job.spec.seed, spec.seed, size)
+    assert target is not None  # a run of nothing but measurements was refused
+    size = job.batch_size or target.batch_size(prepared.seen, job.engine.device)
+    if prepared.settings is not None and isinstance(target, Pixels):
+        target = replace(target, space=prepared.seen[1:])
+    return Attacked(job.engine_for(prepared), chosen, target, item, job.spec.seed, spec.seed, size)
 
 
 def judge_again(job: Job, attack: Attack, moved: NDArray[Any]) -> tuple[int, ...]:
@@ -194,7 +198,7 @@ def judge_again(job: Job, attack: Attack, moved: NDArray[Any]) -> tuple[int, ...
     judged = attack.trials[attack.broken].judged
     prepared = job.prepare(job.dataset.load(job.dataset.ids.index(attack.item)))
     x = Ball(job.engine.law, prepared.pixels.to(job.engine.device)).moved(torch.from_numpy(moved)).pixels
-    attacked = attacked_by(job, attack.item, attack.method, attack.spec, tuple(x.shape))
+    attacked = attacked_by(job, attack.item, attack.method, attack.spec, prepared)
     tally = attacked.target.select(tuple(x.shape), x.device, attack.spec.n)
     counts = attacked.count(x, judged.start, attack.spec.n, tally)
     return tuple(int(count) for count in counts)
@@ -213,12 +217,17 @@ def _job(folder: RunFolder, allow_code: bool) -> Job:
     return job
 
 
-def _check(job: Job, folder: RunFolder) -> None:
+def _check(job: Job, folder: RunFolder, spec: AttackSpec) -> None:
     """Refuse what no attack is for, and another model or data set than the run's."""
-    if isinstance(job.spec.target, MeasureTarget):
+    if job.target is None:
         raise InputError(
-            f"{folder.path} certifies measurements, and attacks are on classes and masks; attack a run of those"
+            f"{folder.path} certifies measurements alone, and attacks are on classes and masks; add --tau to the run"
         )
+    settings = job.spec.space == SETTINGS
+    if spec.clip and settings:
+        raise InputError("clip keeps pixels in [0, 1], and this run's noise is on settings; leave it out")
+    if spec.search == GRID and not (settings and len(read_vary(job.spec.vary)) <= MOST_AXES):
+        raise InputError(f"a grid is for runs that vary at most {MOST_AXES} settings; search by gradient")
     manifest = job.manifest(data_section(job.dataset, folder.manifest.get("data")))
     check_same_run(folder.path / MANIFEST, folder.manifest, {"schema": RUN_SCHEMA, **manifest})
 
@@ -252,7 +261,7 @@ def _attackable(certificate: AnyCertificate, record: Record) -> bool:
     """Whether there is something to break: an answer; of sets the true class, which has to be known."""
     if isinstance(certificate.claim, SetClaim):
         return record.label is not None
-    return not certificate.abstained
+    return not (certificate.abstained or isinstance(certificate.claim, IntervalClaim))
 
 
 def _attack_image(

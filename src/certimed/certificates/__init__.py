@@ -27,12 +27,15 @@ from certimed.certificates.scope import (
     MODEL_INPUT,
     NATIVE,
     SCOPES,
+    SETTINGS,
     SPACES,
 )
 from certimed.certificates.sets import SetClaim
+from certimed.certificates.settings import ADDED, MULTIPLIED, VariedSetting, VariedSettings
 from certimed.certificates.units import RadiusUnits, radius_units
 
 __all__ = [
+    "ADDED",
     "CHOSEN_AT_X",
     "END_TO_END",
     "FROZEN_AT_X",
@@ -40,8 +43,10 @@ __all__ = [
     "MARGINAL",
     "MARGINAL_KINDS",
     "MODEL_INPUT",
+    "MULTIPLIED",
     "NATIVE",
     "SCOPES",
+    "SETTINGS",
     "SPACES",
     "TOO_FEW_SAMPLES",
     "UNSTABLE",
@@ -63,6 +68,8 @@ __all__ = [
     "SetCertificate",
     "SetClaim",
     "Share",
+    "VariedSetting",
+    "VariedSettings",
     "certificate_from_dict",
     "certificate_of",
     "collect_provenance",

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from certimed.cli.console import one_sentence_errors, say, tell
-from certimed.cli.request import OPTION_OF, OPTIONS, TASKS, Typed, read_config, request, resumed, verb_command
+from certimed.cli.request import OPTION_OF, OPTIONS, SETTINGS, TASKS, Typed, read_config, request, resumed, verb_command
 
 CLASSES_HELP = """Certify the labels that a model gives to images, and write a run folder.
 
@@ -64,6 +64,20 @@ The guarantee is over calibration and test images together, which must be exchan
 
   certimed certify sets --calibration calibration.json --data slides/ --out runs/sets
 """
+SETTINGS_HELP = """Certify answers against other settings of the workflow: window, exposure, crop, box, click.
+
+The raw image is fixed; the noise is on the settings, each in its own unit.
+
+[bold]Examples[/]
+
+  certimed certify settings --model hf:vinid/plip --data ct/ --vary window-center=30HU,window-width=0.2 --target classes --out runs/window
+
+  certimed certify settings --model smp:FOLDER --data xray/ --vary gain=0.2,offset=0.1 --target masks --out runs/exposure
+
+  certimed certify settings --model smp:FOLDER --data xray/ --vary crop=8px,rotation=3deg --target measurements --measure ctr --radius 0.5,1 --out runs/viewport
+
+  certimed certify settings --model sam:FOLDER --data ct/ --vary box=4px --target masks --out runs/box
+"""  # noqa: E501
 _RUN = "Running"
 MORE: dict[str, Any] = {
     "out_": (Annotated[Path | None, typer.Option("--out", help="New run folder.", rich_help_panel=_RUN)], None),
@@ -137,6 +151,12 @@ PICTURES: dict[str, Any] = {
         0,
     ),
 }
+TARGET: dict[str, Any] = {
+    "target": (
+        Annotated[str | None, typer.Option(help="What of: classes, masks or measurements.", rich_help_panel="Model")],
+        None,
+    ),
+}
 EXECUTORS = ("local", "ray")
 
 
@@ -147,8 +167,8 @@ class Verbs(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         with one_sentence_errors():
             if args and args[0].startswith("-") and args[0] != "--help":
-                args = [_verb_of(ctx.info_name, args), *args]
-            if args and args[0] in self.commands and args[0] in TASKS:
+                args = [_verb_of(ctx.info_name, args, list(self.commands)), *args]
+            if args and args[0] in self.commands:
                 own = {flag for option in self.commands[args[0]].params for flag in option.opts}
                 _refuse_foreign(args[0], args[1:], own)
         return super().parse_args(ctx, args)
@@ -164,13 +184,13 @@ def _refuse_foreign(verb: str, args: list[str], own: set[str]) -> None:
             raise InputError(f"{flag} is of {' and '.join(foreign[flag])}, not of {verb}; leave it out")
 
 
-def _verb_of(command: str, args: list[str]) -> str:
+def _verb_of(command: str, args: list[str], verbs: list[str]) -> str:
     from certimed.errors import InputError
 
     values = dict(pairwise(args)) | dict(arg.split("=", 1) for arg in args if arg.startswith("--") and "=" in arg)
     resume, config = values.get("--resume"), values.get("--config")
     if resume is None and config is None:
-        raise InputError(f"say what of: certimed {command} classes ..., masks ..., measurements ... or sets ...")
+        raise InputError(f"say what of: certimed {command} {' ..., '.join(verbs[:-1])} ... or {verbs[-1]} ...")
     from certimed.runs import RunFolder
 
     task = RunFolder.open(resume).task if resume is not None else read_config(Path(str(config))).get("task")
@@ -198,6 +218,7 @@ def certify(
     adapt: str | None = None,
     protocol: str | None = None,
     pictures: int = 0,
+    target: str | None = None,
 ) -> None:
     """Run the request; see the verbs' help."""
     with one_sentence_errors():
@@ -208,6 +229,8 @@ def certify(
         from certimed.executors import Executor, RayExecutor
         from certimed.runs import MaskJob, RunFolder, RunSpec, as_yaml, execute
 
+        if verb == SETTINGS:
+            verb = inputs.one_of("--target", target or "classes", tuple(TASKS))
         typed = shorthands(verb, typed, n, protocol, adapt)
         if resume is not None and (out_ is not None or config is not None):
             raise InputError("--resume goes on with a run folder as it is; leave out --out and --config")
@@ -285,3 +308,4 @@ app.command("masks", help=MASKS_HELP)(verb_command("masks", certify, MORE | PICT
 app.command("measurements", help=MEASUREMENTS_HELP)(verb_command("measurements", certify, MORE))
 _ONCE = {name: value for name, value in MORE.items() if name not in ("n", "adapt", "protocol")}
 app.command("sets", help=SETS_HELP)(verb_command("sets", certify, _ONCE))
+app.command("settings", help=SETTINGS_HELP)(verb_command(SETTINGS, certify, MORE | PICTURES | TARGET))

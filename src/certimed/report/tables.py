@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from certimed.certificates import MODEL_INPUT, shown
+from certimed.certificates import MODEL_INPUT, SETTINGS, shown
 from certimed.errors import InputError
 from certimed.metrics import PUBLISHED_RADII, ClassificationSummary, MaskSummary
 from certimed.metrics.segmentation import (
@@ -137,7 +137,7 @@ def accuracy_table(
         rows.append(Row(one, block, tuple(cells), tuple(small)))
     what = "certified accuracy (%) at radius r" if labelled else "images certified (%) at radius r, no labels"
     notes = [
-        f"r: L2 in [0, 1] units of the certified space ({where(series)}). clean, noisy: base model without noise, and "
+        f"r: L2 in {where(series)}. clean, noisy: base model without noise, and "
         "on single noisy copies (not certified). too few, unstable: abstained for want of samples, or because noise "
         "changes the answer.",
         *common_notes(series),
@@ -181,7 +181,7 @@ def mask_table(series: Sequence[Series[Any]], *, confidence: float = 0.95) -> Ta
         cells += [per_cent(share, 1, "lower"), str(one.failed)]
         rows.append(Row(one, one.method, tuple(cells), small))
     notes = [
-        f"radius: L2 in [0, 1] units of the certified space ({where(series)}). Dice, IoU: mean over the classes but "
+        f"radius: L2 in {where(series)}. Dice, IoU: mean over the classes but "
         "the first (the background), then over images; guaranteed to best case: the range that perturbations below "
         "the radius can reach; published: over certified pixels only, no bound under attack. One image is one unit, "
         "and a failed one counts with 0.",
@@ -267,9 +267,10 @@ def score(found: MaskSummary, metric: str, name: str = FOREGROUND) -> str:
 
 def where(series: Sequence[Series[Any]]) -> str:
     """The spaces that radii live in, in words."""
-    return "; ".join(
-        "the model's input" if space == MODEL_INPUT else space for space in sorted({s.space for s in series})
-    )
+    spaces = sorted({one.space for one in series})
+    pixels = "; ".join("the model's input" if space == MODEL_INPUT else space for space in spaces if space != SETTINGS)
+    found = [f"[0, 1] units of the certified space ({pixels})"] if pixels else []
+    return "; ".join([*found, *(["units of the noise on each setting"] if SETTINGS in spaces else [])])
 
 
 def _why_samples_ended(summaries: Sequence[ClassificationSummary]) -> str:

@@ -17,8 +17,9 @@ from certimed.engine import Engine
 from certimed.errors import ImageError, InputError
 from certimed.noise import content_id
 from certimed.runs.calibration import Calibration, check_pattern, group_digest, group_name, index_of_class
-from certimed.runs.job import Job, Prepared
+from certimed.runs.job import Job
 from certimed.runs.manifest import data_section
+from certimed.runs.prepared import Prepared
 from certimed.runs.spec import RunSpec
 from certimed.runs.targets import ClassTarget
 from certimed.statistics import SCORE_NAMES, class_scores, quantile_index, robust_level
@@ -61,6 +62,8 @@ class CalibrationSpec:
             raise InputError("sets of classes are calibrated on labels; give a request for classes")
         if self.score not in SCORE_NAMES:
             raise InputError(f"score {self.score!r:.40} is unknown; use one of {', '.join(SCORE_NAMES)}")
+        if self.run.vary:
+            raise InputError("sets are of noise on pixels; leave the settings that are varied out")
         if len(self.run.methods) != 1:
             raise InputError(
                 f"methods {', '.join(self.run.methods)}: a calibration is of one; calibrate each by itself"

@@ -13,8 +13,9 @@ from certimed.engine import Engine
 from certimed.errors import ImageError
 from certimed.noise import content_id
 from certimed.runs.calibration import Calibration
-from certimed.runs.job import ClassJob, Prepared
+from certimed.runs.job import ClassJob
 from certimed.runs.methods import Prompting
+from certimed.runs.prepared import Prepared
 from certimed.targets import Sets
 
 if TYPE_CHECKING:

@@ -12,7 +12,9 @@ from certimed.certificates import (
     FROZEN_AT_X,
     MARGINAL,
     MARGINAL_KINDS,
+    MODEL_INPUT,
     NATIVE,
+    SETTINGS,
     Certificate,
     ClassClaim,
     IntervalClaim,
@@ -103,7 +105,10 @@ _NATIVE_LIMIT = (
     "The radius is measured in the model's input,",
     "after resizing and cropping. A change of the original file counts by what it becomes there.",
 )
-
+_SETTINGS_LIMIT = (
+    "Where noise is on settings, the raw image is fixed:",
+    "covered is a user or a program that sets them otherwise. A turned viewport is no turned patient.",
+)
 
 _SEVERAL_SPACES = (
     "Radii of different spaces or image sizes are not comparable:",
@@ -117,7 +122,9 @@ def limits(certificates: Sequence[Certificate[Any]], *, comparable: bool) -> lis
     found = list(LIMITS) if kinds - set(MARGINAL_KINDS) else []
     found += [one for one in _SET_LIMITS if kinds & set(MARGINAL_KINDS) and one not in found]
     found += [] if comparable else [_SEVERAL_SPACES]
-    if any(one.space != NATIVE for one in certificates):
+    if any(one.space == SETTINGS for one in certificates):
+        found.insert(3, _SETTINGS_LIMIT)
+    if any(one.space == MODEL_INPUT for one in certificates):
         found.insert(3, _NATIVE_LIMIT)
     scopes = {one.scope for one in certificates}
     found[:0] = [
@@ -169,6 +176,10 @@ def where(spaces: Iterable[str]) -> str:
     """In which image an attacker may change values."""
     found = set(spaces)
     native, model = "image at its own resolution", "model's input, after resizing and cropping"
+    if SETTINGS in found:
+        return "settings of the workflow, the raw image being fixed" + ", or as each certificate says" * (
+            len(found) > 1
+        )
     if len(found) > 1:
         return f"{model}, or the {native}, as each certificate says"
     return native if NATIVE in found else model
