@@ -98,17 +98,19 @@ def new_file(option: str, path: Path) -> Path:
     return path
 
 
-def size(option: str, text: str | None) -> tuple[int, int] | None:
-    """``HEIGHTxWIDTH``, or None."""
+def size(option: str, text: str | None) -> tuple[int, ...] | None:
+    """``HEIGHTxWIDTH``, three sides for volumes, or None."""
     if text is None:
         return None
     try:
-        height, width = (int(part) for part in text.lower().split("x"))
+        sides = tuple(int(part) for part in text.lower().split("x"))
+        if len(sides) not in (2, 3):
+            raise ValueError("sides")
     except ValueError as error:
         raise InputError(f"{option} {text} is not HEIGHTxWIDTH; write e.g. {option} 512x512") from error
-    if height < 1 or width < 1:
+    if min(sides) < 1:
         raise InputError(f"{option} {text} has an empty side; write e.g. {option} 512x512")
-    return height, width
+    return sides
 
 
 def exit_for_failures(failed: int) -> None:

@@ -50,6 +50,10 @@ def load_job(spec: RunSpec, *, allow_code: bool = False, dataset: Dataset | None
 
 
 def _load_classes(spec: RunSpec, dataset: Dataset | None, allow_code: bool, model: Any) -> Job:
+    if spec.data.reading.volume:
+        raise InputError("classifiers take planes, and the data is read as volumes; certify slices (--slices all)")
+    if spec.size is not None and len(spec.size) != 2:
+        raise InputError(f"size {spec.size} has {len(spec.size)} sides, and classifiers take planes: give two")
     if spec.output is not None:
         raise InputError("output describes a segmentation network, and this run certifies classes")
     if model is None:
