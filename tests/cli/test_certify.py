@@ -154,9 +154,10 @@ def test_plan_measurements_names_the_samples_a_radius_needs():
 def test_export(whole, mask_run, tmp_path):
     assert "4 rows written" in call("export", whole, "--out", tmp_path / "a.csv").out
     assert "4 rows written" in call("export", whole, "--out", tmp_path / "a.tsv").out
-    assert "2 rows written" in call("export", mask_run, "--out", tmp_path / "a.txt", "--format", "csv").out
+    assert "2 rows written" in call("export", mask_run, "--out", tmp_path / "a.txt", "--as", "csv").out
     assert "ends in none of .csv, .parquet, .tsv" in refused("export", whole, "--out", tmp_path / "a.xlsx")
-    assert "is of the cohen format" in refused("export", whole, "--out", tmp_path / "b.csv", "--method", "plain")
+    said = refused("export", whole, "--out", tmp_path / "b.csv", "--method", "plain")
+    assert "method is of the formats cohen, png, nifti, dicom-seg, dicom-pm, dicom-sr, and not of csv" in said
     assert "run of masks" in refused("export", mask_run, "--out", tmp_path / "b.tsv")
     assert "is not a run folder" in refused("export", tmp_path, "--out", tmp_path / "b.csv")
 
@@ -177,7 +178,7 @@ VALUES = {
     "bonferroni", "target.empty": "skip", "target.measurements": "area:1,count:1", "target.radii": "0.01,0.02",
     "target.thresholds": "area:1=9", "target.widths": "area:1=4", "target.spacing": "0.5,0.5", "seed": 99,
     "space": "native", "speed.precision": "bfloat16",
-    "speed.compile": True, "speed.channels_last": True, "batch_size": "5",
+    "speed.engine": "openvino", "speed.channels_last": True, "batch_size": "5",
 }  # fmt: skip
 """By field: a value that is not its default."""
 
@@ -264,7 +265,7 @@ def test_a_dry_run_prints_the_request_and_config_reads_it_back(verb, images, sca
     said = call("certify", verb, *base, *words, "--dry-run")
     assert "noisy copies/s here" in said.err
     (tmp_path / "run.yaml").write_text(said.out)
-    again = call("certify", verb, "--config", tmp_path / "run.yaml", "--allow-code", "--dry-run")
+    again = call("certify", "--config", tmp_path / "run.yaml", "--allow-code", "--dry-run")  # the file says what of
     assert again.out == said.out
     import yaml
 

@@ -125,7 +125,7 @@ class Work:
             "task": self.task, "model": "brightness", "data": {"path": "images/"}, "target": target,
             "methods": ["plain"], "sigma": 0.25, "noise": self.noise, "budget": str(parse_budget(self.budget)),
             "n0": 20, "alpha": 0.001, "seed": self.seed, "space": MODEL_INPUT, "denoiser": None, "device": "cpu",
-            "batch_size": 64, "speed": {"precision": "float32", "compile": False, "channels_last": False},
+            "batch_size": 64, "speed": {"precision": "float32", "engine": "torch", "channels_last": False},
         }  # fmt: skip
         provenance = collect_provenance("cpu").to_dict()
         kept = ("device", "device_name", "dtype", "versions")

@@ -422,6 +422,11 @@ def device_everywhere(folder: Folder) -> None:
     folder.manifest["request"]["device"] = "cuda:0"
 
 
+def engine_in_the_request(folder: Folder) -> None:
+    """Another engine than that of every certificate."""
+    folder.manifest["request"]["speed"]["engine"] = "openvino"
+
+
 def dtype_everywhere(folder: Folder) -> None:
     """Another precision, in every place."""
     for one in [*folder.certificates, folder.manifest]:
@@ -574,6 +579,8 @@ KINDS: dict[str, Forgery] = {
     "version of one certificate": Forgery("grid", place("provenance", "9.9", "versions", "torch"), FILES),
     "version everywhere": Forgery("grid", versions_everywhere, CIRCUMSTANCES),
     "dtype of one certificate": Forgery("grid", place("provenance", "bfloat16", "dtype"), FILES),
+    "engine of one certificate": Forgery("grid", place("provenance", "float32 in openvino", "dtype"), FILES),
+    "engine in the request alone": Forgery("grid", engine_in_the_request, FILES),
     "dtype everywhere but in the request": Forgery("grid", everywhere("provenance", "dtype", value="bfloat16"), FILES),
     "dtype everywhere": Forgery("grid", dtype_everywhere, CIRCUMSTANCES),
     "device of one certificate": Forgery("grid", place("provenance", "cuda:0", "device"), FILES),

@@ -29,6 +29,8 @@ def rehearse(spec: RunSpec, *, allow_code: bool, talk: Callable[..., None] = say
         f"({harmless(', '.join(job.class_names))}); model {harmless(spec.model)}; methods "
         f"{', '.join(entry.name for entry in job.entries)}"
     )
+    for sentence in job.warnings:
+        tell(harmless(sentence, 1000))
     report = IntensityReport()
     for index in range(len(job.dataset)):
         try:

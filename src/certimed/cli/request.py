@@ -100,8 +100,10 @@ OPTIONS = (
     Option("--output", "output", str, "What the network returns, where its files do not say: logits, probabilities, "
            "'binary logit', 'binary probability'.", _MODEL, MASKS),
     Option("--normalise", "normalise", str, "How inputs are normalised, where the files do not say: imagenet, none, or "
-           "MEAN;STD (one value a channel, by commas).", _MODEL),
-    Option("--device", "device", str, "cpu, cuda, cuda:1, ...", _MODEL, differs=True),
+           "MEAN;STD (one value a channel, by commas); with ;bgr behind it: trained on images that OpenCV read.",
+           _MODEL),
+    Option("--device", "device", str, "auto (default: a GPU where there is one), cpu, cuda, cuda:1, ...", _MODEL,
+           differs=True),
     Option("--data", "data.path", Path, "Folder of images or class subfolders, a single image, or an .npz.", _DATA,
            read=str, differs=True),
     Option("--classes", "data.classes", str, "Class names in words, by commas, or a text file with one a line; "
@@ -164,7 +166,8 @@ OPTIONS = (
            read=_inputs("space")),
     Option("--precision", "speed.precision", str, "float32, bfloat16 or (GPU) float16: what is certified is the model "
            "that ran.", _SPEED),
-    Option("--compile", "speed.compile", bool, "Compile the model first; takes a minute.", _SPEED),
+    Option("--engine", "speed.engine", str, "What runs the model: torch, compile (torch.compile), openvino or "
+           "onnxruntime; it is that program which is certified.", _SPEED),
     Option("--channels-last", "speed.channels_last", bool, "Memory layout that suits some convolutions.", _SPEED),
     Option("--batch-size", "batch_size", str, "Noisy copies a forward pass, or auto: probed once, then recorded; does "
            "not change the noise.", _SPEED, read=_inputs("batch_size"), differs=True),
@@ -294,20 +297,6 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InputError(f"--config {path} must hold named fields, as certify --dry-run prints them")
     return found
-
-
-def as_yaml(data: Mapping[str, Any]) -> str:
-    """A request as YAML that :func:`read_config` reads back; fields that say nothing are left out."""
-    import yaml
-
-    text: str = yaml.safe_dump(_told(data), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
-    return text
-
-
-def _told(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _told(one) for name, one in value.items() if one not in (None, [], {})}
-    return value
 
 
 def _yaml(text: str) -> Any:

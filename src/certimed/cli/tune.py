@@ -63,7 +63,7 @@ def tune(
     frame: opt.Frame = 0,
     axis: opt.Axis = "axial",
     slice_: opt.Slice = None,
-    device: opt.Device = "cpu",
+    device: opt.Device = "auto",
     batch_size: opt.BatchSize = None,
 ) -> None:
     """See :data:`HELP`."""

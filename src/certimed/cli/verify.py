@@ -54,7 +54,7 @@ def verify(
     data: Annotated[Path | None, typer.Option(help="Its images.", rich_help_panel=_AGAIN)] = None,
     labels: Annotated[Path | None, typer.Option(help="Their table.", rich_help_panel=_AGAIN)] = None,
     masks: Annotated[Path | None, typer.Option(help="Their masks.", rich_help_panel=_AGAIN)] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...", rich_help_panel=_AGAIN)] = "cpu",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...", rich_help_panel=_AGAIN)] = "auto",
 ) -> None:
     """See :data:`HELP`."""
     with one_sentence_errors():

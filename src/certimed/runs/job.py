@@ -46,6 +46,10 @@ if TYPE_CHECKING:
     from certimed.runs.spec import RunSpec
 
 
+NOISY_COPIES = 4
+"""Single noisy copies whose scores are averaged as "noisy"."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """An image in the certified space.
@@ -95,18 +99,39 @@ class Job(ABC):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What nothing says about the model and a person should decide, and what its loader had to decide."""
+        """What nothing says about the model and a person should decide, what its loader had to decide, and files that
+        are left out."""
+        left = self.dataset.ignored
+        files = (f"{left} other file{'s' * (left > 1)} in {self.dataset.source} left out: no image of this data set",)
         parts = [part for part in (self.model, self.denoiser) if part is not None]
-        return tuple(one for part in parts for name in ("warnings", "notes") for one in getattr(part, name, ()))
+        said = [one for part in parts for name in ("warnings", "notes") for one in getattr(part, name, ())]
+        return (*said, *(files if left else ()))
+
+    @property
+    def where(self) -> str:
+        """The device, in words."""
+        place = self.engine.device
+        if place.type == "cuda":
+            return f"{place} ({torch.cuda.get_device_name(place)})"
+        threads = torch.get_num_threads()
+        return f"the CPU ({threads} thread{'s' * (threads > 1)})" if place.type == "cpu" else str(place)
 
     @abstractmethod
     def prepare(self, image: MedicalImage) -> Prepared:
         """The image in the certified space; ImageError where it does not fit."""
 
+    def clean_answer(self, prepared: Prepared) -> NDArray[Any] | None:
+        """Of masks: the network's answer without noise; None of labels, whose clean class is in the record."""
+        return None
+
     def scores(
-        self, image: MedicalImage, prepared: Prepared, found: Mapping[str, Result[Any]]
+        self, image: MedicalImage, prepared: Prepared, found: Mapping[str, Result[Any]], clean: NDArray[Any] | None
     ) -> dict[str, MaskScores]:
-        """Scores against the truth, by the certificate's label; empty where a target has none."""
+        """Scores against the truth, by the certificate's label; empty where a target has none.
+
+        Args:
+            clean: of :meth:`clean_answer`.
+        """
         return {}
 
     def targets(self, image: MedicalImage, prepared: Prepared) -> list[Any]:
@@ -120,6 +145,22 @@ class Job(ABC):
         Raises:
             InputError: e.g. a number of samples that can prove nothing over so many pixels.
         """
+
+    def start_engine(self) -> None:
+        """Export the models, where another engine than PyTorch runs them, for the first image that can be read.
+
+        Raises:
+            InputError: a model that cannot be exported. ModelError: one that the engine answers otherwise.
+        """
+        for index in range(len(self.dataset) if self.spec.speed.exports else 0):
+            try:
+                pixels = self.prepare(self.dataset.load(index)).pixels.to(self.engine.device)
+            except ImageError:
+                continue
+            with torch.no_grad():
+                for name in {method.stream for method in self.engine.methods}:
+                    self.engine.streams[name](pixels.expand(2, *pixels.shape))
+            return
 
     @property
     def batch_size(self) -> int | None:
@@ -158,7 +199,9 @@ class Job(ABC):
         checked = {name: one.to_dict() for name, one in self.engine.one_answer.items() if name not in before}
         certificates = {one.label: one for result in found.values() for one in result.certificates}
         clean = {} if self.spec.segments else {name: result.clean for name, result in found.items()}
-        scores = self.scores(image, prepared, found)
+        seen = self.clean_answer(prepared)
+        scores = self.scores(image, prepared, found, seen)
+        clean_pixels = () if seen is None else np.bincount(seen.ravel(), minlength=len(self.class_names)).tolist()
         return Record(
             item=image.id,
             status=CERTIFIED,
@@ -170,6 +213,7 @@ class Job(ABC):
             intensity=image.intensity_record.to_json(),
             place=None if image.geometry is None else image.geometry.to_dict(),
             checks=checked,
+            clean_pixels=tuple(clean_pixels),
         )
 
     def record(self, index: int, progress: Progress | None = None) -> Record:
@@ -316,22 +360,29 @@ class MaskJob(Job):
                 target.check(shape, budget, self.spec.alpha, self.engine.law)
             return
 
+    def clean_answer(self, prepared: Prepared) -> NDArray[Any] | None:
+        """See :class:`Job`."""
+        if not self.spec.masks:
+            return None
+        engine, pixels = self.engine, prepared.pixels.to(self.engine.device)
+        with torch.no_grad():
+            return _mask(engine.streams[PLAIN](engine.law.clean(engine.law.origin(pixels)).unsqueeze(0)))
+
     def scores(
-        self, image: MedicalImage, prepared: Prepared, found: Mapping[str, Result[Any]]
+        self, image: MedicalImage, prepared: Prepared, found: Mapping[str, Result[Any]], clean: NDArray[Any] | None
     ) -> dict[str, MaskScores]:
-        """See :class:`Job`. Beside the certified mask: the network alone on the clean image, and one noisy copy."""
-        if prepared.truth is None or not self.spec.masks:
+        """See :class:`Job`. Beside the certified mask: the network alone on the clean image, and on noisy copies."""
+        if prepared.truth is None or clean is None:
             return {}
         assert isinstance(self.spec.target, MaskTarget | MeasureTarget)
         engine, pixels = self.engine, prepared.pixels.to(self.engine.device)
         key = NoiseKey(self.spec.seed, image.id, "evaluation")
-        plain = engine.streams[PLAIN]
         with torch.no_grad():
-            clean = _mask(plain(engine.law.clean(engine.law.origin(pixels)).unsqueeze(0)))
             made = {}
             for method in engine.methods:
-                noisy = next(noisy_batches(pixels, engine.law, key, 1, batch_size=1))
-                made[method.name] = {"clean": clean, "noisy": _mask(method.encoder(engine.streams)(noisy))}
+                copies = noisy_batches(pixels, engine.law, key, NOISY_COPIES, batch_size=1)
+                noisy = [_mask(method.encoder(engine.streams)(copy)) for copy in copies]
+                made[method.name] = {"clean": [clean], "noisy": noisy}
         try:
             return {
                 one.label: mask_scores(one, prepared.truth, plain=made[name], empty=self.spec.target.empty)

@@ -24,6 +24,7 @@ from certimed.engine import (
 )
 from certimed.errors import InputError
 from certimed.measurements import parse_measurement
+from certimed.models.device import checked_device
 from certimed.noise import as_law
 from certimed.runs.job import ClassJob, Job, MaskJob, MeasureJob
 from certimed.runs.methods import Prompting, score_methods
@@ -32,7 +33,6 @@ from certimed.segmenters import NativeSegmenter, load_segmenter
 from certimed.targets import Classes, Pixels
 from certimed.usercode import is_user_code
 from certimed.vlm import NativeModel, VisionLanguageModel
-from certimed.vlm.loading import checked_device
 
 if TYPE_CHECKING:
     from certimed.runs.spec import RunSpec
@@ -42,14 +42,14 @@ DEFAULT_TEMPLATE = "an image of {}."
 def load_job(spec: RunSpec, *, allow_code: bool = False, dataset: Dataset | None = None, model: Any = None) -> Job:
     """See :meth:`RunSpec.load`."""
     methods = spec.methods
-    checked_device(spec.device)
+    device = checked_device(spec.device)
     if (spec.denoiser is None) == (DENOISED in methods):
         raise InputError("a denoiser and the method denoised go together; give both, or neither")
     load = _load_masks if spec.segments else _load_classes
-    return load(spec, dataset, allow_code, model)
+    return load(spec, dataset, allow_code, model, device)
 
 
-def _load_classes(spec: RunSpec, dataset: Dataset | None, allow_code: bool, model: Any) -> Job:
+def _load_classes(spec: RunSpec, dataset: Dataset | None, allow_code: bool, model: Any, device: torch.device) -> Job:
     if spec.data.reading.volume:
         raise InputError("classifiers take planes, and the data is read as volumes; certify slices (--slices all)")
     if spec.size is not None and len(spec.size) != 2:
@@ -57,9 +57,7 @@ def _load_classes(spec: RunSpec, dataset: Dataset | None, allow_code: bool, mode
     if spec.output is not None:
         raise InputError("output describes a segmentation network, and this run certifies classes")
     if model is None:
-        model = load_classifier(
-            spec.model, spec.device, allow_code=allow_code, size=spec.size, normalise=spec.normalise
-        )
+        model = load_classifier(spec.model, device, allow_code=allow_code, size=spec.size, normalise=spec.normalise)
     prompting = Prompting.read(spec.methods, spec.tuning)
     if isinstance(model, ClassificationModel):
         if spec.templates:
@@ -87,7 +85,7 @@ def _load_classes(spec: RunSpec, dataset: Dataset | None, allow_code: bool, mode
     return ClassJob(spec, limited, names, engine, target, model, front, prompting.kinds, tuned_on=prompting.tuned_on)
 
 
-def _load_masks(spec: RunSpec, dataset: Dataset | None, allow_code: bool, model: Any) -> Job:
+def _load_masks(spec: RunSpec, dataset: Dataset | None, allow_code: bool, model: Any, device: torch.device) -> Job:
     if spec.templates or spec.tuning != type(spec.tuning)():
         raise InputError("templates and per-image tuning are for prompts, and this run certifies masks")
     assert isinstance(spec.target, MaskTarget | MeasureTarget)
@@ -97,9 +95,7 @@ def _load_masks(spec: RunSpec, dataset: Dataset | None, allow_code: bool, model:
     count = len(classes) if classes and is_user_code(named) else None
     if model is None:
         given = {} if spec.normalise is None else {"normalise": spec.normalise}
-        model = load_segmenter(
-            named, spec.device, num_classes=count, output=spec.output, allow_code=allow_code, **given
-        )
+        model = load_segmenter(named, device, num_classes=count, output=spec.output, allow_code=allow_code, **given)
     front = _denoiser(spec, model_device(model), allow_code)
     names = tuple(classes or (f"class {index}" for index in range(model.num_classes)))
     if len(names) != model.num_classes:
@@ -153,7 +149,7 @@ def class_names(
     if dataset.class_names is not None:
         return dataset.class_names
     if entries is not None:
-        return tuple(entry.partition("=")[2].strip() or entry for entry in entries)
+        return tuple(entry.rpartition("=")[2].strip() or entry for entry in entries)
     if fallback is not None:
         return fallback
     raise InputError("the data set names no classes; give them, e.g. --classes 'covid,normal'")

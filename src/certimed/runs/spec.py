@@ -118,7 +118,7 @@ class RunSpec:
         resample: millimetres from pixel to pixel along each axis that images are resized to, in place of a size.
         output: what a segmentation network returns, where its files do not say.
         normalise: how a network's input is normalised, where its files do not say.
-        device: where the model runs.
+        device: where the model runs; ``"auto"``: on a GPU where there is one.
         batch_size: noisy copies a forward pass, None, or ``"auto"``.
         speed: precision and compilation.
 
@@ -144,7 +144,7 @@ class RunSpec:
     resample: tuple[float, ...] | None = None
     output: str | None = None
     normalise: str | None = None
-    device: str = "cpu"
+    device: str = "auto"
     batch_size: int | str | None = None
     speed: Acceleration = FLOAT32
 

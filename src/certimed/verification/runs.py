@@ -406,6 +406,11 @@ def _provenance_faults(check: RunCheck, own: dict[str, Any]) -> Iterator[str]:
     precision = speed.get("precision") if isinstance(speed, dict) else None
     if precision is not None and own["dtype"].split()[0].strip(",") != precision:
         yield f"dtype {own['dtype']!r:.40} is not the {precision!r:.40} that was requested"
+    engine = speed.get("engine") if isinstance(speed, dict) else None
+    if engine is not None and own["dtype"].partition(",")[0].partition(" in ")[2] != (
+        "" if engine in ("torch", "compile") else engine
+    ):
+        yield f"dtype {own['dtype']!r:.40} is not that of engine {engine!r:.40}, which was requested"
     if "dtype" in run and own["dtype"].split()[0].strip(",") != str(run["dtype"]).split()[0].strip(","):
         yield f"dtype {own['dtype']!r:.40} is not the run's {run['dtype']!r:.40}"
     named = run.get("versions")
