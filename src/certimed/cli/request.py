@@ -78,7 +78,7 @@ _MEASURED = "Measurements"
 _MODEL_HELP = {
     "classes": "hf:FOLDER_OR_ID, timm:NAME:FILE, torchvision:NAME:FILE, onnx:FILE, open_clip:hf-hub:ORG/NAME, "
     "biomedclip, medclip:FOLDER, a folder, demo; yours: python:MODULE:FACTORY.",
-    "masks": "smp:FOLDER, smp:ARCH:ENCODER:FILE, monai:BUNDLE, hf:FOLDER, onnx:FILE, unet:FOLDER, demo; "
+    "masks": "smp:FOLDER, smp:ARCH:ENCODER:FILE, monai:BUNDLE, nnunet:FOLDER, hf:FOLDER, onnx:FILE, unet:FOLDER, demo; "
     "yours: python:MODULE:FACTORY.",
 }
 _BUDGET_HELP = {
@@ -123,6 +123,8 @@ OPTIONS = (
     Option("--slices", "data.slices", str, "Slices of volumes as images: all, every:K, or A:B.", _DATA),
     Option("--series", "data.reading.series", str, "Number or UID of the DICOM series, where a folder holds several.",
            _DATA),
+    Option("--percentiles", "data.reading.percentiles", str, "Percentiles of a volume that become 0 and 1, LOW,HIGH; "
+           "0.5,99.5.", _DATA, read=_numbers("--percentiles")),
     Option("--nan", "data.reading.nan", str, "Values that are no number: refuse, zero or min.", _DATA),
     Option("--split", "data.split", str, "Part of the data set to use, e.g. test, where it names its parts.", _DATA),
     Option("--limit", "data.limit", int, "The first N images only (class-balanced where labelled).", _DATA),

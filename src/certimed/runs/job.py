@@ -279,6 +279,7 @@ class Job(ABC):
                 "identity": self.model.identity,
                 "input_shape": None if shape is None else list(shape),
                 "normalisation": getattr(self.model, "normalisation", None),
+                "notes": list(getattr(self.model, "notes", ())),
             },
             "methods": [asdict(entry) for entry in self.entries],
             "denoiser": None if self.denoiser is None else self.denoiser.identity,

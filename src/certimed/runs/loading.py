@@ -96,6 +96,7 @@ def _load_masks(spec: RunSpec, dataset: Dataset | None, allow_code: bool, model:
     if model is None:
         given = {} if spec.normalise is None else {"normalise": spec.normalise}
         model = load_segmenter(named, device, num_classes=count, output=spec.output, allow_code=allow_code, **given)
+    _check_window(model, spec)
     front = _denoiser(spec, model_device(model), allow_code)
     names = tuple(classes or (f"class {index}" for index in range(model.num_classes)))
     if len(names) != model.num_classes:
@@ -113,6 +114,16 @@ def _load_masks(spec: RunSpec, dataset: Dataset | None, allow_code: bool, model:
         return MaskJob(spec, data, names, engine, target, model, front)
     measured = [parse_measurement(text, names, allow_code=allow_code) for text in spec.target.measurements]
     return MeasureJob(spec, data, names, engine, target, model, front, measurements=measured)
+
+
+def _check_window(model: Any, spec: RunSpec) -> None:
+    wanted, given = model.reading_window, spec.data.reading.window
+    if wanted is None or (given is not None and all(abs(a - b) < 1e-3 * wanted[1] for a, b in zip(wanted, given))):
+        return
+    raise InputError(
+        f"{model.name} was trained on intensities clipped to a window; read images with it: --window "
+        f"{wanted[0]:.10g},{wanted[1]:.10g}"
+    )
 
 
 def _engine(

@@ -162,6 +162,8 @@ class RunSpec:
         check_samples(n0=self.n0 if selecting else None, n=budget.cap, alpha=self.alpha)
         if not self.methods:
             raise InputError(f"no method is named; name one, e.g. {PLAIN}")
+        if self.size is not None and len(self.size) not in (2, 3):
+            raise InputError(f"size {self.size} must hold two sides, or three of volumes")
         if self.size is not None and min(self.size) < 1:
             raise InputError(f"size {self.size} has an empty side; use e.g. (224, 224)")
         if self.resample is not None:

@@ -79,6 +79,7 @@ class SegmentationModel(nn.Module):
 
     Attributes:
         axes: space axes of the network's convolutions (2 of planes, 3 of volumes); None where it does not show.
+        reading_window: ``(centre, width)`` that images must be read with, where the network was trained so; else None.
         identity: hex SHA-256 of all that changes the answers, as it was when this object was made; see
             :func:`certimed.models.behaviour_digest`.
         identity_complete: whether equal identities are declared to mean equal answers.
@@ -93,6 +94,7 @@ class SegmentationModel(nn.Module):
 
     mean: Tensor
     std: Tensor
+    reading_window: tuple[float, float] | None = None
 
     def __init__(
         self,
