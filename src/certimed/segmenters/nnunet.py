@@ -2,8 +2,9 @@
 
 A folder is what ``nnUNetv2_train`` writes: ``plans.json``, ``dataset.json`` and ``fold_*/checkpoint_final.pth``. Its
 network is built with dynamic-network-architectures from the plans. It answers as nnU-Net's predictor does on the same
-array: windows of the patch size, half a window apart, blended by a Gaussian, folds averaged, no mirroring. The volume is
-what was read and, where asked for, resampled; noise is added to that, and normalisation comes after it, in the model.
+array: windows of the patch size, half a window apart, blended by a Gaussian, folds averaged, no mirroring. The volume
+is what was read and, where asked for, resampled; noise is added to that, and normalisation comes after it, inside the
+model.
 """
 
 from __future__ import annotations
