@@ -125,9 +125,9 @@ def test_run_folders_hold_no_patient_data(tmp_path: Path) -> None:
 
 
 def test_planes_and_volumes_are_not_mistaken_for_each_other(heads: Path) -> None:
-    with pytest.raises(InputError, match=r"net3 is a network of volumes .*--volume"):
+    with pytest.raises(InputError, match=r"net3 is a network of volumes.*--volume"):
         spec(heads, ReadOptions()).load(model=network(3)).check_settings()
-    with pytest.raises(InputError, match=r"net2 is a network of planes .*--slices all"):
+    with pytest.raises(InputError, match=r"net2 is a network of planes.*--slices all"):
         spec(heads).load(model=network(2)).check_settings()
     with pytest.raises(InputError, match=r"resample .* is of 2 axes"):
         spec(heads, resample=(1.0, 1.0)).load(model=network(3)).check_settings()

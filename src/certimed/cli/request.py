@@ -94,7 +94,7 @@ OPTIONS = (
            "yours: python:MODULE:FACTORY.", _MODEL, differs=True),
     Option("--size", "size", str, "Resize to HEIGHTxWIDTH (volumes: three sides); of a python: or onnx: classifier, "
            "its input size.", _MODEL,
-           read=_inputs("size", "--size")),
+           read=_inputs("sides", "--size")),
     Option("--resample", "resample", str, "Resize to this spacing, in mm along each axis, by commas: 1,1,1.", _MODEL,
            MASKS, read=_numbers("--resample")),
     Option("--output", "output", str, "What the network returns, where its files do not say: logits, probabilities, "
@@ -177,8 +177,9 @@ OPTIONS = (
 _MODEL_HELP["measurements"] = _MODEL_HELP["masks"]
 _BY_VERB = {"model": _MODEL_HELP, "budget": _BUDGET_HELP}
 _BY_VERB["methods"] = {
-    "classes": "Methods and prompt files, by commas: plain, zero-shot, both, per-sample, split, denoised, FILE.",
-    **dict.fromkeys(MASKS, "plain, denoised or both; default: all that can be had."),
+    "classes": "Methods and files, by commas: plain, zero-shot, both, per-sample, split, test-time-lora, denoised, "
+    "FILE of a prompt or an adapter, denoised+FILE.",
+    **dict.fromkeys(MASKS, "plain, denoised, FILE of an adapter, denoised+FILE; default: all that can be had."),
 }
 _BY_VERB["target.taus"] = {
     "measurements": "Certify the masks too, from the same samples: agreement to exceed, e.g. 0.75; several by commas."
