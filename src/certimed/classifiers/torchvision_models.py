@@ -21,6 +21,10 @@ from certimed.vlm.preprocessing import Preprocess
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
 _CLASSES = 1000
 # Their initialisation takes minutes, and every tensor is replaced.
+_SCALED = (
+    "{} scales its input once more inside (transform_input), as torchvision's own weights need it; one that was trained "
+    "without it gives wrong answers here"
+)
 _OPTIONS: dict[str, dict[str, Any]] = {name: {"init_weights": False} for name in ("googlenet", "inception_v3")}
 
 
@@ -71,10 +75,7 @@ def load_torchvision(reference: str, name: str, **settings: Any) -> Classificati
     prepared: dict[str, Any] = {} if size is None else {"input_shape": (channels, *size)}
     notes = (*done.notes, *chosen.notes)
     if checkpoint and hasattr(network, "transform_input"):
-        notes += (
-            f"{file.name}: {architecture} scales its input once more inside (transform_input), as torchvision's own "
-            "weights need it; one that was trained without it gives wrong answers here",
-        )
+        notes += (f"{file.name}: {_SCALED.format(architecture)}",)
     if size is None:
         prepared = {
             "input_shape": (channels, crop, crop),

@@ -33,7 +33,7 @@ def orderly_stop() -> Iterator[None]:
 
 
 def _say(what: str) -> None:
-    print(f"{what}; finished images are kept, go on with: certimed certify ... --resume RUN", file=sys.stderr)
+    print(f"{what}; finished images are kept, go on with: certimed certify --resume RUN", file=sys.stderr)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

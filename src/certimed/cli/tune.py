@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from certimed.cli import options as opt
 from certimed.cli.console import harmless, one_sentence_errors, say
+
+if TYPE_CHECKING:
+    from certimed.prompts import Prompt
 
 HELP = """Learn a prompt under noise (PromptSmooth) and write a small prompt file; the model itself stays frozen.
 
@@ -23,6 +26,23 @@ HELP = """Learn a prompt under noise (PromptSmooth) and write a small prompt fil
 _TUNING = "Tuning"
 
 
+_Sigmas = Annotated[str, typer.Option(help="Noise levels mixed in one prompt.", rich_help_panel=_TUNING)]
+_Recipe = Annotated[str, typer.Option(help="default, or published (CoOp's optimiser).", rich_help_panel=_TUNING)]
+_Context = Annotated[
+    str, typer.Option(help="Words to start from, or a number of random tokens.", rich_help_panel=_TUNING)
+]
+_Position = Annotated[
+    str, typer.Option(help="Where the class name stands: end, middle, front.", rich_help_panel=_TUNING)
+]
+_HeldOut = Annotated[
+    int, typer.Option(min=0, help="Images per class held back to watch accuracy.", rich_help_panel=_TUNING)
+]
+_EarlyStop = Annotated[
+    int | None, typer.Option(help="Stop after this many epochs without progress.", rich_help_panel=_TUNING)
+]
+_Copies = Annotated[int, typer.Option(min=1, help="Noisy copies of each image of a pool.", rich_help_panel=_TUNING)]
+
+
 def tune(
     model: opt.Model = None,
     allow_code: opt.AllowCode = False,
@@ -34,28 +54,14 @@ def tune(
     test: Annotated[Path | None, typer.Option(help="Images that must not be tuned on: an overlap is refused.")] = None,
     shots: Annotated[int, typer.Option(min=1, help="Labelled images per class.", rich_help_panel=_TUNING)] = 16,
     epochs: Annotated[int, typer.Option(min=1, rich_help_panel=_TUNING)] = 50,
-    sigmas: Annotated[
-        str, typer.Option(help="Noise levels mixed in one prompt.", rich_help_panel=_TUNING)
-    ] = "0,0.1,0.25,0.5,1",
-    recipe: Annotated[
-        str, typer.Option(help="default, or published (CoOp's optimiser).", rich_help_panel=_TUNING)
-    ] = "default",
-    context: Annotated[
-        str, typer.Option(help="Words to start from, or a number of random tokens.", rich_help_panel=_TUNING)
-    ] = "5",
+    sigmas: _Sigmas = "0,0.1,0.25,0.5,1",
+    recipe: _Recipe = "default",
+    context: _Context = "5",
     per_class: Annotated[bool, typer.Option(help="One context for each class.", rich_help_panel=_TUNING)] = False,
-    position: Annotated[
-        str, typer.Option(help="Where the class name stands: end, middle, front.", rich_help_panel=_TUNING)
-    ] = "end",
-    held_out: Annotated[
-        int, typer.Option(min=0, help="Images per class held back to watch accuracy.", rich_help_panel=_TUNING)
-    ] = 0,
-    early_stop: Annotated[
-        int | None, typer.Option(help="Stop after this many epochs without progress.", rich_help_panel=_TUNING)
-    ] = None,
-    copies: Annotated[
-        int, typer.Option(min=1, help="Noisy copies of each image of a pool.", rich_help_panel=_TUNING)
-    ] = 100,
+    position: _Position = "end",
+    held_out: _HeldOut = 0,
+    early_stop: _EarlyStop = None,
+    copies: _Copies = 100,
     seed: opt.Seed = 0,
     labels: opt.Labels = None,
     split: opt.Split = None,
@@ -107,7 +113,11 @@ def tune(
         with tuning_line() as progress:
             prompt = tune_prompt(vlm, dataset, names, plan, method=method, test=tested, progress=progress)
         prompt.save(target)
-        for part, by_sigma in prompt.accuracies.items():
-            levels = ", ".join(f"sigma {level}: {100 * share:.0f} %" for level, share in by_sigma.items())
-            say(f"accuracy on {part} images: {levels}")
-        say(f"prompt written to {harmless(str(target))} ({target.stat().st_size:,} bytes)")
+        _say(prompt, target)
+
+
+def _say(prompt: Prompt, target: Path) -> None:
+    for part, by_sigma in prompt.accuracies.items():
+        levels = ", ".join(f"sigma {level}: {100 * share:.0f} %" for level, share in by_sigma.items())
+        say(f"accuracy on {part} images: {levels}")
+    say(f"prompt written to {harmless(str(target))} ({target.stat().st_size:,} bytes)")
