@@ -105,11 +105,10 @@ def tune(
             batch_size=batch_size,
             copies=copies,
         )
-        spec = inputs.needed("--model", model, "hf:vinid/plip")
         dataset = source.open()
         names = class_names(dataset, entries)
         tested = None if test is None else DataSpec(str(test), reading=reading).open()
-        vlm = load_prompted(spec, device, allow_code=allow_code)
+        vlm = load_prompted(inputs.needed("--model", model, "hf:vinid/plip"), device, allow_code=allow_code)
         with tuning_line() as progress:
             prompt = tune_prompt(vlm, dataset, names, plan, method=method, test=tested, progress=progress)
         prompt.save(target)
