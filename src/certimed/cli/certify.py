@@ -199,7 +199,7 @@ def certify(
         if dry_run:
             from certimed.cli.rehearsing import rehearse
 
-            rehearse(spec, allow_code=allow_code, talk=tell)
+            rehearse(spec.load(allow_code=allow_code), talk=tell)
             say(as_yaml(spec))
             return
         _check_running(out_, resume, retry_failed=retry_failed, executor=executor, address=address, progress=progress)
