@@ -71,6 +71,12 @@ def test_inputs_that_once_broke_something(kit, writes, seed):
         attack(kit, seed)
 
 
+@pytest.mark.parametrize("seed", [1405, 3668, 4327, 5233, 7879, 8027, 8753, 8898, 9553])
+def test_inputs_that_once_broke_a_reader(kit, writes, seed):
+    with writes.only_in(kit.place):
+        attack(kit, seed)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_ten_thousand_hostile_inputs(kit, writes):

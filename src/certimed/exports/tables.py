@@ -236,7 +236,7 @@ def _row(record: Record, certificate: AnyCertificate | None, classes: tuple[str,
 
 def _scores(scores: MaskScores | None) -> dict[str, Any]:
     """Means over the classes but the first, and every score of every class as JSON."""
-    if scores is None:
+    if scores is None or DICE_LOW not in scores.per_class:
         return {}
     found = score_columns([scores], [str(index) for index in range(len(scores.per_class[DICE_LOW]))])
     means = {
