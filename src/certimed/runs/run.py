@@ -188,6 +188,7 @@ def _open(work: Job, out: str | Path, before: RunFolder | None, shard: str | Non
     part = dataset if chosen is None else dataset.subset(chosen.indices(dataset.ids))
     if before is None:
         work.check_settings()
+        work.start_engine()
         manifest = work.manifest(data_section(dataset))
         local = {} if work.batch_size is None else {"local": {"batch_size": work.batch_size}}
         return RunFolder.create(out, {**manifest, **local}, shard=section), part
