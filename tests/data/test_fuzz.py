@@ -69,8 +69,8 @@ ONCE = (1405, 1478, 2531, 3668, 3689, 4327, 4705, 5233, 5897, 7879, 8027, 8713, 
 
 @pytest.mark.parametrize("seed", ONCE)
 def test_inputs_that_once_broke_something(kit, writes, seed):
-    """Certificates with fields missing or of another kind (in tables), 1e999 in a manifest, arrays badly deflated, labels
-    and scores that fit nothing, digests no encoding has, line ends in a header."""
+    """Certificates with fields missing or of another kind (in tables), 1e999 in a manifest, arrays badly deflated,
+    labels and scores that fit nothing, digests no encoding has, line ends in a header."""
     with writes.only_in(kit.place):
         attack(kit, seed)
 
