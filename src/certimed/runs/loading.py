@@ -186,6 +186,8 @@ def load_tuned(
     device: str = "cpu",
     allow_code: bool = False,
     output: str | None = None,
+    normalise: str | None = None,
+    size: tuple[int, int] | None = None,
     templates: Sequence[str] | None = None,
 ) -> tuple[Any, tuple[str, ...], tuple[str, ...]]:
     """What an adapter is learnt on: model, class names and captions, found as a run finds them.
@@ -195,7 +197,7 @@ def load_tuned(
         dataset: images to learn from.
         entries: class names that were given.
         task: ``"classes"`` or ``"masks"``.
-        device, allow_code, output, templates: as of :class:`RunSpec`.
+        device, allow_code, output, normalise, size, templates: as of :class:`RunSpec`.
 
     Raises:
         InputError: as :meth:`RunSpec.load`.
@@ -203,9 +205,11 @@ def load_tuned(
     place = checked_device(device)
     if task == "masks":
         classes = tuple(entries) if entries else dataset.class_names
-        model: Any = _segmenter(named, place, classes, output, allow_code, {})
+        model: Any = _segmenter(
+            named, place, classes, output, allow_code, {} if normalise is None else {"normalise": normalise}
+        )
         return model, _mask_names(model, classes), ()
-    model = load_classifier(named, place, allow_code=allow_code)
+    model = load_classifier(named, place, allow_code=allow_code, size=size, normalise=normalise)
     if isinstance(model, ClassificationModel):
         numbered = tuple(f"class {index}" for index in range(model.num_classes))
         names = class_names(dataset, entries, model.class_names or numbered)
