@@ -18,9 +18,10 @@ from certimed.runs import ClassTarget, DataSpec, MaskTarget, RunSpec
 from certimed.segmenters import SegmentationModel
 
 CLASSES = ("dark", "light")
+# Without "=", which the words of a class cannot have.
 HOSTILE_CLASSES = (
-    "<img src=x onerror=window.pwned=1>",
-    "</script><script>window.pwned=1</script>\u2028 \"quoted' & more",
+    "<script>Object.assign(window, {pwned: 1})</script>",
+    "</script><script>Object.assign(window, {pwned: 1})</script>\u2028 \"quoted' & more",
 )
 HOSTILE_FILE = "<b onclick=alert(1)>'\" &amp;.png"
 SIGMA = 0.25
