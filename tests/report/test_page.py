@@ -300,7 +300,7 @@ def test_the_page_fetches_nothing_and_runs_only_its_own_scripts(page):
     policy = htmllib.unescape(re.search(r'Content-Security-Policy" content="(.*?)"', page).group(1))
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     scripts = re.findall(r"<script>(.*?)</script>", page, re.S)
-    assert len(scripts) == 4  # no forest plot, no script of one
+    assert len(scripts) == 5  # no forest plot, no script of one
     for script in scripts:
         assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() in policy
 

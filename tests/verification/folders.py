@@ -82,8 +82,20 @@ class Work:
 
     def methods(self) -> list[dict[str, Any]]:
         """The manifest's methods."""
-        plain = {"name": "plain", "kind": "plain", "scope": END_TO_END, "identity": IDENTITIES["plain"]}
-        tuned = {"name": "tuned", "kind": "zero-shot", "scope": FROZEN_AT_X, "identity": IDENTITIES["tuned"]}
+        plain = {
+            "name": "plain",
+            "kind": "plain",
+            "scope": END_TO_END,
+            "identity": IDENTITIES["plain"],
+            "adapter": None,
+        }
+        tuned = {
+            "name": "tuned",
+            "kind": "zero-shot",
+            "scope": FROZEN_AT_X,
+            "identity": IDENTITIES["tuned"],
+            "adapter": None,
+        }
         return [plain] if self.masks else [plain, tuned]
 
     def record(self, item: str) -> dict[str, Any]:

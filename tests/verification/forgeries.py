@@ -249,6 +249,24 @@ def kind_relabelled(folder: Folder) -> None:
         one["scope"] = "end-to-end"
 
 
+def as_test_time_lora(folder: Folder) -> None:
+    """LoRA that was tuned at the image is called end-to-end everywhere; its kind is still there."""
+    folder.manifest["methods"][1] |= {"kind": "test-time-lora", "scope": "end-to-end"}
+    for one in folder.certificates:
+        one["scope"] = "end-to-end"
+
+
+def as_adapted(digest: str | None) -> Callable[[Folder], None]:
+    """A method that is tuned on the image is called an adapted model, fixed before."""
+
+    def edit(folder: Folder) -> None:
+        folder.manifest["methods"][1] |= {"kind": "adapted", "scope": "end-to-end", "adapter": digest}
+        for one in folder.certificates:
+            one["scope"] = "end-to-end"
+
+    return edit
+
+
 def renamed_method(folder: Folder) -> None:
     """It has another name, its certificates are called end-to-end, but its kind is still there."""
     folder.manifest["methods"][1] |= {"name": "tuned prompt, published setting", "scope": "end-to-end"}
@@ -506,6 +524,13 @@ KINDS: dict[str, Forgery] = {
         "grid", place("", "end-to-end", "scope", of=lambda f: proved(f, "tuned", 1)), FILES
     ),
     "scope everywhere, under another name": Forgery("grid", renamed_method, FILES),
+    "LoRA tuned at the image called end-to-end": Forgery("grid", as_test_time_lora, FILES),
+    "an adapted model without its adapter": Forgery("grid", as_adapted(None), FILES),
+    "the adapter's digest as the model's": Forgery("grid", as_adapted("c" * 64), FILES),
+    "an adapter that nobody has": Forgery("grid", as_adapted("b" * 64), REDRAW),
+    "an adapter given to the plain model": Forgery(
+        "grid", lambda folder: folder.manifest["methods"][0].update(adapter="b" * 64), FILES
+    ),
     "kind of a method relabelled everywhere": Forgery("grid", kind_relabelled, REDRAW),
     "chosen_from emptied": Forgery("grid", chosen_emptied, FILES),
     "chosen among methods, called end-to-end": Forgery("grid", chosen_end_to_end, FILES),

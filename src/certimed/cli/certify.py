@@ -98,6 +98,15 @@ MORE: dict[str, Any] = {
         Annotated[int | None, typer.Option("--n", help="Short for --budget fixed:N.", rich_help_panel="Smoothing")],
         None,
     ),
+    "adapt": (
+        Annotated[
+            str | None,
+            typer.Option(
+                help="Short for --methods: none, and prompt and adapter files, by commas.", rich_help_panel="Methods"
+            ),
+        ],
+        None,
+    ),
     "protocol": (
         Annotated[
             str | None,
@@ -173,6 +182,7 @@ def certify(
     address: str | None,
     allow_code: bool,
     n: int | None,
+    adapt: str | None,
     protocol: str | None,
     progress: str,
     quiet: bool,
@@ -188,7 +198,7 @@ def certify(
         from certimed.executors import Executor, RayExecutor
         from certimed.runs import MaskJob, RunFolder, RunSpec, as_yaml, execute
 
-        typed = shorthands(verb, typed, n, protocol)
+        typed = shorthands(verb, typed, n, protocol, adapt)
         if resume is not None and (out_ is not None or config is not None):
             raise InputError("--resume goes on with a run folder as it is; leave out --out and --config")
         if resume is not None:
@@ -232,8 +242,8 @@ def certify(
     inputs.exit_for_failures(failed)
 
 
-def shorthands(verb: str, typed: Typed, n: int | None, protocol: str | None) -> Typed:
-    """``--n`` and ``--protocol published`` in the words of a request."""
+def shorthands(verb: str, typed: Typed, n: int | None, protocol: str | None, adapt: str | None = None) -> Typed:
+    """``--n``, ``--adapt`` and ``--protocol published`` in the words of a request."""
     from certimed.budgets import as_budget
     from certimed.cli import inputs
     from certimed.errors import InputError
@@ -244,6 +254,11 @@ def shorthands(verb: str, typed: Typed, n: int | None, protocol: str | None) -> 
         if "budget" in found:
             raise InputError(f"--n {n} and --budget {found['budget'][1]} both say how many samples; give one of them")
         found["budget"] = (budget, str(as_budget(n)))
+    if adapt is not None:
+        if "methods" in found:
+            raise InputError("--adapt and --methods both name the methods; give one of them")
+        names = ["plain" if part.strip() == "none" else part for part in adapt.split(",")]
+        found["methods"] = (OPTION_OF["methods"], ",".join(names))
     if protocol is not None:
         inputs.one_of("--protocol", protocol, ("published",))
         for field in ("budget", "n0"):

@@ -165,8 +165,9 @@ OPTIONS = (
 _MODEL_HELP["measurements"] = _MODEL_HELP["masks"]
 _BY_VERB = {"model": _MODEL_HELP, "budget": _BUDGET_HELP}
 _BY_VERB["methods"] = {
-    "classes": "Methods and prompt files, by commas: plain, zero-shot, both, per-sample, split, denoised, FILE.",
-    **dict.fromkeys(MASKS, "plain, denoised or both; default: all that can be had."),
+    "classes": "Methods and files, by commas: plain, zero-shot, both, per-sample, split, test-time-lora, denoised, "
+    "FILE of a prompt or an adapter, denoised+FILE.",
+    **dict.fromkeys(MASKS, "plain, denoised, FILE of an adapter, denoised+FILE; default: all that can be had."),
 }
 _BY_VERB["target.taus"] = {
     "measurements": "Certify the masks too, from the same samples: agreement to exceed, e.g. 0.75; several by commas."

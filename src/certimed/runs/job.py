@@ -35,7 +35,7 @@ from certimed.measurements import Measurement
 from certimed.metrics import MaskScores, mask_scores
 from certimed.noise import NoiseKey, content_id
 from certimed.operators import Geometry, apply
-from certimed.runs.methods import MethodEntry
+from certimed.runs.methods import MethodEntry, Prompting
 from certimed.runs.record import CERTIFIED, Record, arrays_name
 from certimed.runs.targets import MaskTarget, MeasureTarget
 from certimed.segmenters import SegmentationModel
@@ -75,6 +75,7 @@ class Job(ABC):
         engine: streams and methods.
         target: of labels and masks: what is certified.
         entries: the methods as the manifest records them.
+        tuned_on: content ids of the images that a prompt or an adapter was tuned on.
     """
 
     def __init__(
@@ -86,15 +87,18 @@ class Job(ABC):
         target: Classes | Pixels | None,
         model: Any,
         denoiser: nn.Module | None,
-        kinds: Mapping[str, str] | None = None,
+        prompting: Prompting,
     ) -> None:
         self.spec, self.dataset, self.class_names = spec, dataset, tuple(class_names)
         self.engine, self.target, self.model, self.denoiser = engine, target, model, denoiser
-        identities = engine.identities()
+        identities, kinds, adapters = engine.identities(), prompting.kinds, prompting.adapters
         self.entries = tuple(
-            MethodEntry(one.name, (kinds or {}).get(one.name, one.name), one.scope, identities[one.name])
+            MethodEntry(
+                one.name, kinds.get(one.name, one.name), one.scope, identities[one.name], adapters.get(one.name)
+            )
             for one in engine.methods
         )
+        self.tuned_on = prompting.tuned_on
         self._batch_size = spec.batch_size
 
     @property
@@ -115,6 +119,11 @@ class Job(ABC):
             return f"{place} ({torch.cuda.get_device_name(place)})"
         threads = torch.get_num_threads()
         return f"the CPU ({threads} thread{'s' * (threads > 1)})" if place.type == "cpu" else str(place)
+
+    def refuse_tuned(self, item: str, x: Tensor) -> None:
+        """Refuse an image, as the model sees it, that a prompt or an adapter was tuned on, with ImageError."""
+        if content_id(x) in self.tuned_on:
+            raise ImageError(f"{item} was used to tune the prompt or adapter; a test image must not be")
 
     @abstractmethod
     def prepare(self, image: MedicalImage) -> Prepared:
@@ -290,19 +299,14 @@ class Job(ABC):
 class ClassJob(Job):
     """Labels: a vision-language model with prompts, or any classifier."""
 
-    def __init__(self, *args: Any, tuned_on: frozenset[str] = frozenset(), **parts: Any) -> None:
-        super().__init__(*args, **parts)
-        self.tuned_on = tuned_on
-
     def check_settings(self) -> None:
         """See :class:`Job`; a request for labels was checked when it was made."""
 
     def prepare(self, image: MedicalImage) -> Prepared:
-        """See :class:`Job`; refuses an image a prompt was tuned on."""
+        """See :class:`Job`."""
         pixels = torch.from_numpy(image.pixels).to(self.engine.device)
         x = self.model.preprocess(pixels)
-        if content_id(x) in self.tuned_on:
-            raise ImageError(f"{image.id} was used to tune the prompt; a test image must not be")
+        self.refuse_tuned(image.id, x)
         if self.spec.space == NATIVE:
             return Prepared(pixels)
         return Prepared(x, self.model.geometry(tuple(pixels.shape)))
@@ -326,12 +330,14 @@ class MaskJob(Job):
         left as they are.
         """
         pixels, truth, size = torch.from_numpy(image.pixels), image.mask, self.spec.size
+        geometry = mask_geometry(tuple(pixels.shape), self.channels, size)
+        x = apply(geometry, pixels)
+        self.refuse_tuned(image.id, x)
         if self.spec.space == NATIVE:
             return Prepared(pixels, None, truth)
         if truth is not None and size is not None:
             truth = resized_truth(truth, size)
-        geometry = mask_geometry(tuple(pixels.shape), self.channels, size)
-        return Prepared(apply(geometry, pixels), geometry, truth)
+        return Prepared(x, geometry, truth)
 
     def check_settings(self) -> None:
         """See :class:`Job`."""

@@ -26,7 +26,7 @@ from certimed.verification.shapes import MANIFEST, METHOD, RECORD, REQUEST, SHAR
 
 NAME = "run.json"
 LINES = "certificates.jsonl"
-FROZEN_KINDS = ("zero-shot", "both")
+FROZEN_KINDS = ("zero-shot", "both", "test-time-lora")
 """Kinds of methods that tune a part on the image and hold it fixed: their certificates cannot be end-to-end."""
 
 _EMPTY = ("one", "zero", "skip")
@@ -140,8 +140,7 @@ def _manifest_faults(check: RunCheck) -> Iterator[str]:
     methods = manifest.get("methods")
     for one in methods if isinstance(methods, list) else []:
         yield from (f"methods: {fault}" for fault in shape_faults(one, METHOD))
-        if isinstance(one, dict) and one.get("kind") in FROZEN_KINDS and one.get("scope") == "end-to-end":
-            yield f"method {one.get('name')!r:.80} is tuned on the image and held fixed; it cannot be end-to-end"
+        yield from _entry_faults(one if isinstance(one, dict) else {})
     if isinstance(methods, list) and len(check.methods) != len(methods):
         yield "two methods have one name"
     if isinstance(request.get("target"), dict):
@@ -152,6 +151,16 @@ def _manifest_faults(check: RunCheck) -> Iterator[str]:
     if "shard" in manifest:
         faults = list(shape_faults(manifest["shard"], SHARD))
         yield from (f"shard: {fault}" for fault in faults or _shard_faults(check))
+
+
+def _entry_faults(one: dict[str, Any]) -> Iterator[str]:
+    name = f"method {one.get('name')!r:.80}"
+    if one.get("kind") in FROZEN_KINDS and one.get("scope") == "end-to-end":
+        yield f"{name} is tuned on the image and held fixed; it cannot be end-to-end"
+    if (one.get("kind") == "adapted") != (one.get("adapter") is not None):
+        yield f"{name} is of kind {one.get('kind')!r:.40} and its adapter is {one.get('adapter')!r:.80}"
+    if one.get("adapter") is not None and one.get("adapter") == one.get("identity"):
+        yield f"{name} has the identity of its adapter alone, not of model and adapter"
 
 
 def _target_faults(target: dict[str, Any], task: str) -> Iterator[str]:

@@ -228,12 +228,16 @@ REQUEST: dict[str, Check] = {
     "space": _one_of(*SPACES),
 }
 
-KINDS = ("plain", "few-shot", "zero-shot", "both", "pool", "per-sample", "split", "denoised")
+KINDS = (
+    *("plain", "few-shot", "zero-shot", "both", "pool", "per-sample", "split", "denoised"),
+    *("adapted", "test-time-lora"),
+)
 METHOD: dict[str, Check] = {
     "name": TEXT,
     "kind": _one_of(*KINDS),
     "scope": _one_of(*SCOPES),
     "identity": _optional(TEXT),
+    "adapter": _optional(HEX),
 }
 
 SHARD: dict[str, Check] = {"index": POSITIVE_COUNT, "count": POSITIVE_COUNT, "images": COUNT, "ids_sha256": HEX}
