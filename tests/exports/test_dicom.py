@@ -98,7 +98,7 @@ def sizes(tmp_path_factory):
 
 def subject(folder: Any, image: Any, certificate: Any, **options: Any) -> Subject:
     files = tuple(map(Path, image.geometry.files))
-    return Subject(folder, folder.digest(), certificate, image, files, ExportOptions(**options))
+    return Subject(folder, folder.digest(), certificate.item, certificate, image, files, ExportOptions(**options))
 
 
 def judged(path: Path) -> list[str]:
@@ -265,12 +265,12 @@ def test_a_volume_lands_on_its_slices_however_it_was_turned(masks, tmp_path, nam
     folder = write_series(tmp_path / "series", values, affine, order=[3, 0, 4, 1, 2])
     image = read_series(folder, ReadOptions(volume=True, orientation=turned))
     certificate = mask_certificate(image.pixels.shape[1:], item="case")
-    (path,) = write_seg(subject(masks.folder, image, certificate), tmp_path / "case")
+    (path,) = write_seg([subject(masks.folder, image, certificate)], tmp_path / "case", [])
     read = hd.seg.segread(path).get_volume(combine_segments=True)
     lps = np.diag([-1, -1, 1, 1]) @ image.geometry.matrix
     wanted = hd.Volume(segment_numbers(certificate), lps, "PATIENT")
     assert np.array_equal(read.match_geometry(wanted).array, wanted.array)
-    (path,) = write_pm(subject(masks.folder, image, certificate), tmp_path / "case")
+    (path,) = write_pm([subject(masks.folder, image, certificate)], tmp_path / "case", [])
     radii = hd.imread(path).get_volume().match_geometry(wanted).array
     assert (radii <= certificate.radius_map()).all() and np.allclose(radii, certificate.radius_map(), rtol=1e-6)
     assert judged(path) == []
@@ -347,7 +347,7 @@ def test_a_smaller_certified_grid_is_carried_to_the_source(masks, tmp_path) -> N
     certificate = mask_certificate((4, 4), item="case", shape=(1, 4, 4))
     geometry = Geometry(SAME, 1, (Axis(12, (0, 0), 6, (-1, -1)), Axis(8, (0, 0), 4, (0, 0))))
     certificate = replace(certificate, native=NativeRadius.of(certificate.real_radius, geometry))
-    (path,) = write_seg(subject(masks.folder, image, certificate), tmp_path / "case")
+    (path,) = write_seg([subject(masks.folder, image, certificate)], tmp_path / "case", [])
     found = hd.seg.segread(path).get_volume(combine_segments=True).array[0]
     wanted = np.kron(segment_numbers(certificate), np.ones((2, 2), int))
     assert np.array_equal(found[2:-2], wanted) and not found[:2].any() and not found[-2:].any()

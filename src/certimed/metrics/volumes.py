@@ -43,9 +43,9 @@ def by_volume(items: Sequence[str], failed: Iterable[str] = ()) -> list[CutVolum
     found: dict[str, list[int]] = {}
     lost: dict[str, int] = {}
     for place, item in enumerate(items):
-        found.setdefault(_volume(item), []).append(place)
+        found.setdefault(volume_of(item), []).append(place)
     for item in failed:
-        name = _volume(item)
+        name = volume_of(item)
         found.setdefault(name, [])
         lost[name] = lost.get(name, 0) + 1
     return [CutVolume(name, tuple(places), lost.get(name, 0)) for name, places in found.items()]
@@ -71,6 +71,7 @@ def summed(counts: Sequence[MaskCounts]) -> MaskCounts:
     return MaskCounts(*(np.sum(part, axis=0) for part in parts), sum(one.pixels for one in counts))
 
 
-def _volume(item: str) -> str:
+def volume_of(item: str) -> str:
+    """The volume that a slice's id begins with; of what is no slice its own id."""
     found = _SLICE.fullmatch(item)
     return found["volume"] if found else item
