@@ -40,6 +40,7 @@ SUBSTITUTIONS: list[tuple[str, str]] = [
     (r"\battack runs/plip --images 20\b", "attack runs/plip --images 1 --n 200 --bisections 1 --steps 2"),
     (r"attack\(\"runs/plip\", images=20\)", 'attack("runs/plip", images=1, n=200, bisections=1, steps=2)'),
     (r'DataSpec\("slides/"\)', 'DataSpec("slides/", limit=2), budget=40, n0=10'),
+    (r"--out evidence\b", "--out evidence --no-pdf"),
     (r"--device cuda\b", "--device cpu"),
     (r"--steps 2000\b", "--steps 2"),
     (r"--size 512x512\b", "--size 32x32"),

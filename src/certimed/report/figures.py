@@ -15,6 +15,7 @@ from certimed.errors import InputError
 from certimed.integrity import write_whole
 from certimed.noise import NoiseKey
 from certimed.report.curves import curve_figure
+from certimed.report.forest import forest_figure
 from certimed.report.html.pictures import certified_space
 from certimed.report.journal import file_format, save, width_in_mm
 from certimed.report.panels import ImageExample, MaskExample, image_figure, mask_figure
@@ -55,6 +56,23 @@ def draw_curves(
     millimetres = width_in_mm(width)
     found = series(runs, methods, native=native)
     save(curve_figure(panels(found, by), width=millimetres, confidence=confidence), Path(out))
+
+
+def draw_intervals(
+    runs: Sequence[str | Path], out: str | Path, methods: Sequence[str] | None = None, *, width: str = "double"
+) -> None:
+    """Intervals of measurements into a PDF, SVG or PNG, see :func:`certimed.report.forest.forest_figure`.
+
+    Args:
+        runs, methods: see :func:`certimed.report.series.series`.
+        out: the file; its ending says the format.
+        width: ``"single"``, ``"double"`` or a number of millimetres.
+
+    Raises:
+        InputError: nothing was measured, or a file that cannot be written.
+    """
+    file_format(Path(out))
+    save(forest_figure(series(runs, methods), width=width_in_mm(width)), Path(out))
 
 
 def write_table(

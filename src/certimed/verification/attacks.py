@@ -214,7 +214,8 @@ def _digest(values: NDArray[Any]) -> str:
 def _certificates(folder: Path) -> dict[tuple[Any, ...], Any]:
     """Class of each certificate that answers (of masks None), by item, method, radius and scope."""
     found = {}
-    for line in (folder / "certificates.jsonl").read_text(encoding="utf-8").splitlines():
+    path = folder / "certificates.jsonl"
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
             record = json.loads(line)
             for one in record["certificates"]:
