@@ -52,6 +52,11 @@ def test_the_planes_lie_as_the_patient_does_and_hold_exact_radii(tmp_path):
         grey = unpacked(layers["base"], "u1", layers["shape"])
         assert (grey.min(), grey.max()) == (0, 255) and layers["thumb"].startswith("data:image/jpeg")
     assert "Dice, clean" in page
+    # Where the images are not there any more, the planes are still the patient's.
+    (tmp_path / "heads").rename(tmp_path / "gone")
+    write_report([tmp_path / "run"], tmp_path / "page.html", verify=False)
+    bare = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert '"name": "Axial"' in bare or '"name":"Axial"' in bare
 
 
 def test_without_a_place_planes_are_those_of_the_file():

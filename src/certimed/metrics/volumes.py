@@ -67,8 +67,13 @@ def all_at_once(alphas: Iterable[float]) -> float:
 
 def summed(counts: Sequence[MaskCounts]) -> MaskCounts:
     """Pixel counts of several slices as those of their volume; at least one."""
-    parts = [[getattr(one, name) for one in counts] for name in ("true_positive", "predicted", "truth", "abstained")]
-    return MaskCounts(*(np.sum(part, axis=0) for part in parts), sum(one.pixels for one in counts))
+    return MaskCounts(
+        true_positive=np.sum([one.true_positive for one in counts], axis=0),
+        predicted=np.sum([one.predicted for one in counts], axis=0),
+        truth=np.sum([one.truth for one in counts], axis=0),
+        abstained=np.sum([one.abstained for one in counts], axis=0),
+        pixels=sum(one.pixels for one in counts),
+    )
 
 
 def volume_of(item: str) -> str:

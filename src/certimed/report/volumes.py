@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from certimed.certificates import shown
@@ -21,7 +21,7 @@ _NOTES = (
 )
 
 
-def volumes_table(series: Sequence[Series[Any]], counts: dict[str, Sequence[MaskCounts]] | None = None) -> Table:
+def volumes_table(series: Sequence[Series[Any]], counts: Mapping[str, Sequence[MaskCounts]] | None = None) -> Table:
     """One row a series and volume: of labels the certified slices by class, of masks certified pixels and Dice.
 
     Args:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from certimed.budgets import Fixed, parse_budget
 from certimed.certificates import MaskCertificate, MaskClaim, shown
 from certimed.certificates.words import stop_text
-from certimed.data import MedicalImage
+from certimed.data import Geometry, MedicalImage
 from certimed.errors import InputError
 from certimed.metrics import (
     MaskCounts,
@@ -89,7 +89,8 @@ class MaskReader:
                 self.counts.setdefault(label, []).append(counted)
             entry["series"][key] = _numbers(certificate, record.scores.get(label))
             drawn[key] = certificate, layers
-        shown = viewer_layers(drawn, pixels, truth, None if image is None else image.geometry)
+        place = None if record.place is None else Geometry.from_dict(record.place)
+        shown = viewer_layers(drawn, pixels, truth, place)
         if self.budget.spend("x" * weight(shown)) is not None:
             empty = next((scores.empty for scores in record.scores.values()), "one")
             entry["layers"] = {**shown, "empty": empty}
