@@ -22,6 +22,7 @@ class Scale:
         side, mask_n, statistics_sides: images of the segmentation loop, its samples, sides for the statistics alone.
         memory_n: samples at which peak memory is compared.
         growth_n, sizes, classes, prompts, growth_samples: points of the growth curves.
+        engine_side: side of the images that engines segment.
     """
 
     name: str = "full"
@@ -46,6 +47,7 @@ class Scale:
     classes: tuple[int, ...] = (2, 8, 32, 128)
     prompts: tuple[int, ...] = (1, 2, 4, 8)
     growth_samples: int = 200
+    engine_side: int = 128
 
 
 FULL = Scale()
@@ -72,4 +74,5 @@ QUICK = Scale(
     classes=(2, 4),
     prompts=(1, 2),
     growth_samples=20,
+    engine_side=64,
 )
