@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
+    from certimed.exports.options import Exported
     from certimed.verification import Verdict
 
 
@@ -90,6 +91,19 @@ class Run:
         target = self.folder.path / "report.html" if out is None else Path(out)
         write_report([self.folder.path], target)
         return target
+
+    def export(self, out: str | Path, kind: str | None = None, **options: Any) -> Exported:
+        """Write the run for other programs, see :func:`certimed.exports.formats.export`.
+
+        Args:
+            out: a file, or for formats of single images a folder.
+            kind: a name of :data:`certimed.exports.formats.FORMATS`; default: by the ending of ``out``.
+            options: fields of :class:`certimed.exports.options.ExportOptions`.
+        """
+        from certimed.exports.formats import export
+        from certimed.exports.options import ExportOptions
+
+        return export(self.folder, out, kind, ExportOptions(**options))
 
     def verify(self) -> Verdict:
         """Recompute every statement, see :func:`certimed.verification.verify`."""

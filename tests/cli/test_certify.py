@@ -154,9 +154,10 @@ def test_plan_measurements_names_the_samples_a_radius_needs():
 def test_export(whole, mask_run, tmp_path):
     assert "4 rows written" in call("export", whole, "--out", tmp_path / "a.csv").out
     assert "4 rows written" in call("export", whole, "--out", tmp_path / "a.tsv").out
-    assert "2 rows written" in call("export", mask_run, "--out", tmp_path / "a.txt", "--format", "csv").out
+    assert "2 rows written" in call("export", mask_run, "--out", tmp_path / "a.txt", "--as", "csv").out
     assert "ends in none of .csv, .parquet, .tsv" in refused("export", whole, "--out", tmp_path / "a.xlsx")
-    assert "is of the cohen format" in refused("export", whole, "--out", tmp_path / "b.csv", "--method", "plain")
+    said = refused("export", whole, "--out", tmp_path / "b.csv", "--method", "plain")
+    assert "method is of the formats cohen, png, nifti, dicom-seg, dicom-pm, dicom-sr, and not of csv" in said
     assert "run of masks" in refused("export", mask_run, "--out", tmp_path / "b.tsv")
     assert "is not a run folder" in refused("export", tmp_path, "--out", tmp_path / "b.csv")
 

@@ -172,12 +172,17 @@ class MaskCertificate(Certificate[MaskClaim]):
         return radii
 
     def layer(self, name: str) -> NDArray[Any]:
-        """``"mask"``, ``"certified"`` (0 or 1) or ``"radius"`` (the radius map) as an array of ``space``."""
+        """``"mask"``, ``"certified"`` or its opposite ``"abstained"`` (0 or 1), or ``"radius"`` (the radius map), as an
+        array of ``space``.
+        """
         if name not in LAYERS:
             raise InputError(f"layer {name!r} is unknown; use one of {', '.join(LAYERS)}")
         if name == "radius":
             return self.radius_map()
-        return self.mask if name == "mask" else self.certified.astype(np.uint8)
+        if name == "mask":
+            return self.mask
+        shown = self.certified if name == "certified" else ~self.certified
+        return shown.astype(np.uint8)
 
 
 @dataclass(frozen=True, repr=False)
@@ -242,7 +247,7 @@ class IntervalCertificate(Certificate[IntervalClaim]):
         return ends_at(own.ordered, own.n, place)
 
 
-LAYERS = ("mask", "certified", "radius")
+LAYERS = ("mask", "certified", "abstained", "radius")
 AnyCertificate: TypeAlias = ClassCertificate | MaskCertificate | IntervalCertificate
 _KINDS: dict[str, type[AnyCertificate]] = {
     ClassClaim.kind: ClassCertificate,

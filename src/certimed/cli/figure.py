@@ -112,7 +112,7 @@ def panels(
     """See :data:`PANELS_HELP`."""
     with one_sentence_errors():
         from certimed.report.figures import draw_images
-        from certimed.report.html.sources import Images
+        from certimed.runs.images import Images
 
         images = Images(run, data, masks=masks, labels=labels, split=split)
         draw_images(images, target, _names(method), items=item, first=first, width=width)

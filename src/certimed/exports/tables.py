@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -133,14 +133,6 @@ def write_cohen(folder: RunFolder, path: str | Path, method: str | None = None) 
         return count
 
     return write_whole(Path(path), write)
-
-
-TABLES: dict[str, Callable[[RunFolder, Path], int]] = {
-    "csv": write_csv,
-    "parquet": write_parquet,
-    "cohen": write_cohen,
-}
-"""Formats of whole runs by name."""
 
 
 def _interval_rows(certificate: IntervalCertificate) -> Iterator[dict[str, Any]]:

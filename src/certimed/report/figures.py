@@ -16,12 +16,12 @@ from certimed.integrity import write_whole
 from certimed.noise import NoiseKey
 from certimed.report.curves import curve_figure
 from certimed.report.html.pictures import certified_space
-from certimed.report.html.sources import Images
 from certimed.report.journal import file_format, save, width_in_mm
 from certimed.report.panels import ImageExample, MaskExample, image_figure, mask_figure
 from certimed.report.series import Series, panels, series
 from certimed.report.tables import accuracy_rows, accuracy_table, csv_text, mask_rows, mask_table, telling_radii
 from certimed.runs import Record
+from certimed.runs.images import Images
 
 if TYPE_CHECKING:
     from certimed.runs import Job

@@ -21,11 +21,12 @@ from certimed.report.html.charts import Curve, line_chart
 from certimed.report.html.numbers import down, percent, plain
 from certimed.report.html.part import Line, Material, Part, grey_levels, run_title, shares
 from certimed.report.html.pictures import Budget, Pixels, base_picture, certified_space, packed, worked_example
-from certimed.report.html.sources import Pictures, Run
+from certimed.report.html.sources import Run
 from certimed.report.html.words import SCOPES, copies
 from certimed.report.profiles import Layers, RadiusProfile, foreground
 from certimed.report.tables import Table, bound, mask_table, score
 from certimed.runs import CERTIFIED, Record
+from certimed.runs.images import Pictures
 
 _MOST_POINTS, _FEW_POINTS, _FEW_IMAGES = 120, 33, 60
 _SECTION = 2

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from certimed.certificates import NATIVE, Certificate
 from certimed.report.html.numbers import percent, plain
 from certimed.report.html.pictures import Budget
-from certimed.report.html.sources import Pictures, Run
+from certimed.report.html.sources import Run
 from certimed.report.html.words import METHODS
 from certimed.report.sentences import Sentence, in_short
 from certimed.report.series import Series
+from certimed.runs.images import Pictures
 
 if TYPE_CHECKING:
     from certimed.report.html.masks import MaskReader
