@@ -27,7 +27,7 @@ Sides of a comparison run in turn, in one process (or each in a process of its o
 thread. Times are processor time, which on one thread is the time on the clock of an idle machine, and steadier on a
 busy one (the clock is kept beside it in the results). Figures are medians, spreads are the smallest and the largest
 run. *Samples* are estimation samples; the n0 selection samples come on top and are part of every time. A bar that was
-not met says so.
+not met says so. Nothing here ran on a GPU: there was none (`make test-gpu` runs the tests that need one).
 """
 
 
@@ -52,6 +52,13 @@ def _bars(results: Results) -> str:
     return table(["bar", "measured", "spread", "met"], rows)
 
 
+_OLD = """
+The loops, the other toolbox, shares, images and memory were measured before labels and masks got one engine, other
+engines came and the grid law became the default; the command above measures them anew. What the grid law costs is
+measured by `python -m benchmarks.noise`.
+"""
+
+
 def _machine(results: Results) -> str:
     if not results:
         return "Nothing has been measured yet.\n"
@@ -67,7 +74,7 @@ def _machine(results: Results) -> str:
         f"Machine: {about['processor']}, {about['cores']} cores, **{about['threads']} thread** for everything timed, "
         f"bfloat16 instructions: {low}; Python {about['python']}, PyTorch {about['torch']}. Load of the machine when "
         f"a section began: {min(loads, default=0):.1f} to {max(loads, default=0):.1f}. It all took {minutes:.0f} min.\n"
-        f"{quick}"
+        f"{quick}{_OLD if 'fast' not in (section(results, 'loop') or {'fast'}) else ''}"
     )
 
 
@@ -174,8 +181,7 @@ def _engines(results: Results) -> str | None:
         rows += [[model, side, "not run", "-", why] for side, why in one["missing"].items()]
     return (
         f"Forward passes alone, batches of {found['batch']}, random weights where the model is not the demo's. "
-        "[What another engine means for a certificate](scale.md#engines). Nothing of it was measured on a GPU: there "
-        "was none; `make test-gpu` runs the tests that need one.\n\n"
+        "[What another engine means for a certificate](scale.md#engines).\n\n"
         + table(["model", "engine", "a sample", "over PyTorch's bfloat16 autocast", "spread"], rows)
     )
 

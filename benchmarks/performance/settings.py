@@ -33,12 +33,12 @@ class Scale:
     replays: int = 10
     every: int = 1
     clip: ClipSize = PLIP
-    clip_samples: int = 100
+    clip_samples: int = 30
     demo_images: int = 2
     demo_sigmas: tuple[float, ...] = (0.25, 0.5)
     verdict_images: int = 22
     verdict_n: int = 1_000
-    side: int = 256
+    side: int = 128
     mask_n: int = 100
     statistics_sides: tuple[int, ...] = (64, 128, 256, 512)
     memory_n: tuple[int, ...] = (400, 3_000, 20_000)
