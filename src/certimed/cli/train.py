@@ -46,7 +46,7 @@ def denoiser(
         str, typer.Option(help="Channels of each level, multiples of 8.", rich_help_panel=_TRAINING)
     ] = "64,128,192",
     patch: Annotated[
-        int, typer.Option(help="Pixel blocks folded into channels; 1 sharpest, 4 fastest.", rich_help_panel=_TRAINING)
+        int, typer.Option(help="Pixel blocks folded into channels; 1 sharpest, 8 fastest.", rich_help_panel=_TRAINING)
     ] = 4,
     max_sigma: Annotated[float, typer.Option(help="Largest noise level needed.", rich_help_panel=_TRAINING)] = 1.0,
     augment: Annotated[
