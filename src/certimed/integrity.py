@@ -23,6 +23,8 @@ from certimed.errors import InputError
 T = TypeVar("T")
 
 RUN_SCHEMA = "certimed/run/2"
+PACK_SCHEMA = "certimed/pack/1"
+SIGNATURE_SCHEMA = "certimed/signature/1"
 SETTINGS_DIGEST = "settings_sha256"
 MANIFEST_DIGEST = "sha256"
 
@@ -122,6 +124,11 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value)).hexdigest()
 
 
+def pack_message(root: str) -> bytes:
+    """What is signed of a pack: its schema and the digest of all its files."""
+    return f"{PACK_SCHEMA}\n{root}\n".encode()
+
+
 def ids_digest(ids: Iterable[str]) -> str:
     """Hex SHA-256 of a set of item ids, whatever their order."""
     return digest(sorted(ids))
@@ -192,7 +199,8 @@ def run_digest(settings_digest: str, line_digests: Iterable[str]) -> str:
 
 
 def _line_digest(head: str, settings_digest: str) -> str:
-    return hashlib.sha256(f"{settings_digest}\n{head}".encode()).hexdigest()
+    # A digest that was tampered with may hold what no encoding has: it fits no line, and is no reason to fail.
+    return hashlib.sha256(f"{settings_digest}\n{head}".encode(errors="surrogatepass")).hexdigest()
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from certimed.cli import (
     export,
     figure,
     merge,
+    pack,
     plan,
     report,
     reproduce,
@@ -22,7 +23,7 @@ from certimed.cli import (
     tune,
     verify,
 )
-from certimed.cli.stopping import orderly_stop
+from certimed.cli.stopping import orderly_stop, quiet_libraries
 from certimed.threads import use_threads
 
 app = typer.Typer(
@@ -42,6 +43,7 @@ app.command(help=compare.HELP)(compare.compare)
 app.command(help=merge.HELP)(merge.merge)
 app.command(help=export.HELP)(export.export)
 app.command(help=report.HELP)(report.report)
+app.command(help=pack.HELP)(pack.pack)
 app.command(help=train.CONVERT_HELP)(train.convert)
 app.add_typer(certify.app, name="certify")
 app.add_typer(plan.app, name="plan")
@@ -68,5 +70,6 @@ def _root(
 def main() -> None:
     """Entry point of the ``certimed`` script."""
     use_threads()  # before any verb imports PyTorch
+    quiet_libraries()
     with orderly_stop():
         app()

@@ -44,6 +44,13 @@ The images are read again from where the run read them, or from [bold]--data[/].
   certimed figure panels runs/plip --item slide-1.png --item slide-7.png --data slides/ --width single --out plip.png
 """
 
+INTERVALS_HELP = """Draw the certified intervals of measurements, image by image, with their medians under noise.
+
+[bold]Examples[/]
+
+  certimed figure intervals runs/ctr --out ctr.pdf
+"""
+
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN [RUN ...]", help="Run folders.", show_default=False)]
 Target = Annotated[Path, typer.Option("--out", help="File to write.", show_default=False)]
 MethodNames = Annotated[str | None, typer.Option("--method", help="Methods to show, by commas; default: all.")]
@@ -93,6 +100,16 @@ def table(
         write_table(
             runs, target, chosen, radii=wanted, caption=caption, label=label, native=native, confidence=confidence
         )
+        _say(target)
+
+
+@app.command(help=INTERVALS_HELP)
+def intervals(runs: Runs, target: Target, method: MethodNames = None, width: Width = "double") -> None:
+    """See :data:`INTERVALS_HELP`."""
+    with one_sentence_errors():
+        from certimed.report.figures import draw_intervals
+
+        draw_intervals(runs, target, _names(method), width=width)
         _say(target)
 
 

@@ -173,7 +173,7 @@ class _State:
         config = self.config
         rng = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
         index = torch.randint(len(self.pool), (config.batch,), generator=rng)
-        clean = _augment(self.pool[index].float() / 255 * 2 - 1, config.augment, rng)
+        clean = augmented(self.pool[index].float() / 255 * 2 - 1, config.augment, rng)
         clean = F.pixel_unshuffle(clean, config.patch)
         timestep = torch.randint(self.timesteps, (config.batch,), generator=rng)
         noise = torch.randn(clean.shape, generator=rng)
@@ -258,7 +258,7 @@ def _as_pool(images: NDArray[Any], config: DenoiserTraining) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels))
 
 
-def _augment(batch: Tensor, mode: str, rng: torch.Generator) -> Tensor:
+def augmented(batch: Tensor, mode: str, rng: torch.Generator) -> Tensor:
     """Left-right flips; jitter is turns of +-8 degrees, scales of .92 to 1.12 and shifts of +-5 %."""
     n = len(batch)
     if mode in ("flip", "affine"):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +36,10 @@ from certimed.errors import ImageError, InputError, ModelError
 from certimed.measurements import Measurement
 from certimed.metrics import MaskScores, mask_scores
 from certimed.noise import NoiseKey, content_id
-from certimed.operators import Geometry, apply
-from certimed.runs.methods import MethodEntry
+from certimed.operators import apply
+from certimed.runs.binding import Binding
+from certimed.runs.methods import MethodEntry, Prompting
+from certimed.runs.prepared import Prepared
 from certimed.runs.record import CERTIFIED, Record, arrays_name
 from certimed.runs.targets import MaskTarget, MeasureTarget
 from certimed.segmenters import SegmentationModel
@@ -50,21 +54,6 @@ NOISY_COPIES = 4
 """Single noisy copies whose scores are averaged as "noisy"."""
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """An image in the certified space.
-
-    Attributes:
-        pixels: float32 ``(C, *space)``.
-        geometry: the linear map that made it, where it is known and the space is not native.
-        truth: int64 ``space``, or None.
-    """
-
-    pixels: Tensor
-    geometry: Geometry | None = None
-    truth: NDArray[np.int64] | None = None
-
-
 class Job(ABC):
     """What :meth:`RunSpec.load` gives.
 
@@ -75,7 +64,11 @@ class Job(ABC):
         engine: streams and methods.
         target: of labels and masks: what is certified.
         entries: the methods as the manifest records them.
+        tuned_on: content ids of the images that a prompt or an adapter was tuned on.
+        binding: what is bound to each image, where a model needs more than its input.
     """
+
+    binding: Binding | None = None
 
     def __init__(
         self,
@@ -86,15 +79,18 @@ class Job(ABC):
         target: Classes | Pixels | None,
         model: Any,
         denoiser: nn.Module | None,
-        kinds: Mapping[str, str] | None = None,
+        prompting: Prompting,
     ) -> None:
         self.spec, self.dataset, self.class_names = spec, dataset, tuple(class_names)
         self.engine, self.target, self.model, self.denoiser = engine, target, model, denoiser
-        identities = engine.identities()
+        identities, kinds, adapters = engine.identities(), prompting.kinds, prompting.adapters
         self.entries = tuple(
-            MethodEntry(one.name, (kinds or {}).get(one.name, one.name), one.scope, identities[one.name])
+            MethodEntry(
+                one.name, kinds.get(one.name, one.name), one.scope, identities[one.name], adapters.get(one.name)
+            )
             for one in engine.methods
         )
+        self.tuned_on = prompting.tuned_on
         self._batch_size = spec.batch_size
 
     @property
@@ -115,6 +111,19 @@ class Job(ABC):
             return f"{place} ({torch.cuda.get_device_name(place)})"
         threads = torch.get_num_threads()
         return f"the CPU ({threads} thread{'s' * (threads > 1)})" if place.type == "cpu" else str(place)
+
+    @property
+    def pixels(self) -> int | None:
+        """Pixels of the first image that can be read, as it is certified; None where there is none."""
+        for index in range(len(self.dataset)):
+            with suppress(ImageError):
+                return math.prod(self.prepare(self.dataset.load(index)).pixels.shape[1:])
+        return None
+
+    def refuse_tuned(self, item: str, x: Tensor) -> None:
+        """Refuse an image, as the model sees it, that a prompt or an adapter was tuned on, with ImageError."""
+        if content_id(x) in self.tuned_on:
+            raise ImageError(f"{item} was used to tune the prompt or adapter; a test image must not be")
 
     @abstractmethod
     def prepare(self, image: MedicalImage) -> Prepared:
@@ -137,6 +146,10 @@ class Job(ABC):
     def targets(self, image: MedicalImage, prepared: Prepared) -> list[Any]:
         """What is certified of an image; ImageError where the image does not have what that needs."""
         return [self.target]
+
+    def engine_for(self, prepared: Prepared) -> Engine:
+        """The engine, its models bound to one image where they need more than its pixels."""
+        return self.engine if prepared.streams is None else self.engine.with_streams(prepared.streams)
 
     @abstractmethod
     def check_settings(self) -> None:
@@ -166,9 +179,10 @@ class Job(ABC):
     def batch_size(self) -> int | None:
         """Noisy copies a forward pass; an automatic one is probed on first use."""
         if self._batch_size == AUTO:
-            prepared = self.prepare(self.dataset.load(0)).pixels.to(self.engine.device)
-            stream = self.engine.streams.get(DENOISED, self.engine.streams[PLAIN])
-            self._batch_size = probe_batch_size(stream, prepared, self.engine.law)
+            prepared = self.prepare(self.dataset.load(0))
+            streams = self.engine_for(prepared).streams
+            stream = streams.get(DENOISED, streams[PLAIN])
+            self._batch_size = probe_batch_size(stream, prepared.pixels.to(self.engine.device), self.engine.law)
         return self._batch_size  # type: ignore[return-value]
 
     def use_batch_size(self, size: int | None) -> None:
@@ -183,7 +197,7 @@ class Job(ABC):
         """
         prepared = self.prepare(image)
         before = set(self.engine.one_answer)
-        found = self.engine.run(
+        found = self.engine_for(prepared).run(
             prepared.pixels,
             self.targets(image, prepared),
             as_budget(self.spec.budget),
@@ -192,7 +206,9 @@ class Job(ABC):
             seed=self.spec.seed,
             item_id=image.id,
             batch_size=self.batch_size,
-            origin=Origin(image.intensity, image.decoders, prepared.geometry),
+            origin=Origin(
+                image.intensity, image.decoders, prepared.geometry, settings=prepared.settings, pixels=prepared.digest
+            ),
             clean=not self.spec.segments,
             progress=progress,
         )
@@ -255,6 +271,10 @@ class Job(ABC):
         """The same job under another budget."""
         return self._with(spec=self.spec.changed(budget=budget))
 
+    def pilot(self, budget: str, target: Pixels, **settings: Any) -> Job:
+        """The same job with another target too, for its time only."""
+        return self._with(spec=self.spec.changed(budget=budget, **settings), target=target)
+
     def _with(self, **parts: Any) -> Job:
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__, **parts)
@@ -290,19 +310,16 @@ class Job(ABC):
 class ClassJob(Job):
     """Labels: a vision-language model with prompts, or any classifier."""
 
-    def __init__(self, *args: Any, tuned_on: frozenset[str] = frozenset(), **parts: Any) -> None:
-        super().__init__(*args, **parts)
-        self.tuned_on = tuned_on
-
     def check_settings(self) -> None:
         """See :class:`Job`; a request for labels was checked when it was made."""
 
     def prepare(self, image: MedicalImage) -> Prepared:
-        """See :class:`Job`; refuses an image a prompt was tuned on."""
+        """See :class:`Job`."""
         pixels = torch.from_numpy(image.pixels).to(self.engine.device)
         x = self.model.preprocess(pixels)
-        if content_id(x) in self.tuned_on:
-            raise ImageError(f"{image.id} was used to tune the prompt; a test image must not be")
+        self.refuse_tuned(image.id, x)
+        if self.binding is not None and self.binding.axes:
+            return self.binding.prepare(image, self.engine, self.dataset)
         if self.spec.space == NATIVE:
             return Prepared(pixels)
         return Prepared(x, self.model.geometry(tuple(pixels.shape)))
@@ -326,12 +343,24 @@ class MaskJob(Job):
         left as they are.
         """
         pixels, truth, size = torch.from_numpy(image.pixels), image.mask, self.spec.size
+        geometry = mask_geometry(tuple(pixels.shape), self.channels, size)
+        x = apply(geometry, pixels)
+        self.refuse_tuned(image.id, x)
+        if self.binding is not None and self.binding.axes:
+            return self.binding.prepare(image, self.engine, self.dataset, truth)
         if self.spec.space == NATIVE:
-            return Prepared(pixels, None, truth)
+            return self._boxed(Prepared(pixels, None, truth), image)
         if truth is not None and size is not None:
             truth = resized_truth(truth, size)
-        geometry = mask_geometry(tuple(pixels.shape), self.channels, size)
-        return Prepared(apply(geometry, pixels), geometry, truth)
+        return self._boxed(Prepared(x, geometry, truth), image)
+
+    def _boxed(self, prepared: Prepared, image: MedicalImage) -> Prepared:
+        return prepared if self.binding is None else self.binding.with_box(prepared, image, self.engine)
+
+    def targets(self, image: MedicalImage, prepared: Prepared) -> list[Any]:
+        """See :class:`Job`."""
+        assert isinstance(self.target, Pixels)
+        return [self.target if prepared.settings is None else replace(self.target, space=prepared.seen[1:])]
 
     def check_settings(self) -> None:
         """See :class:`Job`."""
@@ -351,7 +380,7 @@ class MaskJob(Job):
         """See :class:`Job`."""
         if not self.spec.masks:
             return None
-        engine, pixels = self.engine, prepared.pixels.to(self.engine.device)
+        engine, pixels = self.engine_for(prepared), prepared.pixels.to(self.engine.device)
         with torch.no_grad():
             return _mask(engine.streams[PLAIN](engine.law.clean(engine.law.origin(pixels)).unsqueeze(0)))
 
@@ -362,7 +391,7 @@ class MaskJob(Job):
         if prepared.truth is None or clean is None:
             return {}
         assert isinstance(self.spec.target, MaskTarget | MeasureTarget)
-        engine, pixels = self.engine, prepared.pixels.to(self.engine.device)
+        engine, pixels = self.engine_for(prepared), prepared.pixels.to(self.engine.device)
         key = NoiseKey(self.spec.seed, image.id, "evaluation")
         with torch.no_grad():
             made = {}
@@ -397,12 +426,13 @@ class MeasureJob(MaskJob):
             raise ImageError(f"{image.id} has no true mask, and {needed[0]} compares with one")
         spacing = asked.spacing if image.spacing is None else image.spacing
         if spacing is not None and len(spacing) == image.pixels.ndim - 1:
-            sizes = zip(image.pixels.shape[1:], prepared.pixels.shape[1:])
+            sizes = zip(image.pixels.shape[1:], prepared.seen[1:])
             spacing = tuple(step * native / here for step, (native, here) in zip(spacing, sizes))
         measured = Interval(
-            self.model.num_classes, self.measurements, asked.radii, asked.goals(), spacing, prepared.truth
+            *(self.model.num_classes, self.measurements, asked.radii, asked.goals(), spacing, prepared.truth),
+            space=prepared.seen[1:],
         )
-        return [measured] if self.target is None else [self.target, measured]
+        return [measured] if self.target is None else [*super().targets(image, prepared), measured]
 
 
 def _mask(scores: Tensor) -> NDArray[Any]:
