@@ -42,9 +42,11 @@ def test_the_demo_certifies_tunes_and_draws(tmp_path: Path) -> None:
     labels = [f"prompts-sigma-{sigma}" for sigma in ("0.25", "0.5", "1")]
     assert list(found.prompts.folders) == labels
     assert [entry["name"] for entry in found.prompts.folders[labels[0]].methods] == [
-        "plain", "few-shot", "zero-shot", "both", "pool",
+        "plain", "zero-shot", "few-shot", "lora",
     ]  # fmt: skip
-    assert found.masks is not None and {one.label for one in found.masks.series} == {"plain", "denoised"}
+    assert found.masks is not None and {one.label for one in found.masks.series if one.masks} == {"plain", "denoised"}
+    measured = found.masks.measured()
+    assert measured is not None and {row.cells[1] for row in measured.rows} == {"area:grey matter"}
     assert found.largest().scope == "end-to-end"
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in found.pictures) and len(found.pictures) == 2
     for study in (found.prompts, found.masks):
