@@ -16,11 +16,10 @@ from certimed.data import MedicalImage
 from certimed.data.files import stored_files
 from certimed.errors import ImageError, InputError
 from certimed.exports.options import Exported, ExportOptions
-from certimed.operators.geometry import Axis
+from certimed.operators.placing import index_map
 from certimed.runs import CERTIFIED, Record, RunFolder
 from certimed.runs.images import Images, Pictures
 
-_SPACE = 3
 _PLURAL = {MaskCertificate: "masks", IntervalCertificate: "measurements"}
 
 
@@ -51,7 +50,7 @@ class Subject:
         """
         shape, native = self.certificate.shape[1:], self.certificate.native
         if native is not None and (self.image is None or native.shape[1:] == self.image.pixels.shape[1:]):
-            return _index_map(native.geometry.axes)
+            return index_map(native.geometry)
         same = self.image is None or self.image.pixels.shape[1:] == tuple(shape)
         return np.eye(4) if same else None
 
@@ -129,16 +128,6 @@ def _files(pictures: Pictures, name: str, image: MedicalImage | None) -> tuple[P
     if image.geometry is not None and image.geometry.files:
         return tuple(map(Path, image.geometry.files))
     return stored_files(item.image)
-
-
-def _index_map(axes: Sequence[Axis]) -> NDArray[np.float64]:
-    """The prepared pixel ``i`` of an axis lies at ``(i - after + 1/2) * padded / resized - 1/2 - before``."""
-    change = np.eye(4)
-    for place, axis in enumerate(axes[:_SPACE]):
-        scale = axis.padded / axis.resized
-        change[place, place] = scale
-        change[place, 3] = (0.5 - axis.after[0]) * scale - 0.5 - axis.before[0]
-    return change
 
 
 def _safe(text: str) -> str:

@@ -51,12 +51,12 @@ def thumbnail(image: MedicalImage, edge: int = THUMBNAIL) -> str:
     """A JPEG of at most ``edge`` pixels a side as a data address; for looking at, not for measuring."""
     picture = Image.fromarray(eight_bits(image.pixels))
     picture.thumbnail((edge, edge), Image.Resampling.LANCZOS)
-    return _address(picture, "JPEG", quality=82, optimize=True)
+    return address(picture, "JPEG", quality=82, optimize=True)
 
 
 def base_picture(pixels: Pixels) -> str:
     """A JPEG of the certified image at its own size, below the overlays."""
-    return _address(Image.fromarray(eight_bits(pixels)), "JPEG", quality=88, optimize=True)
+    return address(Image.fromarray(eight_bits(pixels)), "JPEG", quality=88, optimize=True)
 
 
 def packed(values: NDArray[Any]) -> str:
@@ -162,15 +162,16 @@ def certified_space(image: MedicalImage, certificate: Certificate[Any]) -> tuple
         top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
         pixels = pixels[:, top : top + height, left : left + width]
     if channels > pixels.shape[0]:
-        pixels = pixels.expand(channels, -1, -1)
+        pixels = pixels.expand(channels, *pixels.shape[1:])
     return np.asarray(pixels, dtype=np.float32), None if truth is None else resized_truth(truth, size)
 
 
 def _png(values: NDArray[np.uint8]) -> str:
-    return _address(Image.fromarray(values), "PNG", optimize=True)
+    return address(Image.fromarray(values), "PNG", optimize=True)
 
 
-def _address(picture: Image.Image, kind: str, **options: Any) -> str:
+def address(picture: Image.Image, kind: str, **options: Any) -> str:
+    """A picture as a data address."""
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
