@@ -192,11 +192,12 @@ def difference(first: list[float], second: list[float]) -> dict[str, float]:
 INTRODUCTION = """## Measured
 
 Small CLIPs trained without noise (those of [results](results.md)), the same shots for every method, one file for all
-sigmas, all methods of a set on the same noise. One recipe for all sets, 400 steps of 32 noisy copies of AdamW with a
-peak rate of 0.002 (0.01 for the few numbers of scales and tokens), was taken over from a prototype on the demo as it
-was, and not chosen on any test image. *linear probe* is a logistic regression on the frozen embeddings of noisy copies
-of the same shots. Brackets are 95 % intervals over images (Clopper-Pearson; bootstrap for paired differences). Made by
-`python -m benchmarks.study_adapters --set demo|lc25000|kermany`, then `--report docs/adapters.md`.
+sigmas, all methods of a set on the same noise. One recipe for all sets: 400 steps of 32 noisy copies of AdamW with a
+peak rate of 0.002 (0.01 for the few numbers of scales and tokens). It was taken over from a prototype that was measured
+on the demo's held-out slices, and nothing was tuned since, on any set. *linear probe* is a logistic regression on the
+frozen embeddings of noisy copies of the same shots. Brackets are 95 % intervals over images (Clopper-Pearson; bootstrap
+for paired differences). Made by `python -m benchmarks.study_adapters --set demo|lc25000|kermany`, then
+`--report docs/adapters.md`.
 """
 
 

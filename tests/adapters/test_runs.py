@@ -17,6 +17,7 @@ from vlm_families import write_transformers_clip
 
 from certimed import DataSpec, MaskTarget, RunSpec, run
 from certimed.adapters import Adaptation, AdapterPlan, AdapterRecipe, Draw, Parts, tune_adapter
+from certimed.attacks import AttackSpec, attack
 from certimed.certificates import END_TO_END, FROZEN_AT_X, NATIVE
 from certimed.cli.app import app
 from certimed.data import open_dataset
@@ -90,6 +91,15 @@ def test_an_adapter_is_certified_beside_the_model_and_the_run_holds(world: Path,
         alone = SmoothedClassifier(model, 3, 0.5).certify(x, n0=10, n=60, item_id=data.ids[index], batch_size=None)
         assert list(alone.counts) == line["certificates"][1]["claim"]["counts"]
     assert found.folder.methods[1]["name"] == "lora"
+
+
+def test_attacks_go_through_an_adapter_and_break_no_certificate_inside_its_radius(world: Path, tmp_path: Path) -> None:
+    run(spec(world, "plain", str(world / "lora.safetensors")), tmp_path / "run", allow_code=True)
+    how = AttackSpec(steps=5, copies=8, bisections=2, n=200)
+    rows = attack(tmp_path / "run", how, images=4, allow_code=True).rows()
+    assert "lora" in {row["method"] for row in rows}  # those that answer are attacked
+    assert not any(row["inside"] for row in rows)
+    assert any(row["broken"] is not None for row in rows)
 
 
 def test_an_image_that_was_tuned_on_fails_and_a_data_set_of_them_is_refused(world: Path, tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ ADDED: dict[str, dict[str, str]] = {
     "certify measurements": {"--n": "60", "--limit": "2"},
     "certify masks": {"--n0": "10", "--n": "60", "--limit": "2"},
     "certify classes": {"--n0": "10", "--n": "40", "--limit": "3"},
+    "certify settings": {"--n": "60", "--limit": "2"},
     "tune": {"--epochs": "2", "--steps": "2", "--batch": "4"},
     "train denoiser": {"--steps": "2", "--widths": "8,16", "--batch": "2"},
     "reproduce promptsmooth": {"--limit": "2", "--n": "20", "--sigma": "0.25", "--shots": "2", "--epochs": "1"},

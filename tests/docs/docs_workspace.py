@@ -12,6 +12,7 @@ import torch
 import vlm_families
 from PIL import Image
 
+from benchmarks.sam_boxes import write_sam
 from certimed.studies import classification_preset
 
 SIZE = 32
@@ -146,6 +147,7 @@ PLACES: dict[str, Callable[[Path], None]] = {
     "photographs": lambda place: class_folders(place, 2, 5, ("dark", "bright")),
     "my_unet": smp_network,
     "my_bundle": monai_bundle,
+    "my_medsam": write_sam,
     "my_ddpm": ddpm,
     "data/kather": kather,
     "data/montgomery": lambda place: discs(place, 10),

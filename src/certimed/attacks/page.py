@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from certimed.attacks.sandwich import Sandwich
+from certimed.certificates import SETTINGS, shown
 from certimed.report.html.charts import nice_ticks
 from certimed.report.html.numbers import down, percent, plain
 from certimed.report.html.part import Material, Part
@@ -52,7 +53,11 @@ class SandwichPart(Part):
                 own = [row for row in rows if row["label"] == about["label"]]
                 key = f"s{run.index}-{number}"
                 tables.append(
-                    {"title": f"{about['label']}, {run.name}", "rows": _cells(about), "chart": _chart(own, key)}
+                    {
+                        "title": f"{about['label']}, {run.name}",
+                        "rows": [*_cells(about), *_dice(own)],
+                        "chart": _chart(own, key, "of the noise" if sandwich.space == SETTINGS else "in [0, 1] units"),
+                    }
                 )
         return tables
 
@@ -69,10 +74,22 @@ def _cells(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _chart(rows: Sequence[Mapping[str, Any]], key: str) -> str:
-    shown = sorted(rows, key=lambda row: (-float(row["radius"]), str(row["item"])))[:_MOST_ROWS]
-    largest = 1.05 * max(value for row in shown for value in (row["radius"], row["broken"] or 0.0)) or 1.0
-    height = _TOP + _ROW * len(shown) + _BOTTOM
+def _dice(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Of masks with a truth: the worst case lies between what is guaranteed and what an attack reached, in the mean."""
+    both = [(row["guaranteed_dice"], row["reached_dice"]) for row in rows if row.get("reached_dice") is not None]
+    if not both:
+        return []
+    low, high = (sum(values) / len(both) for values in zip(*both))
+    return [
+        ("guaranteed Dice, mean", shown(low, "lower", places=3)),
+        ("Dice reached by an attack inside, mean", shown(high, "upper", places=3)),
+    ]
+
+
+def _chart(rows: Sequence[Mapping[str, Any]], key: str, unit: str) -> str:
+    drawn = sorted(rows, key=lambda row: (-float(row["radius"]), str(row["item"])))[:_MOST_ROWS]
+    largest = 1.05 * max(value for row in drawn for value in (row["radius"], row["broken"] or 0.0)) or 1.0
+    height = _TOP + _ROW * len(drawn) + _BOTTOM
 
     def x(value: float) -> float:
         return _LEFT + (_WIDTH - _LEFT - _RIGHT) * value / largest
@@ -82,7 +99,7 @@ def _chart(rows: Sequence[Mapping[str, Any]], key: str) -> str:
         at, foot = x(tick), height - _BOTTOM
         parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP}" y2="{foot}"/>')
         parts.append(f'<text x="{at:.1f}" y="{foot + 16}" text-anchor="middle">{tick:g}</text>')
-    for number, row in enumerate(shown):
+    for number, row in enumerate(drawn):
         y = _TOP + _ROW * (number + 0.5)
         low = math.floor(10 * x(row["radius"])) / 10
         high = x(largest if row["broken"] is None else row["broken"])
@@ -93,7 +110,7 @@ def _chart(rows: Sequence[Mapping[str, Any]], key: str) -> str:
         parts.append(f'<line class="{kind}" x1="{low:.1f}" x2="{high:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
         if row["broken"] is not None:
             parts.append(f'<path class="broken" d="M{high - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8"/>')
-    label = "L2 length: proved (solid), unknown (thin), broken by an attack (cross)"
+    label = f"L2 length {unit}: proved (solid), unknown (thin), broken by an attack (cross)"
     parts.append(f'<text x="{(_LEFT + _WIDTH) / 2}" y="{height - 6}" text-anchor="middle">{label}</text>')
     said = f"{len(rows)} certificates; the largest certified radius is {down(max(row['radius'] for row in rows))}"
     return (

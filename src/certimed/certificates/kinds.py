@@ -22,6 +22,7 @@ from certimed.certificates.intervals import IntervalClaim, MeasuredInterval
 from certimed.certificates.native import NativeRadius
 from certimed.certificates.provenance import Provenance
 from certimed.certificates.scope import NATIVE
+from certimed.certificates.settings import VariedSettings
 from certimed.errors import InputError
 from certimed.noise import Placement, law_from_dict
 from certimed.operators.geometry import native_radius
@@ -307,6 +308,7 @@ def certificate_from_dict(data: object, arrays: str | Path | None = None) -> Any
             placement=_placement(Fields(fields.get("placement"), "placement of the certificate")),
             chosen_from=tuple(chosen),
             views=views,
+            settings=VariedSettings.from_dict(fields.mapping("settings")) if fields.has("settings") else None,
         ),
         native=None if native is None else NativeRadius.from_fields(Fields(native, "native radius")),
     )

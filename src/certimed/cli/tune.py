@@ -97,7 +97,12 @@ def tune(
     bfloat16: Annotated[bool, typer.Option(help="Network in autocast bfloat16.", rich_help_panel=_ADAPTER)] = False,
     denoiser: opt.Denoiser = None,
     size: Annotated[
-        str | None, typer.Option(help="HEIGHTxWIDTH of images of segmentation networks.", rich_help_panel=_ADAPTER)
+        str | None,
+        typer.Option(help="HEIGHTxWIDTH masks are learnt at, or a python: classifier takes.", rich_help_panel=_ADAPTER),
+    ] = None,
+    normalise: Annotated[
+        str | None,
+        typer.Option(help="As of certify, where the network's files do not say.", rich_help_panel=_ADAPTER),
     ] = None,
     masks: opt.Masks = None,
     output: opt.Output = None,
@@ -194,6 +199,8 @@ def _adapter(given: dict[str, Any], source: DataSpec, test: Dataset | None, entr
         device=given["device"],
         allow_code=given["allow_code"],
         output=given["output"],
+        normalise=given["normalise"],
+        size=None if given["task"] == "masks" else size,
         templates=given["template"],
     )
     front = load_front(given["denoiser"], model_device(model), given["allow_code"])

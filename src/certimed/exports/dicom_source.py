@@ -175,7 +175,7 @@ class Source:
         else:
             raise ImageError(f"{item} was left out: its {len(grids)} frames have no position in the patient")
         size = int(self.headers[0].Rows), int(self.headers[0].Columns)
-        shape = tuple((*subject.certificate.shape[1:], 1, 1)[:3])
+        shape = tuple((*subject.certificate.about.answered[1:], 1, 1)[:3])
         indices = [_indices(change, size, shape) for change in placed]
         kept = [number for number, (_, inside) in enumerate(indices) if inside.any()]
         if not kept:

@@ -48,7 +48,7 @@ class Subject:
         """``(4, 4)``: takes the index of a certified pixel to the (fractional) index of a pixel of the image, by the
         map that the certificate records; None where shapes differ and no map is recorded.
         """
-        shape, native = self.certificate.shape[1:], self.certificate.native
+        shape, native = self.certificate.about.answered[1:], self.certificate.native
         if native is not None and (self.image is None or native.shape[1:] == self.image.pixels.shape[1:]):
             return index_map(native.geometry)
         same = self.image is None or self.image.pixels.shape[1:] == tuple(shape)

@@ -168,7 +168,9 @@ def draw_record(job: Job, record: Record, folder: Path) -> list[Path]:
     prepared = job.prepare(image)
     key = NoiseKey(job.spec.seed, record.item, "evaluation")
     noisy = next(noisy_batches(prepared.pixels, job.engine.law, key, 1, batch_size=1))
-    beside = {f"one noisy copy, sigma {job.spec.sigma:g}": noisy[0]}
+    pixels, beside = prepared.pixels, {f"one noisy copy, sigma {job.spec.sigma:g}": noisy[0]}
+    if prepared.settings is not None:  # noise is on numbers, of which there is no picture
+        pixels, beside = torch.from_numpy(image.pixels), {}
     front: Stream | None = job.engine.streams.get(DENOISED)
     if front is not None and job.denoiser is not None:
         with torch.inference_mode():
@@ -180,7 +182,7 @@ def draw_record(job: Job, record: Record, folder: Path) -> list[Path]:
     drawn = []
     number = job.dataset.ids.index(record.item)
     for tau, own in by_tau.items():
-        example = MaskExample(prepared.pixels, prepared.truth, own, beside)
+        example = MaskExample(pixels, prepared.truth, own, beside)
         path = folder / f"{number:03d}-sigma-{job.spec.sigma:g}{f'-tau-{tau!r}' * (len(by_tau) > 1)}.png"
         width = 45.0 * (1 + len(beside) + (prepared.truth is not None) + 2 * len(own))
         save(mask_figure([example], job.class_names, width=width), path, dpi=150)

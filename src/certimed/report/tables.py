@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from certimed.certificates import MODEL_INPUT, shown
+from certimed.certificates import MODEL_INPUT, SETTINGS, shown
 from certimed.errors import InputError
 from certimed.metrics import PUBLISHED_RADII, ClassificationSummary, MaskSummary
 from certimed.metrics.measured import interval_rows
@@ -138,7 +138,7 @@ def accuracy_table(
         rows.append(Row(one, block, tuple(cells), tuple(small)))
     what = "certified accuracy (%) at radius r" if labelled else "images certified (%) at radius r, no labels"
     notes = [
-        f"r: L2 in [0, 1] units of the certified space ({_where(series)}). clean, noisy: base model without noise, and "
+        f"r: L2 in {_where(series)}. clean, noisy: base model without noise, and "
         "on single noisy copies (not certified). too few, unstable: abstained for want of samples, or because noise "
         "changes the answer.",
         *common_notes(series),
@@ -182,7 +182,7 @@ def mask_table(series: Sequence[Series[Any]], *, confidence: float = 0.95) -> Ta
         cells += [per_cent(share, 1, "lower"), str(one.failed)]
         rows.append(Row(one, one.method, tuple(cells), small))
     notes = [
-        f"radius: L2 in [0, 1] units of the certified space ({_where(series)}). Dice, IoU: mean over the classes but "
+        f"radius: L2 in {_where(series)}. Dice, IoU: mean over the classes but "
         "the first (the background), then over images; guaranteed to best case: the range that perturbations below "
         "the radius can reach; published: over certified pixels only, no bound under attack. One image is one unit, "
         "and a failed one counts with 0.",
@@ -227,7 +227,7 @@ def interval_table(series: Sequence[Series[Any]]) -> Table:
             cells += [str(found["finite"]), *decided, str(found["images"]), str(one.failed)]
             rows.append(Row(one, title, tuple(cells)))
     notes = [
-        f"radius: L2 in [0, 1] units of the certified space ({_where(series)}). For every perturbation below it the "
+        f"radius: L2 in {_where(series)}. For every perturbation below it the "
         "median under noise stays in its interval; median, width: means over images (of finite intervals); finite: "
         "images whose interval has two ends; below, above: images whose interval is proved to lie on that side of the "
         "threshold.",
@@ -318,9 +318,10 @@ def score(found: MaskSummary, metric: str, name: str = FOREGROUND) -> str:
 
 
 def _where(series: Sequence[Series[Any]]) -> str:
-    return "; ".join(
-        "the model's input" if space == MODEL_INPUT else space for space in sorted({s.space for s in series})
-    )
+    spaces = sorted({one.space for one in series})
+    pixels = "; ".join("the model's input" if space == MODEL_INPUT else space for space in spaces if space != SETTINGS)
+    found = [f"[0, 1] units of the certified space ({pixels})"] if pixels else []
+    return "; ".join([*found, *(["units of the noise on each setting"] if SETTINGS in spaces else [])])
 
 
 def _why_samples_ended(summaries: Sequence[ClassificationSummary]) -> str:

@@ -6,7 +6,7 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +34,10 @@ from certimed.errors import ImageError, InputError, ModelError
 from certimed.measurements import Measurement
 from certimed.metrics import MaskScores, mask_scores
 from certimed.noise import NoiseKey, content_id
-from certimed.operators import Geometry, apply
+from certimed.operators import apply
+from certimed.runs.binding import Binding
 from certimed.runs.methods import MethodEntry, Prompting
+from certimed.runs.prepared import Prepared
 from certimed.runs.record import CERTIFIED, Record, arrays_name
 from certimed.runs.targets import MaskTarget, MeasureTarget
 from certimed.segmenters import SegmentationModel
@@ -50,21 +52,6 @@ NOISY_COPIES = 4
 """Single noisy copies whose scores are averaged as "noisy"."""
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """An image in the certified space.
-
-    Attributes:
-        pixels: float32 ``(C, *space)``.
-        geometry: the linear map that made it, where it is known and the space is not native.
-        truth: int64 ``space``, or None.
-    """
-
-    pixels: Tensor
-    geometry: Geometry | None = None
-    truth: NDArray[np.int64] | None = None
-
-
 class Job(ABC):
     """What :meth:`RunSpec.load` gives.
 
@@ -76,7 +63,10 @@ class Job(ABC):
         target: of labels and masks: what is certified.
         entries: the methods as the manifest records them.
         tuned_on: content ids of the images that a prompt or an adapter was tuned on.
+        binding: what is bound to each image, where a model needs more than its input.
     """
+
+    binding: Binding | None = None
 
     def __init__(
         self,
@@ -147,6 +137,10 @@ class Job(ABC):
         """What is certified of an image; ImageError where the image does not have what that needs."""
         return [self.target]
 
+    def engine_for(self, prepared: Prepared) -> Engine:
+        """The engine, its models bound to one image where they need more than its pixels."""
+        return self.engine if prepared.streams is None else self.engine.with_streams(prepared.streams)
+
     @abstractmethod
     def check_settings(self) -> None:
         """Refuse, before a run begins, what the first image that can be read shows to be impossible.
@@ -175,9 +169,10 @@ class Job(ABC):
     def batch_size(self) -> int | None:
         """Noisy copies a forward pass; an automatic one is probed on first use."""
         if self._batch_size == AUTO:
-            prepared = self.prepare(self.dataset.load(0)).pixels.to(self.engine.device)
-            stream = self.engine.streams.get(DENOISED, self.engine.streams[PLAIN])
-            self._batch_size = probe_batch_size(stream, prepared, self.engine.law)
+            prepared = self.prepare(self.dataset.load(0))
+            streams = self.engine_for(prepared).streams
+            stream = streams.get(DENOISED, streams[PLAIN])
+            self._batch_size = probe_batch_size(stream, prepared.pixels.to(self.engine.device), self.engine.law)
         return self._batch_size  # type: ignore[return-value]
 
     def use_batch_size(self, size: int | None) -> None:
@@ -192,7 +187,7 @@ class Job(ABC):
         """
         prepared = self.prepare(image)
         before = set(self.engine.one_answer)
-        found = self.engine.run(
+        found = self.engine_for(prepared).run(
             prepared.pixels,
             self.targets(image, prepared),
             as_budget(self.spec.budget),
@@ -201,7 +196,9 @@ class Job(ABC):
             seed=self.spec.seed,
             item_id=image.id,
             batch_size=self.batch_size,
-            origin=Origin(image.intensity, image.decoders, prepared.geometry),
+            origin=Origin(
+                image.intensity, image.decoders, prepared.geometry, settings=prepared.settings, pixels=prepared.digest
+            ),
             clean=not self.spec.segments,
             progress=progress,
         )
@@ -307,6 +304,8 @@ class ClassJob(Job):
         pixels = torch.from_numpy(image.pixels).to(self.engine.device)
         x = self.model.preprocess(pixels)
         self.refuse_tuned(image.id, x)
+        if self.binding is not None and self.binding.axes:
+            return self.binding.prepare(image, self.engine, self.dataset)
         if self.spec.space == NATIVE:
             return Prepared(pixels)
         return Prepared(x, self.model.geometry(tuple(pixels.shape)))
@@ -333,11 +332,21 @@ class MaskJob(Job):
         geometry = mask_geometry(tuple(pixels.shape), self.channels, size)
         x = apply(geometry, pixels)
         self.refuse_tuned(image.id, x)
+        if self.binding is not None and self.binding.axes:
+            return self.binding.prepare(image, self.engine, self.dataset, truth)
         if self.spec.space == NATIVE:
-            return Prepared(pixels, None, truth)
+            return self._boxed(Prepared(pixels, None, truth), image)
         if truth is not None and size is not None:
             truth = resized_truth(truth, size)
-        return Prepared(x, geometry, truth)
+        return self._boxed(Prepared(x, geometry, truth), image)
+
+    def _boxed(self, prepared: Prepared, image: MedicalImage) -> Prepared:
+        return prepared if self.binding is None else self.binding.with_box(prepared, image, self.engine)
+
+    def targets(self, image: MedicalImage, prepared: Prepared) -> list[Any]:
+        """See :class:`Job`."""
+        assert isinstance(self.target, Pixels)
+        return [self.target if prepared.settings is None else replace(self.target, space=prepared.seen[1:])]
 
     def check_settings(self) -> None:
         """See :class:`Job`."""
@@ -357,7 +366,7 @@ class MaskJob(Job):
         """See :class:`Job`."""
         if not self.spec.masks:
             return None
-        engine, pixels = self.engine, prepared.pixels.to(self.engine.device)
+        engine, pixels = self.engine_for(prepared), prepared.pixels.to(self.engine.device)
         with torch.no_grad():
             return _mask(engine.streams[PLAIN](engine.law.clean(engine.law.origin(pixels)).unsqueeze(0)))
 
@@ -368,7 +377,7 @@ class MaskJob(Job):
         if prepared.truth is None or clean is None:
             return {}
         assert isinstance(self.spec.target, MaskTarget | MeasureTarget)
-        engine, pixels = self.engine, prepared.pixels.to(self.engine.device)
+        engine, pixels = self.engine_for(prepared), prepared.pixels.to(self.engine.device)
         key = NoiseKey(self.spec.seed, image.id, "evaluation")
         with torch.no_grad():
             made = {}
@@ -403,12 +412,13 @@ class MeasureJob(MaskJob):
             raise ImageError(f"{image.id} has no true mask, and {needed[0]} compares with one")
         spacing = asked.spacing if image.spacing is None else image.spacing
         if spacing is not None and len(spacing) == image.pixels.ndim - 1:
-            sizes = zip(image.pixels.shape[1:], prepared.pixels.shape[1:])
+            sizes = zip(image.pixels.shape[1:], prepared.seen[1:])
             spacing = tuple(step * native / here for step, (native, here) in zip(spacing, sizes))
         measured = Interval(
-            self.model.num_classes, self.measurements, asked.radii, asked.goals(), spacing, prepared.truth
+            *(self.model.num_classes, self.measurements, asked.radii, asked.goals(), spacing, prepared.truth),
+            space=prepared.seen[1:],
         )
-        return [measured] if self.target is None else [self.target, measured]
+        return [measured] if self.target is None else [*super().targets(image, prepared), measured]
 
 
 def _mask(scores: Tensor) -> NDArray[Any]:

@@ -10,7 +10,7 @@ import torch
 
 from certimed.adapters import stream_name
 from certimed.assets import asset, demo_prompts
-from certimed.certificates import NATIVE
+from certimed.certificates import MODEL_INPUT
 from certimed.classifiers import ClassificationModel, load_classifier
 from certimed.data import Dataset, class_balanced
 from certimed.denoising import load_denoiser
@@ -27,10 +27,11 @@ from certimed.errors import InputError
 from certimed.measurements import parse_measurement
 from certimed.models.device import checked_device
 from certimed.noise import as_law
+from certimed.runs.binding import Binding
 from certimed.runs.job import ClassJob, Job, MaskJob, MeasureJob
 from certimed.runs.methods import Prompting
 from certimed.runs.targets import MaskTarget, MeasureTarget
-from certimed.segmenters import NativeSegmenter, load_segmenter
+from certimed.segmenters import NativeSegmenter, PromptedSegmenter, load_segmenter
 from certimed.targets import Classes, Pixels
 from certimed.usercode import is_user_code
 from certimed.vlm import NativeModel, VisionLanguageModel
@@ -50,7 +51,10 @@ def load_job(spec: RunSpec, *, allow_code: bool = False, dataset: Dataset | None
     if (spec.denoiser is None) == prompting.denoised:
         raise InputError(_TOGETHER)
     load = _load_masks if spec.segments else _load_classes
-    return load(spec, prompting, dataset, allow_code, model, device)
+    job = load(spec, prompting, dataset, allow_code, model, device)
+    if job.binding is not None:
+        job.binding.check([entry.kind for entry in job.entries])
+    return job
 
 
 def _load_classes(
@@ -80,13 +84,16 @@ def _load_classes(
         methods = prompting.methods(model, names, templates, spec.sigma, adapted)
 
     def certified(one: Any) -> Any:
-        return NativeModel(one) if spec.space == NATIVE else one
+        return one if spec.space == MODEL_INPUT else NativeModel(one)
 
-    streams = _streams(spec, prompting, model, adapted, front, certified)
+    binding = Binding.of(spec, model, allow_code=allow_code)
+    streams = _bound(binding, _streams(spec, prompting, model, adapted, front, certified))
     engine = _engine(spec, streams, methods, model.device, share_copies=True)
     target = Classes(len(names), spec.target.bound)  # type: ignore[union-attr]
     limited = _limited(data, spec)
-    return ClassJob(spec, limited, names, engine, target, model, front, prompting)
+    job = ClassJob(spec, limited, names, engine, target, model, front, prompting)
+    job.binding = binding
+    return job
 
 
 def _load_masks(
@@ -106,15 +113,27 @@ def _load_masks(
     methods = prompting.scored(model, adapted)
 
     def certified(one: Any) -> Any:
-        return NativeSegmenter(one, 1 if one.in_channels == 1 else None, spec.size) if spec.space == NATIVE else one
+        if spec.space == MODEL_INPUT or isinstance(one, PromptedSegmenter):
+            return one
+        return NativeSegmenter(one, 1 if one.in_channels == 1 else None, spec.size)
 
-    streams = _streams(spec, prompting, model, adapted, front, certified)
+    binding = Binding.of(spec, model, allow_code=allow_code)
+    streams = _bound(binding, _streams(spec, prompting, model, adapted, front, certified))
     engine = _engine(spec, streams, methods, model_device(model), share_copies=False)
     target = Pixels(model.num_classes, spec.target.taus, spec.target.correction) if spec.masks else None
     if isinstance(spec.target, MaskTarget):
-        return MaskJob(spec, data, names, engine, target, model, front, prompting)
-    measured = [parse_measurement(text, names, allow_code=allow_code) for text in spec.target.measurements]
-    return MeasureJob(spec, data, names, engine, target, model, front, prompting, measurements=measured)
+        job = MaskJob(spec, data, names, engine, target, model, front, prompting)
+    else:
+        measured = [parse_measurement(text, names, allow_code=allow_code) for text in spec.target.measurements]
+        if spec.vary and (reading := [one.name for one in measured if one.kind.reads_image]):
+            raise InputError(f"{reading[0]} looks at noisy pixels, and the noise is on settings; leave it out")
+        job = MeasureJob(spec, data, names, engine, target, model, front, prompting, measurements=measured)
+    job.binding = binding
+    return job
+
+
+def _bound(binding: Binding | None, streams: dict[str, Stream]) -> dict[str, Stream]:
+    return streams if binding is None else {name: binding.stream(stream) for name, stream in streams.items()}
 
 
 def _streams(
@@ -167,6 +186,8 @@ def load_tuned(
     device: str = "cpu",
     allow_code: bool = False,
     output: str | None = None,
+    normalise: str | None = None,
+    size: tuple[int, int] | None = None,
     templates: Sequence[str] | None = None,
 ) -> tuple[Any, tuple[str, ...], tuple[str, ...]]:
     """What an adapter is learnt on: model, class names and captions, found as a run finds them.
@@ -176,7 +197,7 @@ def load_tuned(
         dataset: images to learn from.
         entries: class names that were given.
         task: ``"classes"`` or ``"masks"``.
-        device, allow_code, output, templates: as of :class:`RunSpec`.
+        device, allow_code, output, normalise, size, templates: as of :class:`RunSpec`.
 
     Raises:
         InputError: as :meth:`RunSpec.load`.
@@ -184,9 +205,11 @@ def load_tuned(
     place = checked_device(device)
     if task == "masks":
         classes = tuple(entries) if entries else dataset.class_names
-        model: Any = _segmenter(named, place, classes, output, allow_code, {})
+        model: Any = _segmenter(
+            named, place, classes, output, allow_code, {} if normalise is None else {"normalise": normalise}
+        )
         return model, _mask_names(model, classes), ()
-    model = load_classifier(named, place, allow_code=allow_code)
+    model = load_classifier(named, place, allow_code=allow_code, size=size, normalise=normalise)
     if isinstance(model, ClassificationModel):
         numbered = tuple(f"class {index}" for index in range(model.num_classes))
         names = class_names(dataset, entries, model.class_names or numbered)

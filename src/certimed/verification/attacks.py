@@ -81,6 +81,7 @@ SETTINGS: dict[str, Check] = {
     "alpha": LEVEL,
     "seed": INTEGER,
     "clip": (lambda value: isinstance(value, bool), "true or false"),
+    "search": _word("gradient", "grid"),
 }
 
 

@@ -22,6 +22,7 @@ from certimed.verification.certificates import certificate_faults
 from certimed.verification.intervals import request_faults
 from certimed.verification.laws import GRID_STEPS, NAMED
 from certimed.verification.masks import arrays_name
+from certimed.verification.settings import varied_faults, without_reach
 from certimed.verification.shapes import MANIFEST, METHOD, RECORD, REQUEST, SHARD, shape_faults
 
 NAME = "run.json"
@@ -265,6 +266,8 @@ def _set_faults(check: RunCheck, data: dict[str, Any], found: dict[tuple[Any, An
                          (certificate, first))  # fmt: skip
             if mine != its:
                 yield f"its certificates are of images of different {'geometry' if name == 'native' else name}"
+        if without_reach(certificate) != without_reach(first):
+            yield "its certificates are of images of different settings"
         for name in ("pixels", "intensity", "decoders"):
             if certificate["provenance"][name] != first["provenance"][name]:
                 yield f"its certificates are of images with different {name}"
@@ -370,6 +373,7 @@ def _belongs(check: RunCheck, item: str, certificate: dict[str, Any]) -> Iterato
         yield from _differs("correction", claim["correction"], target.get("correction"))
         yield from _differs("number of classes", claim["num_classes"], check.classes)
         taus = len(check.mask_taus)
+    yield from varied_faults(certificate, request)
     share, chosen = certificate["alpha"], certificate["chosen_from"]
     of, why = (taus, "taus") if taus > 1 else (len(chosen), "methods") if chosen else (1, "alone")
     if (share["of"], share["why"]) != (of, why):

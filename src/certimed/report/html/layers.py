@@ -55,7 +55,7 @@ def viewer_layers(
         known, of volumes ``thumb`` with ``base``.
     """
     first = next(iter(certificates.values()))[0]
-    channels, *size = first.shape
+    channels, *size = first.about.answered
     turn, spacing, planes = _drawn(first, geometry)
     found: dict[str, Any] = {
         "size": list(size),
@@ -93,7 +93,7 @@ Turn = Callable[[NDArray[Any]], NDArray[Any]]
 
 def _drawn(certificate: MaskCertificate, geometry: Geometry | None) -> tuple[Turn, list[float], tuple[Any, ...]]:
     """How arrays are turned to be drawn, the spacing of the turned axes, and the planes."""
-    size = certificate.shape[1:]
+    size = certificate.about.answered[1:]
     if len(size) == SECTION:
         return (lambda values: values), [1.0, 1.0], (_PICTURE,)
     native = certificate.native

@@ -157,7 +157,7 @@ def run_title(own: Sequence[Line]) -> str:
 
 def grey_levels(lines: Sequence[Line]) -> float | None:
     """RMS grey levels of radius 1, where all inputs have one size."""
-    values = {one.units().values for line in lines for one in line.read()}
+    values = {one.units().values for line in lines for one in line.read() if one.about.settings is None}
     return 255 / values.pop() ** 0.5 if len(values) == 1 else None
 
 

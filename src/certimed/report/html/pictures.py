@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
 
-from certimed.certificates import NATIVE, Certificate
+from certimed.certificates import NATIVE, SETTINGS, Certificate
 from certimed.data import MedicalImage
 from certimed.noise import NoiseKey
 from certimed.operators import apply
@@ -112,8 +112,9 @@ def worked_picture(pixels: Pixels, radius: float, item: str, seed: int) -> Worke
 def worked_example(
     what: str, certificate: Certificate[Any], line: Line, image: MedicalImage | None, budget: Budget
 ) -> dict[str, Any] | None:
-    """A radius of a series, drawn, with its units; None where the image is not there or the page is full."""
-    if image is None or certificate.real_radius == 0:
+    """A radius of a series, drawn, with its units; None where the image is not there, the page is full, or noise is on
+    settings."""
+    if image is None or certificate.real_radius == 0 or certificate.space == SETTINGS:
         return None
     pixels, _ = certified_space(image, certificate)
     drawn = worked_picture(pixels, certificate.real_radius, certificate.item, certificate.seed)
@@ -147,11 +148,11 @@ def certified_space(image: MedicalImage, certificate: Certificate[Any]) -> tuple
     Without a recorded map the model's own preprocessing may crop or interpolate a little differently; the size of a
     perturbation drawn on it does not depend on that.
     """
-    native, (channels, *size) = certificate.native, certificate.shape
+    native, (channels, *size) = certificate.native, certificate.about.answered
     pixels, truth = torch.from_numpy(image.pixels), image.mask
     if native is not None and native.shape == image.pixels.shape:
         pixels = apply(native.geometry, pixels)
-    elif certificate.space != NATIVE and len(size) == len(pixels.shape) - 1 == 2:
+    elif certificate.space not in (NATIVE, SETTINGS) and len(size) == len(pixels.shape) - 1 == 2:
         height, width = size
         if channels == 1 and pixels.shape[0] > 1:
             pixels = pixels.mean(dim=0, keepdim=True)
