@@ -25,7 +25,7 @@ def main() -> None:
     runs = sorted(demo.glob("prompts-sigma-*"), key=lambda path: float(path.name.rpartition("-")[2]))
     draw_curves(runs, FIGURES / "demo-prompts.png", ("plain", "zero-shot", "few-shot", "lora"))
     draw_intervals([demo / "masks-sigma-0.25"], FIGURES / "demo-measured.png", width="140")
-    panel = sorted((demo / "masks-sigma-0.5" / "pictures").glob("*.png"))[0]
+    panel = sorted((demo / "masks-sigma-0.25" / "pictures").glob("*.png"))[0]
     shutil.copy(panel, FIGURES / "demo-masks.png")
 
 

@@ -104,7 +104,7 @@ def _masks(series: Sequence[Series[Any]]) -> Sentence:
     if len(found) > _MOST:
         ordered = sorted(found, key=lambda one: (one.dice or 0.0, one.front))
         told = [ordered[0], ordered[-1]]
-    clauses = [one.clause(first=not place, named=len(series) > 1) for place, one in enumerate(told)]
+    clauses = [one.clause(before, named=len(series) > 1) for before, one in zip([None, *told], told)]
     between = f"; {len(found) - 2} more series lie between" if len(found) > _MOST else ""
     nothing = found[0].dice is not None and not any(one.dice for one in found)
     return Sentence("; ".join(clauses) + between + narrower, nothing)
@@ -126,12 +126,14 @@ class _Kept:
         dice = None if found is None else found[FOREGROUND, DICE_LOW].mean
         return cls(one, dice, kept / answered if answered else 0.0)
 
-    def clause(self, *, first: bool, named: bool) -> str:
+    def clause(self, before: _Kept | None, *, named: bool) -> str:
+        """What holds, in a sentence's words; short where one stands before it."""
         radius, front = shown(self.of_series.first.radius, "lower", places=3), per_cent(self.front, side="lower")
         name = f" ({self.of_series.name})" if named else ""
         dice = "" if self.dice is None else bound(self.dice, "lower")
-        if not first:
-            return f"shorter than {radius}: {f'at least {dice}, ' if dice else ''}{front} %{name}"
+        if before is not None:
+            same = before.of_series.first.radius == self.of_series.first.radius
+            return f"{'' if same else f'shorter than {radius}: '}{f'at least {dice}, ' if dice else ''}{front} %{name}"
         mean = f"the foreground's mean Dice is at least {dice}, and " if dice else ""
         whose = "of the pixels answered as foreground are proved to keep their class"
         return f"Under every change shorter than {radius} {mean}{front} % {whose}{name}"

@@ -16,8 +16,8 @@ from certimed.runs import DataSpec, MeasureTarget, RunSpec, Tuning, Watcher
 from certimed.studies.study import Study, run_study
 from certimed.vlm import load
 
-SIGMAS = (0.25, 0.5, 1.0)
-MASK_SIGMAS = (0.25, 0.5)
+SIGMAS, LEARNT_AT = (0.5, 1.0), (0.0, 0.25, 0.5, 1.0)
+MASK_SIGMAS = (0.25,)
 MEASURED, MEASURED_AT = "area:grey matter", (0.1, 0.25)
 # Millimetres from pixel to pixel of the slices, which PNG files do not say.
 SPACING = 1.5
@@ -105,9 +105,7 @@ def _prompts(
     vlm = load("demo")
     # Tuning slices share no slab with test slices.
     slices = DataSpec(str(asset("demo_tuning_images")), entries).open()
-    plan = TuningPlan(
-        (0.0, *SIGMAS), epochs=200, context=words["initial_context"], per_class=True, seed=seed, copies=30
-    )
+    plan = TuningPlan(LEARNT_AT, epochs=200, context=words["initial_context"], per_class=True, seed=seed, copies=30)
     prompt = tune_prompt(vlm, slices, names, plan, method="few-shot", progress=progress)
     few_shot = str(prompt.save(folder.resolve() / "few-shot.safetensors"))
     spec = RunSpec(
