@@ -55,8 +55,8 @@ def _any(series: Sequence[Series[Any]]) -> Sentence:
     counted, narrower = _whole(series)
     counts = [sum(not one.abstained for one in own.certificates) for own in counted]
     most = f"{counts[0]}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
-    text = f"Something is proved about {most} of {_images(series[0].images)}, under every {_change(series[0])} shorter than "
-    return Sentence(f"{text}the radius of each{narrower}", not max(counts))
+    text = f"Something is proved about {most} of {_images(series[0].images)}, under every {_change(series[0])} shorter"
+    return Sentence(f"{text} than the radius of each{narrower}", not max(counts))
 
 
 def _whole(series: Sequence[Series[Any]]) -> tuple[Sequence[Series[Any]], str]:
@@ -171,7 +171,8 @@ def _intervals(series: Sequence[Series[Any]]) -> Sentence:
             parts.append(text)
     radius = shown(series[0].first.radii[-1], "lower", digits=4)
     return Sentence(
-        f"Under every change shorter than {radius}, as a median under noise: {'; '.join(parts)}", not finite
+        f"Under every {_change(series[0])} shorter than {radius}, as a median under noise: {'; '.join(parts)}",
+        not finite,
     )
 
 
