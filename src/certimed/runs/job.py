@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -109,6 +111,14 @@ class Job(ABC):
             return f"{place} ({torch.cuda.get_device_name(place)})"
         threads = torch.get_num_threads()
         return f"the CPU ({threads} thread{'s' * (threads > 1)})" if place.type == "cpu" else str(place)
+
+    @property
+    def pixels(self) -> int | None:
+        """Pixels of the first image that can be read, as it is certified; None where there is none."""
+        for index in range(len(self.dataset)):
+            with suppress(ImageError):
+                return math.prod(self.prepare(self.dataset.load(index)).pixels.shape[1:])
+        return None
 
     def refuse_tuned(self, item: str, x: Tensor) -> None:
         """Refuse an image, as the model sees it, that a prompt or an adapter was tuned on, with ImageError."""
@@ -260,6 +270,10 @@ class Job(ABC):
     def under(self, budget: str) -> Job:
         """The same job under another budget."""
         return self._with(spec=self.spec.changed(budget=budget))
+
+    def pilot(self, budget: str, target: Pixels, **settings: Any) -> Job:
+        """The same job with another target too, for its time only."""
+        return self._with(spec=self.spec.changed(budget=budget, **settings), target=target)
 
     def _with(self, **parts: Any) -> Job:
         other = object.__new__(type(self))
