@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from certimed.adapters import stream_name
+from certimed.adapters import TEST_TIME, stream_name
 from certimed.assets import asset, demo_prompts
 from certimed.certificates import MODEL_INPUT
 from certimed.classifiers import ClassificationModel, load_classifier
@@ -16,6 +16,7 @@ from certimed.data import Dataset, class_balanced
 from certimed.denoising import load_denoiser
 from certimed.engine import (
     DENOISED,
+    FLOAT32,
     PLAIN,
     Engine,
     Method,
@@ -50,6 +51,10 @@ def load_job(spec: RunSpec, *, allow_code: bool = False, dataset: Dataset | None
     prompting = Prompting.read(spec.methods, spec.tuning)
     if (spec.denoiser is None) == prompting.denoised:
         raise InputError(_TOGETHER)
+    if TEST_TIME in prompting.kinds.values() and (spec.space != MODEL_INPUT or spec.speed != FLOAT32):
+        raise InputError(
+            f"{TEST_TIME} tunes and answers in float32 at the model's input; leave out precision and space"
+        )
     load = _load_masks if spec.segments else _load_classes
     job = load(spec, prompting, dataset, allow_code, model, device)
     if job.binding is not None:
