@@ -196,8 +196,8 @@ peak rate of 0.002 (0.01 for the few numbers of scales and tokens). It was taken
 on the demo's held-out slices, and nothing was tuned since, on any set. *linear probe* is a logistic regression on the
 frozen embeddings of noisy copies of the same shots. Brackets are 95 % intervals over images (Clopper-Pearson; bootstrap
 for paired differences). Made by `python -m benchmarks.study_adapters --set demo|lc25000|kermany` (the demo with
-`--images 33`), then `--report docs/adapters.md`. Few images and samples: the intervals are wide. Not measured here: lower
-sigmas, visual prompts, scales and joint prompts on these sets, other ranks and shots, one adapter for each sigma.
+`--images 33`), then `--report docs/adapters.md`. Few images and samples: the intervals are wide. Not measured here:
+lower sigmas, visual prompts, scales and joint prompts on these sets, other ranks and shots, one adapter for each sigma.
 """
 
 
