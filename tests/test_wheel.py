@@ -41,7 +41,7 @@ def test_a_wheel_works_elsewhere(tmp_path):
         [sys.executable, "-c", "import certimed; print(certimed.__file__)"], check=False, **elsewhere
     )
     assert found.stdout.startswith(str(place)), found
-    words = ["demo", "--out", "demo", "--images", "1", "--n", "20", "--masks", "1", "--mask-n", "60"]
+    words = ["demo", "--out", "demo", "--images", "1", "--n", "20", "--masks", "1", "--mask-n", "64"]
     done = subprocess.run([sys.executable, "-m", "certimed", *words], check=False, **elsewhere)
     assert done.returncode == 0, done.stderr
     assert "area:grey matter" in done.stdout and "lora" in done.stdout

@@ -38,7 +38,7 @@ def test_items_of_a_request_are_checked() -> None:
 def test_the_demo_certifies_tunes_and_draws(tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="transformers is not installed (extra: vlm)")
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra: figures)")
-    found = demo(tmp_path / "demo", images=2, n=60, masks=1, mask_n=58)
+    found = demo(tmp_path / "demo", images=2, n=60, masks=1, mask_n=64)
     labels = [f"prompts-sigma-{sigma}" for sigma in ("0.5", "1")]
     assert list(found.prompts.folders) == labels
     assert [entry["name"] for entry in found.prompts.folders[labels[0]].methods] == [
