@@ -41,7 +41,7 @@ _TRAINING = "Training"
 
 _Widths = Annotated[str, typer.Option(help="Channels of each level, multiples of 8.", rich_help_panel=_TRAINING)]
 _Patch = Annotated[
-    int, typer.Option(help="Pixel blocks folded into channels; 1 sharpest, 4 fastest.", rich_help_panel=_TRAINING)
+    int, typer.Option(help="Pixel blocks folded into channels; 1 sharpest, 8 fastest.", rich_help_panel=_TRAINING)
 ]
 _Augment = Annotated[
     str, typer.Option(help="none, flip, jitter, affine; no flip where sides matter.", rich_help_panel=_TRAINING)
