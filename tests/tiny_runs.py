@@ -29,6 +29,17 @@ def write_images(folder: Path, count: int, broken: tuple[int, ...] = (), *, size
     return folder
 
 
+def write_noise(folder: Path, count: int, seed: int, *, apart: float = 60, spread: float = 25) -> Path:
+    """Class folders of noisy grey squares, no two alike, dark and light ones so far apart on average."""
+    rng = np.random.default_rng(seed)
+    for index in range(count):
+        (folder / CLASSES[index % 2]).mkdir(parents=True, exist_ok=True)
+        level = 128 + apart * (2 * (index % 2) - 1) + spread * rng.standard_normal()
+        grey = np.clip(level + 5 * rng.standard_normal((SIZE, SIZE)), 0, 255).astype(np.uint8)
+        Image.fromarray(grey).save(folder / CLASSES[index % 2] / f"{index:05d}.png")
+    return folder
+
+
 def write_scans(folder: Path, count: int, *, size: int = 8) -> Path:
     """Images of discs and their masks, ``images/`` and ``masks/``."""
     rows, columns = np.mgrid[:size, :size] - size / 2 + 0.5

@@ -9,8 +9,7 @@ import pytest
 import tiny_models  # noqa: F401 - imported before any run so that python:tiny_models is there
 import torch
 from cli_helper import call
-from PIL import Image
-from tiny_runs import class_spec
+from tiny_runs import class_spec, write_noise
 
 from certimed import CalibrationSpec, DataSpec, RunSpec, attack, calibrate, run
 from certimed.attacks.sets import missing
@@ -21,24 +20,18 @@ from certimed.verification import verify
 SETTINGS = {"steps": 4, "copies": 8, "n": 60}
 
 
-def write(folder, count, seed):
-    rng = np.random.default_rng(seed)
-    for index in range(count):
-        (folder / ("dark", "light")[index % 2]).mkdir(parents=True, exist_ok=True)
-        level = 128 + 35 * (2 * (index % 2) - 1) + 15 * rng.standard_normal()
-        grey = np.clip(level + 5 * rng.standard_normal((4, 4)), 0, 255).astype(np.uint8)
-        Image.fromarray(grey).save(folder / ("dark", "light")[index % 2] / f"{index}.png")
-    return folder
-
-
 @pytest.fixture(scope="module", params=["lac", "aps"])
 def attacked(request, tmp_path_factory):
     base = tmp_path_factory.mktemp("sets")
-    asked = CalibrationSpec(class_spec(write(base / "calibration", 100, 1)), (0.0, 0.1, 0.2), score=request.param)
+    asked = CalibrationSpec(
+        class_spec(write_noise(base / "calibration", 100, 1, apart=35, spread=15)), (0.0, 0.1, 0.2), score=request.param
+    )
     made = calibrate(asked, allow_code=True)
     path = made.save(base / "c.json")
     done = run(
-        RunSpec.calibrated(made, path, DataSpec(str(write(base / "test", 40, 2)))), base / "run", allow_code=True
+        RunSpec.calibrated(made, path, DataSpec(str(write_noise(base / "test", 40, 2, apart=35, spread=15)))),
+        base / "run",
+        allow_code=True,
     )
     return done, made, attack(base / "run", allow_code=True, **SETTINGS)
 

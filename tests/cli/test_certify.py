@@ -6,11 +6,11 @@ import shutil
 
 import pytest
 from cli_helper import CLASSIFIER, MEASURED, SEGMENTER, call, classes, masks, measurements, refused
-from tiny_runs import lines, manifest, write_images, write_scans
+from tiny_runs import class_spec, lines, manifest, write_images, write_noise, write_scans
 from toys import shared
 
 from certimed.cli.request import OPTIONS, TASKS
-from certimed.runs import RunFolder, RunSpec
+from certimed.runs import CalibrationSpec, RunFolder, RunSpec, calibrate
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,20 @@ def mask_run(scans, tmp_path_factory):
 def measured_run(scans, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "measured"
     measurements(scans, out, "--tau", 0.75)
+    return out
+
+
+@pytest.fixture(scope="module")
+def calibration(tmp_path_factory):
+    base = tmp_path_factory.mktemp("calibration")
+    asked = CalibrationSpec(class_spec(write_noise(base / "images", 40, 1)), (0.0, 0.1))
+    return calibrate(asked, allow_code=True).save(base / "calibration.json")
+
+
+@pytest.fixture(scope="module")
+def set_run(images, calibration, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "sets"
+    call("certify", "sets", "--calibration", calibration, "--data", images, "--allow-code", "--out", out)
     return out
 
 
@@ -180,7 +194,7 @@ VALUES = {
     "bonferroni", "target.empty": "skip", "target.measurements": "area:1,count:1", "target.radii": "0.01,0.02",
     "target.thresholds": "area:1=9", "target.widths": "area:1=4", "target.spacing": "0.5,0.5", "seed": 99,
     "space": "native", "speed.precision": "bfloat16", "vary": "gain=0.2,crop-x=3.0px",
-    "speed.engine": "openvino", "speed.channels_last": True, "batch_size": "5",
+    "target.calibration": "other.json", "speed.engine": "openvino", "speed.channels_last": True, "batch_size": "5",
 }  # fmt: skip
 """By field: a value that is not its default."""
 
@@ -206,7 +220,8 @@ def named_fields(value, prefix=""):
 
 @pytest.mark.parametrize("verb", list(TASKS))
 def test_every_field_has_an_option_and_every_option_a_field(verb):
-    target = {"measurements": ["ctr"], "radii": [0.1]} if verb == "measurements" else {}
+    targets = {"measurements": {"measurements": ["ctr"], "radii": [0.1]}, "sets": {"calibration": "c.json"}}
+    target = targets.get(verb, {})
     data = RunSpec.from_dict({"task": TASKS[verb], "model": "m", "data": {"path": "x"}, "target": target}).to_dict()
     known = set(named_fields(data)) - {"task"}
     own = {option.field for option in OPTIONS if verb in option.verbs}
@@ -219,10 +234,13 @@ def test_every_field_has_an_option_and_every_option_a_field(verb):
     assert {option.field for option in OPTIONS} == set(VALUES)
 
 
+OF_PIXELS = ("--calibration", "--denoiser", "--sigma", "--space")
+
+
 def test_the_verb_of_settings_takes_every_option_but_those_of_pixels(images, scans, tmp_path):
     text = help_of("certify", "settings")
     for option in OPTIONS:
-        assert (option.flag + " " in text) == (option.flag not in ("--denoiser", "--sigma", "--space")), option.flag
+        assert (option.flag + " " in text) == (option.flag not in OF_PIXELS), option.flag
     words = ("certify", "settings", "--vary", "gain=0.2,gamma=10%", "--n", 40)
     call(*words, "--data", images, *CLASSIFIER, "--out", tmp_path / "a", "--n0", 10)
     call(*words, "--target", "masks", "--data", scans, *SEGMENTER, "--out", tmp_path / "b", "--n0", 5, "--tau", 0.5)
@@ -251,14 +269,17 @@ def test_options_of_other_verbs_are_refused_in_one_sentence(option, tmp_path):
     for other in sorted(set(TASKS) - set(option.verbs)):
         sentence = f"{option.flag} is of {' and '.join(option.verbs)}, not of {other}; leave it out"
         assert refused("certify", other, "--model", "m", "--data", "x", *typed(option)) == sentence
-        if (option.flag, other) != ("--radius", "classes"):  # which plan has for a reason of its own
+        # Plan has a radius for classes, for a reason of its own, and nothing to say of sets.
+        if (option.flag, other) != ("--radius", "classes") and other != "sets":
             assert refused("plan", other, *typed(option)) == sentence
 
 
 def test_the_old_form_is_answered_by_the_new(tmp_path):
     for words in (("--task", "segment", "--model", "demo"), ("--model", "demo"), ("--resume",)):
         said = refused("certify", *words)
-        assert said == "say what of: certimed certify classes ..., masks ..., measurements ... or settings ..."
+        assert (
+            said == "say what of: certimed certify classes ..., masks ..., measurements ..., sets ... or settings ..."
+        )
     assert refused("plan", "--sigma", 1) == "say what of: certimed plan classes ..., masks ... or measurements ..."
 
 
@@ -270,14 +291,16 @@ TRIED = {
               "target.empty", "size", "data.limit", "batch_size", "speed.precision"),
     "measurements": ("sigma", "noise", "n0", "budget", "alpha", "seed", "target.measurements", "target.radii",
                      "target.thresholds", "target.widths", "target.spacing", "target.taus", "data.limit"),
+    "sets": ("seed", "data.limit", "batch_size"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("verb", list(TASKS))
-def test_a_dry_run_prints_the_request_and_config_reads_it_back(verb, images, scans, tmp_path):
+def test_a_dry_run_prints_the_request_and_config_reads_it_back(verb, images, scans, calibration, tmp_path):
     options = [one for one in OPTIONS if one.field in TRIED[verb] and one.field != "data.reading.frame"]
     words = [word for one in options for word in typed(one)]
-    base = (*CLASSIFIER, "--data", images) if verb == "classes" else (*SEGMENTER, "--data", scans)
+    base = {"classes": (*CLASSIFIER, "--data", images), "sets": ("--calibration", calibration, "--data", images,
+            "--allow-code")}.get(verb, (*SEGMENTER, "--data", scans))  # fmt: skip
     said = call("certify", verb, *base, *words, "--dry-run")
     assert "noisy copies/s here" in said.err
     (tmp_path / "run.yaml").write_text(said.out)
@@ -427,11 +450,11 @@ def test_resume_needs_no_other_option_and_does_only_what_is_missing(whole, tmp_p
 @pytest.mark.parametrize("verb", list(TASKS))
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda one: one.flag)
 def test_a_resumed_run_refuses_every_option_that_differs_naming_both_values(
-    verb, option, whole, mask_run, measured_run
+    verb, option, whole, mask_run, measured_run, set_run
 ):
     if verb not in option.verbs:
         pytest.skip(f"{option.flag} is not of {verb}")
-    run = {"classes": whole, "masks": mask_run, "measurements": measured_run}[verb]
+    run = {"classes": whole, "masks": mask_run, "measurements": measured_run, "sets": set_run}[verb]
     before = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
     request = manifest(run)["request"]
     was = request

@@ -527,6 +527,8 @@ def calibration(name: str, value: Callable[[Any], Any], *, threshold: bool = Fal
                     [at for at, own in enumerate(scores) if own <= row[at]] for row in found["thresholds"]
                 ]  # fmt: skip
 
+    return edit
+
 
 def setting(name: str, value: Any, axis: int = 0) -> Callable[[Folder], None]:
     """Set a field of one setting of one certificate."""

@@ -57,10 +57,9 @@ The median under noise of each number stays in its interval for every perturbati
 SETS_HELP = """Certify sets of classes that hold the true one under attack, by a calibration; write a run folder.
 
 The guarantee is over calibration and test images together, which must be exchangeable: one population, one scanner.
+The file is made by: certimed calibrate
 
 [bold]Examples[/]
-
-  certimed calibrate --model hf:vinid/plip --data calibration/ --radius 0.1 --coverage 0.9 --out calibration.json
 
   certimed certify sets --calibration calibration.json --data slides/ --out runs/sets
 """
@@ -227,7 +226,7 @@ def certify(
         from certimed.cli.watching import watcher
         from certimed.errors import InputError
         from certimed.executors import Executor, RayExecutor
-        from certimed.runs import MaskJob, RunFolder, RunSpec, as_yaml, execute
+        from certimed.runs import MaskJob, RunFolder, RunSpec, as_yaml, execute, with_own_calibration
 
         if verb == SETTINGS:
             verb = inputs.one_of("--target", target or "classes", tuple(TASKS))
@@ -239,6 +238,8 @@ def certify(
         else:
             data = request(verb, typed, config)
         spec = RunSpec.from_dict(data)
+        if resume is not None and "target.calibration" not in typed:
+            spec = with_own_calibration(spec, resume)
         if dry_run:
             from certimed.cli.rehearsing import rehearse
 

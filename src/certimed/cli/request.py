@@ -30,7 +30,7 @@ TASKS = {"classes": "classes", "masks": "mask", "measurements": "interval", "set
 SETTINGS = "settings"
 """The verb of all three in the space of a workflow's settings."""
 
-_OF_PIXELS = ("--denoiser", "--sigma", "--space")
+_OF_PIXELS = ("--calibration", "--denoiser", "--sigma", "--space")
 
 
 @dataclass(frozen=True)

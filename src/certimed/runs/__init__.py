@@ -10,7 +10,7 @@ from certimed.runs.merging import merge
 from certimed.runs.methods import MethodEntry, MethodSpec, Prompting, words_before_name
 from certimed.runs.record import CERTIFIED, FAILED, Record
 from certimed.runs.redo import as_yaml, redo_command
-from certimed.runs.run import Silent, Watcher, execute, remaining
+from certimed.runs.run import Silent, Watcher, execute, remaining, with_own_calibration
 from certimed.runs.sets import SetJob
 from certimed.runs.sharding import Shard, shard
 from certimed.runs.spec import DataSpec, RunSpec
@@ -53,5 +53,6 @@ __all__ = [
     "redo_command",
     "remaining",
     "shard",
+    "with_own_calibration",
     "words_before_name",
 ]

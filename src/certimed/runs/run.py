@@ -109,7 +109,7 @@ def execute(
     watch = watcher or Silent()
     before = RunFolder.open(out) if resume else None
     spec = _request(spec, before)
-    spec = _with_own_calibration(spec, before)
+    spec = spec if before is None else with_own_calibration(spec, before.path)
     work = job or spec.load(allow_code=allow_code, dataset=dataset)
     recorded = before.manifest.get("local", {}).get("batch_size") if before is not None else None
     if isinstance(recorded, int) and isinstance(spec.batch_size, str):
@@ -182,12 +182,12 @@ def _request(spec: RunSpec | None, before: RunFolder | None) -> RunSpec:
     return RunSpec.from_dict(before.manifest.get("request"))
 
 
-def _with_own_calibration(spec: RunSpec, before: RunFolder | None) -> RunSpec:
-    """A run that is resumed holds its calibration, wherever the file may be by now."""
+def with_own_calibration(spec: RunSpec, folder: str | Path) -> RunSpec:
+    """The request of a run that is resumed: it holds its calibration, wherever the file may be by now."""
     target = spec.target
-    if before is None or not isinstance(target, SetTarget) or Path(target.calibration).exists():
+    if not isinstance(target, SetTarget) or Path(target.calibration).exists():
         return spec
-    return spec.changed(target=replace(target, calibration=str(before.path)))
+    return spec.changed(target=replace(target, calibration=str(folder)))
 
 
 def _open(work: Job, out: str | Path, before: RunFolder | None, shard: str | None) -> tuple[RunFolder, Dataset]:
