@@ -1,0 +1,226 @@
+"""Networks that others trained and published, certified as they are.
+
+    python -m benchmarks.study_published --case retina --sources ../shared/models --data ../shared/data
+    python -m benchmarks.study_published --report docs/published-models.md
+
+Every case is a network's published weights in a folder of ``--sources``, with the lines that rebuild its
+architecture; the weights are not part of this project (their sources and licences are named on the page). A stopped
+case goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.home import ROOT, places_parser, replace_section, table, write_result
+from benchmarks.study_measurements import TAU, cells, outcome
+from certimed.engine import DENOISED, PLAIN, Acceleration
+from certimed.errors import InputError
+from certimed.runs import DataSpec, MeasureTarget, RunSpec
+from certimed.statistics import radius_from_lower
+from certimed.studies import run_study
+
+MARKER = "published models"
+SIDE = 128
+
+
+@dataclass(frozen=True)
+class Case:
+    """One published network on one set.
+
+    Attributes:
+        title: of its part of the page.
+        folder, factory: where its code and weights are, and what builds it: ``MODULE:FUNCTION``.
+        source: who published it, and the licence.
+        images: writes the images and masks below a folder, from the data folder.
+        classes: of the masks.
+        measurements: spellings.
+        sigmas: noise levels.
+        denoisers: by sigma, a function here: a published denoiser trained at about that noise, in front.
+        about: what was certified.
+        said: what a user of that network should know.
+    """
+
+    title: str
+    folder: str
+    factory: str
+    source: str
+    images: Callable[[Path, Path], None]
+    classes: tuple[str, ...]
+    measurements: tuple[str, ...]
+    sigmas: tuple[float, ...]
+    denoisers: dict[float, str]
+    about: str
+    said: str
+
+
+def retina_images(data: Path, out: Path) -> None:
+    """The central square of each of the 20 DRIVE test images, grey, with its vessels."""
+    with np.load(data / "seg_retina_drive.npz", allow_pickle=False) as content:
+        images, masks, names = content["images"], content["masks"], content["files"]
+    top, left = (images.shape[1] - SIDE) // 2, (images.shape[2] - SIDE) // 2
+    for kind, arrays in (("images", images), ("masks", masks)):
+        (out / kind).mkdir(parents=True, exist_ok=True)
+        for name, pixels in zip(names, arrays, strict=True):
+            crop = pixels[top : top + SIDE, left : left + SIDE]
+            Image.fromarray(crop).save(out / kind / f"{Path(str(name)).stem}.png")
+
+
+def light() -> Any:
+    """DnCNN of 17 layers trained at sigma .06."""
+    return _dncnn("scico-17L")
+
+
+def medium() -> Any:
+    """DnCNN of 17 layers trained at sigma .10."""
+    return _dncnn("scico-17M")
+
+
+def _dncnn(name: str) -> Any:
+    import dncnn  # of --sources
+
+    return dncnn.load(name)
+
+
+_VESSELS = ("background", "vessel")
+_DNCNN = {0.05: "light", 0.1: "medium"}
+CASES = {
+    "retina": Case(
+        "Retinal vessels, U-Net (orobix/retina-unet)",
+        "retina_unet",
+        "retina_unet:build",
+        "github.com/orobix/retina-unet at f6ff63b, MIT licence; 471 000 weights",
+        retina_images,
+        _VESSELS,
+        ("area:vessel", "count:vessel"),
+        (0.02, 0.05, 0.1),
+        _DNCNN,
+        "The central 128 x 128 pixels of the 20 DRIVE test images, grey after CLAHE and gamma.",
+        "",
+    ),
+    "lwnet": Case(
+        "Retinal vessels, Little W-Net (agaldran/lwnet)",
+        "lwnet",
+        "lwnet:vessels",
+        "github.com/agaldran/lwnet at ce72dda, MIT licence; 68 000 weights",
+        retina_images,
+        _VESSELS,
+        ("area:vessel", "count:vessel"),
+        (0.02, 0.05, 0.1),
+        _DNCNN,
+        "The central 128 x 128 pixels of the 20 DRIVE test images, grey after CLAHE and gamma.",
+        "",
+    ),
+}
+
+
+def certify(case: Case, name: str, given: argparse.Namespace) -> dict[str, Any]:
+    """Certify one case at every sigma, measurements and masks from the same copies; then what it amounts to."""
+    for folder in (case.folder, "dncnn"):
+        sys.path.append(str((given.sources / folder).resolve()))
+    work = (given.models / "published" / name).resolve()
+    case.images(given.data, work / "data")
+    data = DataSpec(str(work / "data" / "images"), case.classes, masks=str(work / "data" / "masks"), limit=given.images)
+    specs = {}
+    for sigma in case.sigmas:
+        denoiser = case.denoisers.get(sigma)
+        specs[f"sigma-{sigma:g}"] = RunSpec(
+            f"python:{case.factory}",
+            data,
+            MeasureTarget(case.measurements, (float(radius_from_lower(TAU, sigma)),), taus=(TAU,)),
+            methods=(PLAIN,) if denoiser is None else (PLAIN, DENOISED),
+            sigma=sigma,
+            budget=given.n,
+            seed=given.seed,
+            denoiser=None if denoiser is None else f"python:benchmarks.study_published:{denoiser}",
+            speed=Acceleration("bfloat16"),
+        )
+    study = run_study(specs, work / "runs", allow_code=True)
+    return {
+        "case": name,
+        "images": study.series[0].images,
+        "failed": study.failed,
+        "n": given.n,
+        "seed": given.seed,
+        "sigmas": {f"{sigma:g}": outcome(study, sigma, case.classes) for sigma in case.sigmas},
+    }
+
+
+_INTRODUCTION = """Networks that others trained and published, without any thought of noise, certified as they are:
+masks and measurements from the same n = {n} noisy copies (n0 = 10), alpha = .001 each, tau = .75,
+Holm, radius .674 sigma in units of the input's [0, 1] range, bfloat16 autocast. *clean* and
+*noisy* are the Dice of the network itself without and with one draw of noise. *guaranteed* is the
+lowest foreground Dice that any perturbation below the radius can leave. *certified* is the share
+of pixels that are certified, and of the pixels answered as foreground: only the second says
+something of what a user looks for. *denoised* has a published denoiser (DnCNN of 17 layers,
+lanl/scico-data at 1bba085, BSD-3-Clause, trained at about this sigma) in front. *width* is the
+median certified interval over images.
+
+Made with `python -m benchmarks.study_published --case NAME`, then `--report`.
+"""
+
+
+def write_page(path: Path, studies: list[dict[str, Any]]) -> None:
+    """Replace the section of every case there are results of; what is said about a case stands beside them."""
+    if not studies:
+        raise InputError("there are no results to report; run a case first, e.g. --case retina")
+    parts = [_INTRODUCTION.format(**studies[0])]
+    for study in studies:
+        case = CASES[study["case"]]
+        failed = f", {study['failed']} failed" if study["failed"] else ""
+        parts.append(f"### {case.title}\n\n{case.source}. {case.about} Certified: {study['images']}{failed}.\n")
+        rows, measured = [], []
+        for sigma, found in study["sigmas"].items():
+            for method, row in found["methods"].items():
+                rows.append([sigma, f"{found['radius']:.3f}", method, *_scores(row)])
+                for name, one in row["measurements"].items():
+                    measured.append([sigma, method, name, *cells(one)])
+        head = ["sigma", "radius", "model", "clean", "noisy", "guaranteed", "best", "certified", "of the foreground"]
+        parts.append(table(head, rows))
+        head = ["sigma", "model", "measurement", "median", "width", "pixels", "narrower", "below", "above"]
+        parts.append(table(head, measured))
+        parts.append(f"{case.said}\n")
+    replace_section(path, MARKER, "\n".join(parts))
+
+
+def _scores(row: dict[str, Any]) -> list[str]:
+    means, front = row["foreground"], row["answered foreground certified"]
+    low = means["guaranteed Dice"]
+    return [
+        *(f"{means[key]['mean']:.3f}" for key in ("Dice (clean)", "Dice (noisy)")),
+        f"**{low['mean']:.3f}** [{low['low']:.3f}, {low['high']:.3f}]",
+        f"{means['best-case Dice']['mean']:.3f}",
+        f"{100 * (1 - row['abstained']):.1f} %",
+        "none answered" if front is None else f"{100 * front:.1f} %",
+    ]
+
+
+def main() -> None:
+    parser = places_parser(__doc__)
+    parser.add_argument("--case", choices=[*CASES], dest="name")
+    parser.add_argument("--sources", type=Path, default=ROOT.parent / "shared" / "models")
+    parser.add_argument("--images", type=int, default=20)
+    parser.add_argument("--n", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--report", type=Path, nargs="?", const=ROOT / "docs" / "published-models.md")
+    given = parser.parse_args()
+    if given.name is not None:
+        found = certify(CASES[given.name], given.name, given)
+        print(f"written: {write_result(given.results / f'published_{given.name}.json', found)}")
+    if given.report is not None:
+        known = [given.results / f"published_{name}.json" for name in CASES]
+        write_page(given.report, [json.loads(one.read_text(encoding="utf-8")) for one in known if one.is_file()])
+        print(f"written: {given.report}")
+
+
+if __name__ == "__main__":
+    main()
