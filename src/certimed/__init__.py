@@ -23,6 +23,7 @@ _HOMES = {
     "certimed.errors": ("CertimedError", "ImageError", "InputError", "MissingExtraError", "ModelError"),
     "certimed.measurements": ("Measurement", "measurement"),
     "certimed.measuring": ("Median", "SmoothedMeasurement"),
+    "certimed.report.comparison": ("Comparison", "compare"),
     "certimed.runs": ("ClassTarget", "DataSpec", "MaskTarget", "MeasureTarget", "RunSpec"),
     "certimed.segmentation": ("SmoothedSegmenter",),
     "certimed.threads": ("use_threads",),

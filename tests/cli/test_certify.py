@@ -264,7 +264,7 @@ def test_a_dry_run_prints_the_request_and_config_reads_it_back(verb, images, sca
     said = call("certify", verb, *base, *words, "--dry-run")
     assert "noisy copies/s here" in said.err
     (tmp_path / "run.yaml").write_text(said.out)
-    again = call("certify", verb, "--config", tmp_path / "run.yaml", "--allow-code", "--dry-run")
+    again = call("certify", "--config", tmp_path / "run.yaml", "--allow-code", "--dry-run")  # the file says what of
     assert again.out == said.out
     import yaml
 

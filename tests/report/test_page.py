@@ -8,10 +8,13 @@ import math
 import re
 import shutil
 import zlib
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
+import yaml
+from PIL import Image
 from report_runs import HOSTILE_CLASSES, HOSTILE_FILE, class_images, class_run, mask_images, mask_run
 
 import certimed
@@ -24,9 +27,10 @@ from certimed.report.html.charts import nice_ticks
 from certimed.report.html.numbers import down, embedded_json, percent, plain, up
 from certimed.report.html.pictures import pixels_to_flip, worked_picture
 from certimed.report.profiles import Layers, RadiusProfile, foreground
+from certimed.report.sentences import in_short
 from certimed.report.series import series
 from certimed.report.tables import per_cent, span_text
-from certimed.runs import CERTIFIED, RunFolder
+from certimed.runs import CERTIFIED, RunFolder, RunSpec
 
 pytest.importorskip("jinja2", reason="jinja2 is not installed (extra: report)")
 from certimed.report.html import write_report
@@ -194,9 +198,59 @@ def test_a_failed_mask_has_dice_0_on_the_page_and_in_every_table(place):
 
 def test_the_sentence_of_a_run_says_first_what_is_guaranteed_of_the_foreground(page):
     summary = page[page.index('id="summary"') : page.index('id="meaning"')]
-    sentence = re.search(r"Plain, tau 0.75, at radius .*?\.</?", summary.replace("\n", " ")).group(0)
-    assert sentence.index("Dice of the foreground is guaranteed") < sentence.index("answered as foreground")
-    assert sentence.index("answered as foreground") < sentence.index("of all pixels")
+    sentence = re.search(r"Under every change shorter than .*?</bdi>", summary.replace("\n", " ")).group(0)
+    assert sentence.index("foreground&#39;s mean Dice") < sentence.index("answered as foreground")
+    assert "of all pixels" not in sentence
+
+
+def test_a_mask_of_which_only_background_is_proved_is_no_success(tmp_path):
+    """99 % of the pixels may be proved and nothing of what matters: the sentence is about what matters."""
+    mask_images(tmp_path / "scans", 2)
+    truth = np.zeros((28, 28), dtype=np.uint8)
+    truth[:2, :2] = 2
+    Image.fromarray(truth).save(tmp_path / "scans" / "masks" / "0.png")
+    Image.fromarray(truth * 127).save(tmp_path / "scans" / "images" / "0.png")
+    run = mask_run(tmp_path / "scans", tmp_path / "m", taus=(0.75,), budget="fixed:60", sigma=0.5)
+    (one,) = series([run.folder.path])
+    assert one.tally.foreground[1] == 0 < one.tally.shares[0]
+    found = in_short([one])
+    assert found.alarm and found.text.startswith("Nothing of the foreground is proved and its guaranteed Dice is 0")
+    write_report([run.folder.path], tmp_path / "x.html", verify=False)
+    assert '<li class="bad">' in (tmp_path / "x.html").read_text()
+
+
+def test_a_sentence_names_what_is_wrong_or_nowhere_proved(place):
+    (one,) = series([place / "a"])
+    right = [c for c, y in zip(one.certificates, one.labels) if not c.abstained and c.prediction == y]
+    wrong = sum(not c.abstained for c in one.certificates) - len(right)
+    said = in_short([one]).text
+    assert said.startswith(f"{len(right)} of 12 images") and (f"; {wrong} more are proved to stay wrong" in said)
+    lost = replace(one, class_names=("dark", "light"), records=(*one.records[:-1], replace(one.records[-1], label=2)))
+    assert "of class 2 not one image is" in in_short([lost]).text
+
+
+def test_a_grid_of_radii_is_told_of_and_runs_are_told_apart(place, tmp_path):
+    class_run(place / "labels", tmp_path / "grid", budget="grid@200")
+    write_report([place / "a", tmp_path / "grid"], tmp_path / "x.html", verify=False)
+    page = (tmp_path / "x.html").read_text()
+    assert page.count("Radii clump: the budget grid@200") == 1
+    for name in ("a", "grid"):
+        assert f"plain · sigma 0.25 · {name}</option>" in page
+
+
+def test_the_request_can_be_copied_and_run_again(place, tmp_path):
+    write_report([place / "m"], tmp_path / "x.html", verify=False)
+    page = htmllib.unescape((tmp_path / "x.html").read_text())
+    assert "certimed certify --config m.yaml --allow-code --out again/m" in page
+    text = re.search(r'aria-label="the request"><code>(.*?)</code>', page, re.S).group(1)
+    assert RunSpec.from_dict(yaml.safe_load(text)) == certimed.load_run(place / "m").spec
+
+
+def test_a_statement_names_its_class(place):
+    record = records(place, "a")[0]
+    certificate = record.certificates["plain"]
+    named = certificate.statement(("dark", "light"))
+    assert f"answers {('dark', 'light')[certificate.prediction]} for every" in named and "answers class" not in named
 
 
 def test_no_sentence_of_the_page_rounds_a_failure_probability_away(page):
@@ -204,7 +258,7 @@ def test_no_sentence_of_the_page_rounds_a_failure_probability_away(page):
     text += "".join(re.findall(r"<script>(.*?)</script>", page, re.S))
     for word in ("robability at least", "no attack", "some attack", "one pixel from black", "99.9 %"):
         assert word not in text, word
-    assert "fails with probability at most 0.1 % (1 in 1,000)" in " ".join(text.split())
+    assert "fails with probability at most 0.05 % (1 in 2,000) or 0.1 % (1 in 1,000)" in " ".join(text.split())
 
 
 def test_more_copies_are_judged_by_the_bound_in_use(place, tmp_path):
@@ -246,7 +300,7 @@ def test_the_page_fetches_nothing_and_runs_only_its_own_scripts(page):
     policy = htmllib.unescape(re.search(r'Content-Security-Policy" content="(.*?)"', page).group(1))
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     scripts = re.findall(r"<script>(.*?)</script>", page, re.S)
-    assert len(scripts) == 5
+    assert len(scripts) == 4  # no forest plot, no script of one
     for script in scripts:
         assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() in policy
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -170,9 +171,13 @@ class Certificate(Generic[C]):
         """The radius in grey levels, per-value RMS and L-infinity."""
         return radius_units(self.radius, self.shape)
 
-    def statement(self) -> str:
-        """Exactly what was proved, in one paragraph."""
-        return words.statement(self)
+    def statement(self, names: Sequence[str] = ()) -> str:
+        """Exactly what was proved, in one paragraph.
+
+        Args:
+            names: of the classes, in the order of the scores; a class without one is called by its number.
+        """
+        return words.statement(self, names)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, the schema's name first. Arrays are represented by their digest."""

@@ -14,6 +14,8 @@ from certimed.certificates.scope import CHOSEN_AT_X, END_TO_END, FROZEN_AT_X, MO
 from certimed.certificates.units import GREY_LEVELS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from certimed.certificates.certificate import Certificate
     from certimed.certificates.kinds import ClassCertificate, IntervalCertificate, MaskCertificate
     from certimed.certificates.native import NativeRadius
@@ -45,10 +47,10 @@ def radius_text(radius: float) -> str:
     return shown(radius, "lower", digits=6)
 
 
-def statement(certificate: Certificate[Any]) -> str:
+def statement(certificate: Certificate[Any], names: Sequence[str] = ()) -> str:
     """Exactly what was proved, in one paragraph; see :meth:`certimed.certificates.Certificate.statement`."""
     c = certificate
-    head = _HEADS[c.claim.kind](c)
+    head = _HEADS[c.claim.kind](c, names)
     parts = [head]
     if not c.abstained:
         parts.append(f"Space: {SPACE_WORDS[c.space]}.")  # type: ignore[index]
@@ -59,20 +61,26 @@ def statement(certificate: Certificate[Any]) -> str:
     return " ".join(parts)
 
 
-def _class_head(c: ClassCertificate) -> str:
+def class_text(index: int, names: Sequence[str]) -> str:
+    """A class by its name where one is known, else by its number."""
+    return names[index] if 0 <= index < len(names) else f"class {index}"
+
+
+def _class_head(c: ClassCertificate, names: Sequence[str]) -> str:
+    answer = class_text(c.prediction, names)
     if c.abstained:
         return (
-            f"Nothing was proved for {c.item}: {c.abstention} (class {c.prediction} won {c.counts[c.prediction]} of "
+            f"Nothing was proved for {c.item}: {c.abstention} ({answer} won {c.counts[c.prediction]} of "
             f"{c.n} noisy copies)."
         )
     return (
-        f"The smoothed classifier (Gaussian noise, sigma {c.sigma:g}) answers class {c.prediction} for every "
+        f"The smoothed classifier (Gaussian noise, sigma {c.sigma:g}) answers {answer} for every "
         f"perturbation of {c.item} with L2 norm below {radius_text(c.radius)}. This {failure(c.alpha)} over the noise "
         "drawn."
     )
 
 
-def _mask_head(c: MaskCertificate) -> str:
+def _mask_head(c: MaskCertificate, _: Sequence[str]) -> str:
     if c.abstained:
         return (
             f"Nothing was proved for {c.item}: no pixel's agreement over {c.n} noisy copies shows a probability above "
@@ -86,7 +94,7 @@ def _mask_head(c: MaskCertificate) -> str:
     )
 
 
-def _interval_head(c: IntervalCertificate) -> str:
+def _interval_head(c: IntervalCertificate, _: Sequence[str]) -> str:
     if c.abstained:
         counts = ", ".join(f"{one.name} ({one.undefined} of {one.n} not defined)" for one in c.claim.intervals)
         return f"Nothing was proved for {c.item}: no end of an interval is finite: {counts}."

@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 from certimed import __version__
-from certimed.cli import attack, certify, demo, export, figure, merge, plan, report, reproduce, train, tune, verify
+from certimed.cli import (
+    attack,
+    certify,
+    compare,
+    demo,
+    export,
+    figure,
+    merge,
+    plan,
+    report,
+    reproduce,
+    train,
+    tune,
+    verify,
+)
 from certimed.cli.stopping import orderly_stop
 from certimed.threads import use_threads
 
@@ -24,6 +38,7 @@ app.command(help=demo.HELP)(demo.demo)
 app.command(help=tune.HELP)(tune.tune)
 app.command(help=verify.HELP)(verify.verify)
 app.command(help=attack.HELP)(attack.attack)
+app.command(help=compare.HELP)(compare.compare)
 app.command(help=merge.HELP)(merge.merge)
 app.command(help=export.HELP)(export.export)
 app.command(help=report.HELP)(report.report)

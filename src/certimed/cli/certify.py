@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from certimed.cli.console import one_sentence_errors, say, tell
-from certimed.cli.request import OPTION_OF, OPTIONS, TASKS, Typed, as_yaml, request, resumed, verb_command
+from certimed.cli.request import OPTION_OF, OPTIONS, TASKS, Typed, read_config, request, resumed, verb_command
 
 CLASSES_HELP = """Certify the labels that a model gives to images, and write a run folder.
 
@@ -122,8 +122,8 @@ EXECUTORS = ("local", "ray")
 
 
 class Verbs(TyperGroup):
-    """Refuses an option of the other verb by a sentence that says where it belongs; ``certify --resume RUN`` needs no
-    verb, as the run says which it is."""
+    """Refuses an option of the other verb by a sentence that says where it belongs; ``certify --resume RUN`` and
+    ``--config FILE`` need no verb, as run and file say which it is."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         with one_sentence_errors():
@@ -148,13 +148,13 @@ def _refuse_foreign(verb: str, args: list[str], own: set[str]) -> None:
 def _verb_of(command: str, args: list[str]) -> str:
     from certimed.errors import InputError
 
-    values = dict(pairwise(args))
-    resume = values.get("--resume") or next((a.partition("=")[2] for a in args if a.startswith("--resume=")), None)
-    if resume is None:
+    values = dict(pairwise(args)) | dict(arg.split("=", 1) for arg in args if arg.startswith("--") and "=" in arg)
+    resume, config = values.get("--resume"), values.get("--config")
+    if resume is None and config is None:
         raise InputError(f"say what of: certimed {command} classes ..., masks ... or measurements ...")
     from certimed.runs import RunFolder
 
-    task = RunFolder.open(resume).task
+    task = RunFolder.open(resume).task if resume is not None else read_config(Path(str(config))).get("task")
     return next((verb for verb, kind in TASKS.items() if kind == task), "classes")
 
 
@@ -186,7 +186,7 @@ def certify(
         from certimed.cli.watching import watcher
         from certimed.errors import InputError
         from certimed.executors import Executor, LocalExecutor, RayExecutor
-        from certimed.runs import MaskJob, RunFolder, RunSpec, execute
+        from certimed.runs import MaskJob, RunFolder, RunSpec, as_yaml, execute
 
         typed = shorthands(verb, typed, n, protocol)
         if resume is not None and (out_ is not None or config is not None):
@@ -200,7 +200,7 @@ def certify(
             from certimed.cli.rehearsing import rehearse
 
             rehearse(spec, allow_code=allow_code, talk=tell)
-            say(as_yaml(spec.to_dict()))
+            say(as_yaml(spec))
             return
         inputs.one_of("--executor", executor, EXECUTORS)
         if address is not None and executor != "ray":

@@ -286,20 +286,6 @@ def read_config(path: Path) -> dict[str, Any]:
     return found
 
 
-def as_yaml(data: Mapping[str, Any]) -> str:
-    """A request as YAML that :func:`read_config` reads back; fields that say nothing are left out."""
-    import yaml
-
-    text: str = yaml.safe_dump(_told(data), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
-    return text
-
-
-def _told(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _told(one) for name, one in value.items() if one not in (None, [], {})}
-    return value
-
-
 def _yaml(text: str) -> Any:
     import yaml
 

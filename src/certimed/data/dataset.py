@@ -9,9 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
+from certimed.data.files import printable, stored_files
 from certimed.data.images import MedicalImage, ReadOptions
 from certimed.data.masks import read_mask
-from certimed.data.reading import printable, read_patch_pixels, read_pixels, stored_files
+from certimed.data.reading import read_patch_pixels, read_pixels
 from certimed.data.slides import Region
 from certimed.errors import ImageError, InputError
 
@@ -24,9 +25,10 @@ class Item:
         id: unique in the data set, relative, with forward slashes.
         label: class index or None.
         group: patient, sequence or None.
-        image: the image's file, or its row in an npz.
+        image: the image's file, its row in an npz, or the folder of a DICOM series.
         mask: the mask's file; None when there is none or when the npz holds it.
         region: the rectangle of a slide that is the image; None for the whole file.
+        slice, frame: which slice of a volume, or frame of a file, is the image, whatever the options say.
     """
 
     id: str
@@ -35,6 +37,8 @@ class Item:
     group: str | None = None
     mask: Path | None = None
     region: Region | None = None
+    slice: int | None = None
+    frame: int | None = None
 
 
 class Store(Protocol):
@@ -62,6 +66,10 @@ class FileStore:
     def load(self, item: Item, options: ReadOptions) -> MedicalImage:
         """Read one image file and its mask; raises ImageError."""
         path = _file(item)
+        if item.slice is not None:
+            options = replace(options, slice=item.slice)
+        if item.frame is not None:
+            options = replace(options, frame=item.frame)
         if item.region is not None:
             read = read_patch_pixels(path, item.region, options, item.id)
         else:
@@ -70,19 +78,24 @@ class FileStore:
         if self.has_masks:
             if item.mask is None:
                 raise ImageError(f"{item.id} cannot be used: no mask of the same name was found")
-            mask, how = read_mask(item.mask, options, name=item.id, num_classes=self.mask_classes)
+            mask, how = read_mask(
+                item.mask, options, name=item.id, num_classes=self.mask_classes, geometry=read.geometry
+            )
         source = printable(path)
         return MedicalImage(
             *(item.id, read.pixels, item.label, read.steps, source, mask, item.group, how),
             decoders=read.decoders,
             spacing=read.spacing,
+            geometry=read.geometry,
         )
 
     def contents(self, item: Item) -> Iterable[bytes]:
-        """The bytes of the image file, then of the mask file, a megabyte at a time; of a slide its digest."""
-        if item.region is not None:
-            stamp = _file(item).stat()
-            yield f"{item.region}{_file_digest(_file(item), stamp.st_mtime_ns, stamp.st_size)}".encode()
+        """The bytes of the image's files, then of the mask file, a megabyte at a time; of what is cut its digest."""
+        cut = item.region or item.slice or item.frame
+        if item.region is not None or item.slice is not None or item.frame is not None:
+            for path in (*stored_files(_file(item)), *([item.mask] if item.mask else [])):
+                stamp = path.stat()
+                yield f"{cut}{_file_digest(path, stamp.st_mtime_ns, stamp.st_size)}".encode()
             return
         for path in (*stored_files(_file(item)), *([item.mask] if item.mask else [])):
             if path.exists() and not path.is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from certimed.data.geometry import DICOM_FRAMES, Geometry
 from certimed.data.images import ReadOptions
 from certimed.data.intensity import UnreadableError, apply_window, check_size, replace_nan, to_unit
 from certimed.data.records import Reading, Step, step
@@ -47,6 +49,95 @@ def read_dicom(path: Path, options: ReadOptions) -> Reading:
     """
     pydicom = require("pydicom", "medical")
     header = pydicom.dcmread(path, force=True)
+    frames = _checked(header, options)
+    stored, versions = _stored(header, options.frame)
+    if header.PhotometricInterpretation in _GREY:
+        pixels, steps = _grey(header, stored, options)
+    else:
+        pixels, steps = _colour(header, stored)
+    if frames > 1:
+        steps.append(step("frame", index=options.frame, count=frames))
+    versions = {"pydicom": pydicom.__version__, **versions}
+    geometry = None
+    if _find(header, options.frame, "PlanePositionSequence", "ImagePositionPatient") is not None:
+        try:
+            place = plane_affine(header, options.frame)[:, [1, 0, 2, 3]]  # a picture's first axis goes down
+            geometry = Geometry.of(place, pixels.shape[1:], DICOM_FRAMES, (path.as_posix(),))
+        except UnreadableError:  # a picture is one whether or not its place in the patient is known
+            geometry = None
+    return Reading(np.ascontiguousarray(pixels), tuple(steps), versions, _spacing(header, options.frame), geometry)
+
+
+def frame_count(path: Path) -> int:
+    """How many frames a DICOM file holds."""
+    header = require("pydicom", "medical").dcmread(path, stop_before_pixels=True, force=True)
+    return int(header.get("NumberOfFrames") or 1)
+
+
+@dataclass(frozen=True, eq=False)
+class GreyValues:
+    """A grey plane in the modality's units.
+
+    Attributes:
+        values: ``(H, W)``.
+        padding: boolean ``(H, W)``: where there is nothing.
+        rescale: slope and intercept that were applied.
+        decoders: versions of the libraries that read it, by name.
+    """
+
+    values: NDArray[Any]
+    padding: NDArray[np.bool_]
+    rescale: tuple[float, float]
+    decoders: dict[str, str]
+
+
+def grey_values(header: Any, options: ReadOptions) -> GreyValues:
+    """A grey single-frame image before any window; raises as :func:`read_dicom`."""
+    _checked(header, options)
+    if header.PhotometricInterpretation not in _GREY:
+        raise UnreadableError("it is a colour image, and volumes of grey values are read")
+    stored, versions = _stored(header, 0)
+    values, _, steps = _modality(header, stored, 0)
+    found = next((one.values for one in steps if one.kind == "rescaled"), {"slope": 1.0, "intercept": 0.0})
+    versions = {"pydicom": require("pydicom", "medical").__version__, **versions}
+    return GreyValues(values, _padding(header, stored), (found["slope"], found["intercept"]), dict(versions))
+
+
+def has_pixels(header: Any) -> bool:
+    """Whether a header, read without pixels, is of an image."""
+    return header.get("Rows") is not None and header.get("PhotometricInterpretation") is not None
+
+
+def plane_affine(header: Any, frame: int) -> NDArray[np.float64]:
+    """``(4, 4)``: column, row and slice of a frame to millimetres in RAS+; the step between slices as the header says.
+
+    DICOM PS3.3 C.7.6.2.1.1, whose patient axes point to the left and posterior where RAS+ points to the right and
+    anterior.
+
+    Raises:
+        UnreadableError: no position or pixel spacing, or directions that are not perpendicular unit vectors.
+    """
+    lines = _find(header, frame, "PlaneOrientationSequence", "ImageOrientationPatient")
+    position = _find(header, frame, "PlanePositionSequence", "ImagePositionPatient")
+    steps = _spacing(header, frame)
+    if lines is None or position is None or steps is None:
+        raise UnreadableError("its header does not say its place in the patient and its pixel spacing")
+    along = np.array(lines, np.float64).reshape(2, 3)
+    if not np.allclose(along @ along.T, np.eye(2), atol=1e-3):
+        raise UnreadableError("the directions of its rows and columns are not perpendicular unit vectors")
+    between = [
+        _number(_find(header, frame, "PixelMeasuresSequence", name), None)
+        for name in ("SpacingBetweenSlices", "SliceThickness")
+    ]
+    affine = np.eye(4)
+    affine[:3, 0], affine[:3, 1] = along[0] * steps[1], along[1] * steps[0]
+    affine[:3, 2] = np.cross(*along) * next((one for one in between if one and one > 0), 1.0)
+    affine[:3, 3] = np.array(position, np.float64)
+    return np.asarray(np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
+
+
+def _checked(header: Any, options: ReadOptions) -> int:
+    """The number of frames, once the header says an image that can be read."""
     if not any(element in header for element in _PIXEL_ELEMENTS):
         kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
         named = f" ({kind.name})" if kind else ""
@@ -63,27 +154,24 @@ def read_dicom(path: Path, options: ReadOptions) -> Reading:
     frames = int(header.get("NumberOfFrames") or 1)
     if options.frame >= frames:
         raise UnreadableError(f"frame {options.frame} was asked for and it has {frames} (counted from 0)")
+    return frames
+
+
+def _stored(header: Any, frame: int) -> tuple[NDArray[Any], Mapping[str, str]]:
+    """The stored values of a frame, and what decoded them."""
     if header.file_meta.get("TransferSyntaxUID") is None:
         implicit, little = header.original_encoding
         header.file_meta.TransferSyntaxUID = _NATIVE[0 if implicit else 1 if little else 3]
     plugin, versions = _decoder(header.file_meta.TransferSyntaxUID)
     try:
         # Of grey values all bits are kept for now: padding may lie outside the stored ones.
-        colour = photometric not in _GREY
-        stored = pydicom.pixels.pixel_array(
-            header, index=options.frame, decoding_plugin=plugin, correct_unused_bits=colour
-        )
+        colour = str(header.PhotometricInterpretation) not in _GREY
+        pixels = require("pydicom", "medical").pixels
+        stored = pixels.pixel_array(header, index=frame, decoding_plugin=plugin, correct_unused_bits=colour)
     except RuntimeError as error:  # pydicom speaks of all plug-ins, and only this one was asked
         reason = " ".join(str(error).rpartition(f"{plugin}: ")[2].split())
         raise UnreadableError(f"{' '.join(versions) or 'pydicom'} cannot decode its pixels ({reason})") from error
-    if photometric in _GREY:
-        pixels, steps = _grey(header, stored, options)
-    else:
-        pixels, steps = _colour(header, stored)
-    if frames > 1:
-        steps.append(step("frame", index=options.frame, count=frames))
-    versions = {"pydicom": pydicom.__version__, **versions}
-    return Reading(np.ascontiguousarray(pixels), tuple(steps), versions, _spacing(header, options.frame))
+    return stored, versions
 
 
 def _spacing(header: Any, frame: int) -> tuple[float, float] | None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from certimed.data.classes import ClassList, names_in_data, same_name
 from certimed.data.dataset import Dataset, FileStore, Item
+from certimed.data.files import IMAGE_SUFFIXES, is_dicom_name, is_image_file, printable, stem
 from certimed.data.images import ReadOptions
-from certimed.data.reading import IMAGE_SUFFIXES, is_image_file, printable, stem
 from certimed.data.tables import Columns, read_table
 from certimed.errors import InputError
 
@@ -32,11 +32,13 @@ class Listing:
     others: int
 
 
-def list_images(root: Path, *, skip: Path | None = None) -> Listing:
+def list_images(root: Path, *, skip: Path | None = None, series: bool = False) -> Listing:
     """All image files below ``root`` (but not below ``skip``), in an order that does not depend on the file system.
 
+    With ``series`` the DICOM files of a folder are one image, named by the folder.
+
     Hidden files and folders are skipped; links to files are followed, links to folders are not (they can loop).
-    What an image is, :func:`certimed.data.reading.is_image_file` says.
+    What an image is, :func:`certimed.data.files.is_image_file` says.
     """
     images: dict[str, Path] = {}
     others = 0
@@ -48,7 +50,8 @@ def list_images(root: Path, *, skip: Path | None = None) -> Listing:
                 continue
             path = Path(folder, name)
             if is_image_file(path, beside):
-                images[_id(path, root)] = path
+                whole = path.parent if series and is_dicom_name(name) else path
+                images[_id(whole, root)] = whole
             elif not (name.lower().endswith(".img") and f"{name[:-4].lower()}.hdr" in beside):  # part of its header
                 others += 1
     return Listing(root, dict(sorted(images.items())), others)
@@ -63,6 +66,7 @@ def open_folder(
     options: ReadOptions,
     masks: Path | None,
     columns: Columns,
+    series: bool = False,
 ) -> Dataset:
     """Open a folder; see :func:`certimed.data.open_dataset` for the layouts."""
     chosen = ClassList.parse(classes) if classes is not None else None
@@ -71,7 +75,7 @@ def open_folder(
     base = root if labels is not None or split is None else _split_folder(root, split)
     if masks is None and (base / "images").is_dir() and (base / "masks").is_dir():
         base, masks = base / "images", base / "masks"
-    listing = list_images(base, skip=masks)
+    listing = list_images(base, skip=masks, series=series)
     if not listing.images:
         raise InputError(f"{base} holds no image ({', '.join(IMAGE_SUFFIXES)}); {listing.others} other files in it")
     if labels is not None:
@@ -199,4 +203,5 @@ def _hidden(name: str) -> bool:
 
 def _id(path: Path, root: Path) -> str:
     """Relative, forward slashes, one Unicode form on every system, and always encodable as UTF-8."""
-    return unicodedata.normalize("NFC", printable(path.relative_to(root)))
+    place = path.relative_to(root) if path != root else Path(path.resolve().name)
+    return unicodedata.normalize("NFC", printable(place))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from certimed.data.geometry import Geometry, orientation_codes
 from certimed.data.records import Intensity, Step
 from certimed.errors import ImageError, InputError
 
@@ -28,19 +29,20 @@ class MedicalImage:
     Attributes:
         id: name of the image inside its data set: a relative path with forward slashes, stable between machines.
             Noise is keyed by it.
-        pixels: float32 ``(C, H, W)`` in [0, 1] at native resolution; C is 1 (grey) or 3 (red, green, blue) from
-            every reader of this package.
+        pixels: float32 ``(C, H, W)``, or ``(C, i, j, k)`` of a volume, in [0, 1] at native resolution; C is 1 (grey)
+            or 3 (red, green, blue) from every reader of this package.
         label: index of the class, or None.
         steps: how stored values became [0, 1], as data.
         source: where it came from: a path, or ``"file.npz[row]"``.
-        mask: int64 ``(H, W)`` of class ids, or None.
+        mask: int64 ``space`` of class ids, or None.
         group: patient, sequence or other unit that must not be split between training and test, or None.
         mask_reading: how stored mask values became class ids, in words; None without a mask.
         decoders: versions of the libraries that turned the file into numbers, by name.
-        spacing: millimetres from pixel to pixel, ``(down, across)``, where the file says; else None.
+        spacing: millimetres from pixel to pixel along each space axis, where the file says; else None.
+        geometry: where the pixels lie in the patient, where the file says; else None.
 
     Raises:
-        ImageError: pixels are not finite float32 ``(C, H, W)`` in [0, 1], or the mask has another size.
+        ImageError: pixels are not finite float32 ``(C, *space)`` in [0, 1], or the mask has another size.
     """
 
     id: str
@@ -52,14 +54,15 @@ class MedicalImage:
     group: str | None = None
     mask_reading: str | None = None
     decoders: Mapping[str, str] = field(default_factory=dict)
-    spacing: tuple[float, float] | None = None
+    spacing: tuple[float, ...] | None = None
+    geometry: Geometry | None = None
 
     def __post_init__(self) -> None:
         pixels = self.pixels
-        if pixels.dtype != np.float32 or pixels.ndim != 3 or 0 in pixels.shape:
+        if pixels.dtype != np.float32 or pixels.ndim not in (3, 4) or 0 in pixels.shape:
             raise ImageError(
                 f"{self.id} cannot be used: its pixels are {pixels.dtype} of shape {pixels.shape} where float32 "
-                "(C, H, W) with no empty side is needed"
+                "(C, H, W), or (C, i, j, k) of a volume, with no empty side is needed"
             )
         low, high = float(pixels.min()), float(pixels.max())
         if not (low >= 0.0 and high <= 1.0):  # written so that NaN fails
@@ -94,8 +97,7 @@ class MedicalImage:
         return digest.hexdigest()
 
     def __repr__(self) -> str:
-        channels, height, width = self.pixels.shape
-        return f"MedicalImage({self.id!r}, {channels}x{height}x{width}, label={self.label}, {self.intensity!r})"
+        return f"MedicalImage({self.id!r}, {_size(self.pixels.shape)}, label={self.label}, {self.intensity!r})"
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,10 @@ class ReadOptions:
         nan: what becomes of values that are no number, as registration and resampling write outside the field of view:
             "refuse" the image, or read them as 0 ("zero") or as the smallest number of the image or volume ("min"),
             both in the image's own units. Infinity is always refused.
+        volume: whether volumes (NIfTI, DICOM series) are read whole and not by a slice, for networks of volumes.
+        orientation: three letters, e.g. "RAS": where the axes of a volume are turned to point, without interpolation;
+            None leaves them as stored.
+        series: number or UID of the DICOM series that is read, where a folder holds several.
         level: which level of a whole-slide image or pyramid, from 0, the largest.
         max_pixels: an image of more pixels (height x width) is refused before it is decoded; a volume may hold
             ten times as many voxels. Pillow itself refuses more than 178 956 970.
@@ -130,6 +136,9 @@ class ReadOptions:
     percentiles: tuple[float, float] = (0.5, 99.5)
     nan: str = "refuse"
     level: int = 0
+    volume: bool = False
+    orientation: str | None = None
+    series: str | None = None
     max_pixels: int = 100_000_000
 
     def __post_init__(self) -> None:
@@ -150,6 +159,10 @@ class ReadOptions:
             raise InputError(f"nan={self.nan!r} is not usable: give one of {', '.join(NAN_POLICIES)}")
         if self.level < 0:
             raise InputError(f"level={self.level} is not usable: levels count from 0")
+        if self.orientation is not None:
+            object.__setattr__(self, "orientation", orientation_codes(self.orientation))
+            if not self.volume:
+                raise InputError(f"orientation={self.orientation!r} is of volumes read whole; read them so (volume)")
         if self.max_pixels < 1:
             raise InputError(f"max_pixels={self.max_pixels} is not usable: give at least 1")
 

@@ -3,52 +3,84 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from certimed.data.files import file_kind, printable
+from certimed.data.geometry import NIFTI, Geometry, on_grid
 from certimed.data.images import ReadOptions
 from certimed.data.intensity import UnreadableError
 from certimed.data.pillow import open_frame
-from certimed.data.reading import file_kind, printable, reading
+from certimed.data.reading import reading
 
 _JPEG_ON = 224
 _JPEG_THRESHOLD = 128
 
 
 def read_mask(
-    path: Path, options: ReadOptions, *, name: str, num_classes: int | None = None
+    path: Path,
+    options: ReadOptions,
+    *,
+    name: str,
+    num_classes: int | None = None,
+    geometry: Geometry | None = None,
 ) -> tuple[NDArray[np.int64], str]:
-    """Read one mask file (PNG, TIFF, BMP, GIF, JPEG or NIfTI).
+    """Read one mask file (PNG, TIFF, BMP, GIF, JPEG, NIfTI or DICOM segmentation).
 
     Values are class ids; a mask of nothing but 0 and 255 is read as classes 0 and 1. A palette's indices are class
-    ids. A JPEG is lossy, so only a binary one is accepted, cut at 128. A NIfTI mask is sliced as its
-    image is; a mask of one frame serves every frame of its image.
+    ids. A JPEG is lossy, so only a binary one is accepted, cut at 128. A NIfTI mask of a NIfTI slice is sliced as its
+    image is; of a volume, and of a slice of a DICOM series, each pixel takes the voxel that lies where it does, however
+    the two files order and direct their axes. A mask of one frame serves every frame of its image.
 
     Args:
         path: the mask's file.
         options: frame, axis and slice, as for the image.
         name: id of the image, for messages.
         num_classes: ids must be below it; unchecked when None.
+        geometry: of the image.
 
     Returns:
-        int64 ``(H, W)`` of class ids, and how they were read, in words.
+        int64 ``space`` of class ids, and how they were read, in words.
 
     Raises:
-        ImageError: unreadable, a colour mask, values that are no class ids, an id of no class.
+        ImageError: unreadable, a colour mask, values that are no class ids, an id of no class, voxels that are not
+            those of the image.
     """
     with reading(f"the mask {printable(Path(path.name))} of {name}"):
         kind = file_kind(path)
         if kind == "nifti":
-            from certimed.data.nifti import read_nifti_values
+            from certimed.data.nifti import load_nifti, read_nifti_values
 
-            return class_ids(read_nifti_values(path, options), num_classes)
+            if not options.volume and (geometry is None or geometry.source == NIFTI):
+                return class_ids(read_nifti_values(path, options), num_classes)
+            found = load_nifti(path, options, still_is_every_frame=True)
+            return class_ids(_where(found.values, found.affine, geometry), num_classes)
         if kind == "dicom":
-            raise UnreadableError("DICOM masks are not supported; save it as PNG or NIfTI")
+            from certimed.data.series import read_segmentation
+
+            return class_ids(_where(*read_segmentation(path), geometry, partial=True), num_classes)
         values, lossy = _tiff_values(path, options) if kind == "tiff" else _stored_values(path, options)
         if lossy:
             return _cut_jpeg(values)
         return class_ids(values, num_classes)
+
+
+def _where(
+    values: NDArray[Any], affine: NDArray[np.float64], geometry: Geometry | None, *, partial: bool = False
+) -> NDArray[Any]:
+    """The values at the pixels of the image."""
+    if geometry is None:
+        raise UnreadableError("it is a volume, and its image does not say where in the patient it lies")
+    found = on_grid(values, affine, geometry, partial=partial)
+    if found is None:
+        raise UnreadableError(
+            f"its voxels ({'x'.join(map(str, values.shape))}) are not those of the image "
+            f"({'x'.join(map(str, geometry.shape))}): they lie elsewhere in the patient, or are of another size; "
+            "resample the mask to the image"
+        )
+    return found
 
 
 def class_ids(values: NDArray[np.generic], num_classes: int | None) -> tuple[NDArray[np.int64], str]:

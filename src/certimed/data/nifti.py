@@ -1,4 +1,4 @@
-"""NIfTI through nibabel: one slice of a volume, in a stated orientation, over a robust intensity range."""
+"""NIfTI through nibabel: a volume, or one slice of it in a stated orientation, over a robust intensity range."""
 
 from __future__ import annotations
 
@@ -6,57 +6,35 @@ import gzip
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from certimed.data.files import stored_files
+from certimed.data.geometry import NIFTI, Geometry, turned
 from certimed.data.images import AXES, ReadOptions
-from certimed.data.intensity import UnreadableError, apply_window, check_expansion, check_size, replace_nan, to_unit
+from certimed.data.intensity import UnreadableError, check_expansion, check_size
 from certimed.data.records import Reading, Step, step
+from certimed.data.volumes import Volume, check_voxels
 from certimed.errors import require
 
 _FROM = ("left", "posterior", "inferior")
-_SAMPLE = 1 << 24
-_VOXELS_PER_PIXEL = 10
 _PIECE = 1 << 20
 
 
-@dataclass(frozen=True)
-class _Volume:
-    """An opened volume. ``shape`` has three sides; ``axes`` and ``flips`` say where each stored axis points in RAS.
-
-    ``steps`` are the millimetres from voxel to voxel along each stored axis.
-    """
-
-    data: Any
-    shape: tuple[int, int, int]
-    axes: tuple[int, int, int]
-    flips: tuple[bool, bool, bool]
-    frame: int | None
-    frames: int
-    steps: tuple[float, ...]
-
-    def slab(self, k: int) -> NDArray[Any]:
-        """Scaled values at index k of the third stored axis, ``shape[:2]``; the file is read a slab at a time."""
-        if len(self.data.shape) == 2:
-            return np.asarray(self.data[...])
-        index: tuple[Any, ...] = (slice(None), slice(None), k)
-        rest = len(self.data.shape) - 3
-        if rest:
-            index += (self.frame or 0,) + (0,) * (rest - 1)
-        return np.asarray(self.data[index]).reshape(self.shape[:2])
-
-
 def read_nifti(path: Path, options: ReadOptions) -> Reading:
-    """Read one slice of a NIfTI-1 or NIfTI-2 file (``.nii``, gzipped, or the ``.hdr`` of a pair).
+    """Read a NIfTI-1 or NIfTI-2 file (``.nii``, gzipped, or the ``.hdr`` of a pair): one slice, or the whole volume.
 
     The slice lies across ``options.axis`` in RAS orientation (whatever the storage order) at ``options.slice``, the
     middle by default. It is shown with patient left at the left; anterior (axial) or superior (coronal, sagittal)
-    at the top; a sagittal slice has posterior at the left. A file that is one slice thick is that slice. The
-    percentiles ``options.percentiles`` of the whole volume become 0 and 1; of a volume of more than 2^24 voxels
+    at the top; a sagittal slice has posterior at the left. A file that is one slice thick is that slice.
+
+    With ``options.volume`` all of it is read: axes as stored, or turned as ``options.orientation`` says.
+
+    The percentiles ``options.percentiles`` of the whole volume become 0 and 1; of a volume of more than 2^24 voxels
     every n-th voxel counts for them, and voxels that are no number never do. ``options.window`` replaces the
     percentiles. Of a 4-D file ``options.frame`` is used. A gzipped file is read to its end, where its checksum is.
 
@@ -65,27 +43,13 @@ def read_nifti(path: Path, options: ReadOptions) -> Reading:
             (NaN unless ``options.nan`` says what it means), percentiles that coincide, a wrong checksum.
         MissingExtraError: nibabel is not installed.
     """
-    with _open(path, options) as volume:
-        plane, steps, sample, lowest, spacing = _slice(
-            volume, options, whole=options.window is None or options.nan == "min"
-        )
-    plane, notes = replace_nan(plane, options, lowest)
-    if options.window is not None:
-        pixels, placed = apply_window(plane, options.window)
-    else:
-        if not sample.size:
-            raise UnreadableError("it holds nothing but NaN")
-        low, high = (float(value) for value in np.percentile(sample, options.percentiles))
-        first, last = options.percentiles
-        if not low < high:
-            raise UnreadableError(
-                f"its percentiles {first:g} and {last:g} are both {low:g}: nearly all of the volume is one value; give "
-                "a window (centre, width)"
-            )
-        pixels = to_unit(plane, low, high)
-        placed = step("percentiles", first=first, last=last, low=low, high=high)
-    versions = {"nibabel": require("nibabel", "medical").__version__}
-    return Reading(np.ascontiguousarray(pixels[None]), (*steps, *notes, placed), versions, spacing)
+    if options.volume:
+        return load_nifti(path, options).whole(options)
+    volume = _kept(path, options)
+    plane, steps, geometry = _slice(volume, options)
+    pixels, placing = volume.placed(plane, options)
+    steps = (*steps, *volume.steps, *placing)
+    return Reading(np.ascontiguousarray(pixels[None]), steps, volume.decoders, geometry.spacing, geometry)
 
 
 def read_nifti_values(path: Path, options: ReadOptions) -> NDArray[Any]:
@@ -93,12 +57,50 @@ def read_nifti_values(path: Path, options: ReadOptions) -> NDArray[Any]:
 
     Raises as :func:`read_nifti`.
     """
-    with _open(path, options, still_is_every_frame=True) as volume:
-        return _slice(volume, options, whole=False)[0]
+    return _slice(_kept(path, options, still_is_every_frame=True), options)[0]
+
+
+def nifti_slices(path: Path, options: ReadOptions) -> int:
+    """How many slices lie across ``options.axis``; of a file one slice thick, 1. Raises as :func:`read_nifti`."""
+    with _opened(path) as image:
+        shape = _checked(image, options, True)
+        turns = _turns(image.affine)
+    return 1 if shape.count(1) == 1 else shape[turns.index(options.axis_index)]
+
+
+def load_nifti(path: Path, options: ReadOptions, *, still_is_every_frame: bool = False) -> Volume:
+    """The volume (of a 4-D file, the frame) with its values as stored; raises as :func:`read_nifti`."""
+    with _opened(path) as image:
+        shape = _checked(image, options, still_is_every_frame)
+        _turns(image.affine)
+        frames = image.shape[3] if len(image.shape) > 3 else 1
+        index: tuple[Any, ...] = (slice(None),) * min(3, len(image.shape))
+        if len(image.shape) > 3:
+            index += (options.frame if frames > 1 else 0,) + (0,) * (len(image.shape) - 4)
+        values = np.asarray(image.dataobj[index]).reshape(shape)
+        # Files that do not name their unit are in millimetres, by every reader's convention.
+        unit = {"meter": 1000.0, "micron": 0.001}.get(image.header.get_xyzt_units()[0], 1.0)
+        affine = np.diag([unit, unit, unit, 1.0]) @ image.affine
+    steps = (step("frame", index=options.frame, count=frames),) if frames > 1 else ()
+    version = require("nibabel", "medical").__version__
+    return Volume(values, affine, NIFTI, (path.as_posix(),), steps, {"nibabel": version})
+
+
+@lru_cache(maxsize=2)  # an image and its mask, whose slices are read one after the other
+def _remembered(path: Path, _changed: object, options: ReadOptions, still_is_every_frame: bool) -> Volume:
+    return load_nifti(path, options, still_is_every_frame=still_is_every_frame)
+
+
+def _kept(path: Path, options: ReadOptions, *, still_is_every_frame: bool = False) -> Volume:
+    """The volume of a slice: read once for all slices of a file."""
+    only = ReadOptions(frame=options.frame, max_pixels=options.max_pixels)
+    changed = tuple((one.stat().st_mtime_ns, one.stat().st_size) for one in stored_files(path))
+    return _remembered(path, changed, only, still_is_every_frame)
 
 
 @contextmanager
-def _open(path: Path, options: ReadOptions, *, still_is_every_frame: bool = False) -> Iterator[_Volume]:
+def _opened(path: Path) -> Iterator[Any]:
+    """The nibabel image of a file, whose gzip stream is read to its end afterwards."""
     nibabel = require("nibabel", "medical")
     with path.open("rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
@@ -114,8 +116,7 @@ def _open(path: Path, options: ReadOptions, *, still_is_every_frame: bool = Fals
                 )
             with partner.open("rb") as voxels:
                 files = {"header": nibabel.FileHolder(fileobj=stream), "image": nibabel.FileHolder(fileobj=voxels)}
-                image = getattr(nibabel, f"Nifti{version}Pair").from_file_map(files, mmap=False)
-                yield _describe(nibabel, image, options, still_is_every_frame)
+                yield getattr(nibabel, f"Nifti{version}Pair").from_file_map(files, mmap=False)
             return
         image = getattr(nibabel, f"Nifti{version}Image").from_file_map(
             {"image": nibabel.FileHolder(fileobj=stream)}, mmap=False
@@ -123,7 +124,7 @@ def _open(path: Path, options: ReadOptions, *, still_is_every_frame: bool = Fals
         size = math.prod(int(side) for side in image.shape) * image.get_data_dtype().itemsize
         if zipped:
             check_expansion(path.stat().st_size, size)
-        yield _describe(nibabel, image, options, still_is_every_frame)
+        yield image
         if zipped:  # the checksum is at the end of the stream, and only reading up to it checks it
             beyond = 0
             while piece := stream.read(_PIECE):
@@ -132,7 +133,8 @@ def _open(path: Path, options: ReadOptions, *, still_is_every_frame: bool = Fals
                     raise UnreadableError("its gzip stream holds more than twice the data its header says")
 
 
-def _describe(nibabel: Any, image: Any, options: ReadOptions, still_is_every_frame: bool) -> _Volume:
+def _checked(image: Any, options: ReadOptions, still_is_every_frame: bool) -> tuple[int, int, int]:
+    """Three sides, once the header says a volume that can be read."""
     if image.get_data_dtype().kind not in "iuf":
         raise UnreadableError("it holds colour or complex voxels; only plain numbers are supported")
     shape = tuple(int(side) for side in image.shape)
@@ -143,66 +145,37 @@ def _describe(nibabel: Any, image: Any, options: ReadOptions, still_is_every_fra
     frames = shape[3] if len(shape) > 3 else 1
     if options.frame >= frames and not (frames == 1 and still_is_every_frame):
         raise UnreadableError(f"frame {options.frame} was asked for and it has {frames} (counted from 0)")
-    sides = (*shape[:3], 1)[:3]
-    if sides[0] * sides[1] * sides[2] > _VOXELS_PER_PIXEL * options.max_pixels:
-        raise UnreadableError(
-            f"its header says a volume of shape {shape}, more than the {_VOXELS_PER_PIXEL * options.max_pixels} voxels "
-            "that are read at once; store it smaller"
-        )
-    turns = nibabel.io_orientation(image.affine)
+    check_voxels(shape[:3], options)
+    first, second, third = (*shape[:3], 1)[:3]
+    return first, second, third
+
+
+def _turns(affine: NDArray[np.float64]) -> list[int]:
+    """The anatomical axis along which each stored axis lies."""
+    turns = require("nibabel", "medical").io_orientation(affine)
     if not np.isfinite(turns).all():
         raise UnreadableError("its affine matrix is singular, so it has no orientation")
-    axes = tuple(int(axis) for axis in turns[:, 0])
-    flips = tuple(bool(sign < 0) for sign in turns[:, 1])
-    # Files that do not name their unit are in millimetres, by every reader's convention.
-    unit = {"meter": 1000.0, "micron": 0.001}.get(image.header.get_xyzt_units()[0], 1.0)
-    steps = tuple(float(size) * unit for size in nibabel.affines.voxel_sizes(image.affine))
-    return _Volume(image.dataobj, sides, axes, flips, options.frame if frames > 1 else None, frames, steps)  # type: ignore[arg-type]
+    return [int(axis) for axis in turns[:, 0]]
 
 
-def _slice(
-    volume: _Volume, options: ReadOptions, *, whole: bool
-) -> tuple[NDArray[Any], list[Step], NDArray[np.float32], float | None, tuple[float, float]]:
-    """The oriented plane, where it lies, of the ``whole`` volume its values for percentiles and the smallest; spacing.
+def _slice(volume: Volume, options: ReadOptions) -> tuple[NDArray[Any], tuple[Step, ...], Geometry]:
+    """The oriented plane, where it lies, and its geometry.
 
     Its rows lie along the higher of the two anatomical axes that are left, its columns along the lower.
     """
-    thin = [stored for stored, side in enumerate(volume.shape) if side == 1]
-    across = thin[0] if len(thin) == 1 else volume.axes.index(options.axis_index)
-    axis, size = volume.axes[across], volume.shape[across]
+    values, affine = turned(volume.values, volume.affine, "RAS")
+    thin = [axis for axis, side in enumerate(values.shape) if side == 1]
+    axis = thin[0] if len(thin) == 1 else options.axis_index
+    size = values.shape[axis]
     index = (0 if size == 1 else options.slice) if options.slice is not None else size // 2
     if index is None or index >= size:
         raise UnreadableError(f"slice {index} was asked for and there are {size} {AXES[axis]} ones (counted from 0)")
-    kept = [stored for stored in range(3) if stored != across]
-    check_size(volume.shape[kept[0]], volume.shape[kept[1]], options)
-    at = size - 1 - index if volume.flips[across] else index
-    every = -(-(volume.shape[0] * volume.shape[1] * volume.shape[2]) // _SAMPLE)
-    parts: list[NDArray[Any]] = []
-    values: list[NDArray[np.float32]] = []
-    lowest: float | None = None
-    for k in range(volume.shape[2]) if whole or across != 2 else (at,):
-        slab = volume.slab(k)
-        if whole:
-            replace_nan(slab, options, 0.0)  # refuses infinity, and NaN unless it has a meaning
-            numbers = slab[~np.isnan(slab)]
-            if numbers.size:
-                lowest = float(numbers.min()) if lowest is None else min(lowest, float(numbers.min()))
-            sampled = slab.reshape(-1)[::every]
-            values.append(sampled[~np.isnan(sampled)].astype(np.float32))
-        if across != 2:
-            parts.append(slab[at] if across == 0 else slab[:, at])
-        elif k == at:
-            parts.append(slab)
-    plane = parts[0] if across == 2 else np.stack(parts, axis=-1)
-    for position, stored in enumerate(kept):
-        if volume.flips[stored]:
-            plane = np.flip(plane, position)
-    if volume.axes[kept[0]] > volume.axes[kept[1]]:
-        plane = plane.T
+    columns, rows = (kept for kept in range(3) if kept != axis)
+    check_size(values.shape[columns], values.shape[rows], options)
+    plane = np.rot90(values.take(index, axis))
+    place = np.zeros((4, 4))
+    place[rows, 0], place[rows, 3], place[columns, 1] = -1, values.shape[rows] - 1, 1
+    place[axis, 2], place[axis, 3], place[3, 3] = 1, index, 1
+    geometry = Geometry.of(affine @ place, plane.shape, NIFTI, volume.files)
     side = "posterior" if axis == 0 else "patient left"
-    steps = [step("slice", axis=AXES[axis], index=index, count=size, start=_FROM[axis], side=side)]
-    if volume.frames > 1:
-        steps.append(step("frame", index=volume.frame, count=volume.frames))
-    across_steps, down_steps = (volume.steps[stored] for stored in sorted(kept, key=lambda stored: volume.axes[stored]))
-    sample = np.concatenate(values) if values else np.empty(0, np.float32)
-    return np.rot90(plane), steps, sample, lowest, (down_steps, across_steps)
+    return plane, (step("slice", axis=AXES[axis], index=index, count=size, start=_FROM[axis], side=side),), geometry

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from certimed.data.classes import ClassList, names_in_data
 from certimed.data.dataset import Dataset, Item
+from certimed.data.files import stand_in
 from certimed.data.images import MedicalImage, ReadOptions
 from certimed.data.intensity import UnreadableError, check_expansion, check_size, to_float
 from certimed.data.masks import class_ids
-from certimed.data.reading import reading, stand_in
+from certimed.data.reading import reading
 from certimed.data.records import Step
 from certimed.errors import InputError
 from certimed.integrity import BROKEN_ARCHIVE

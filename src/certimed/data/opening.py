@@ -8,9 +8,11 @@ from pathlib import Path
 
 from certimed.data.classes import ClassList
 from certimed.data.dataset import Dataset, FileStore, Item
+from certimed.data.files import stem
 from certimed.data.folders import open_folder
 from certimed.data.images import DEFAULT_READ, ReadOptions
-from certimed.data.reading import reading, stem
+from certimed.data.reading import reading
+from certimed.data.slices import cut_slices
 from certimed.data.slides import parse_patches, places_of
 from certimed.data.tables import Columns
 from certimed.errors import InputError
@@ -27,6 +29,7 @@ def open_dataset(
     image_column: str | None = None,
     label_column: str | None = None,
     patches: str | None = None,
+    slices: str | None = None,
 ) -> Dataset:
     """Open images for classification or segmentation without reading their pixels.
 
@@ -60,6 +63,9 @@ def open_dataset(
             squares of SIZE pixels that fit, row by row, or a CSV with columns ``x``, ``y`` (upper left corner in
             pixels of level 0), ``size`` or ``width`` and ``height`` (pixels of the level read) and ``slide``. The id
             of a patch is its slide's, its level and its place; its group is its slide.
+        slices: cut every volume into slices: ``"all"``, ``"every:K"`` or ``"A:B"``, see
+            :func:`certimed.data.slices.cut_slices`. With it, and with ``options.volume``, the DICOM files of one folder
+            are one series, whose id is the folder's path.
 
     Raises:
         InputError: the path, layout, table or class names cannot be used. Broken images are not errors here: they
@@ -70,6 +76,8 @@ def open_dataset(
     if not path.exists():
         raise InputError(f"there is no file or folder {path}")
     columns = Columns(image_column, label_column)
+    if slices is not None and (options.volume or patches is not None):
+        raise InputError(f"slices={slices!r} are of planes, and the data is read whole or in patches; choose one")
     if path.is_dir():
         opened = open_folder(
             path,
@@ -79,6 +87,7 @@ def open_dataset(
             options=options,
             masks=None if masks is None else Path(masks),
             columns=columns,
+            series=options.volume or slices is not None,
         )
         if opened.is_labelled and not opened.has_masks and opened.class_names and len(opened.class_names) < 2:
             raise InputError(
@@ -86,9 +95,10 @@ def open_dataset(
                 "or more; name all its classes with classes= (--classes a,b), or open the folder of the images itself "
                 "where its name is no class"
             )
-        return opened if patches is None else _cut(opened, patches)
+        return _cut(opened, patches, slices)
     if path.suffix.lower() == ".npz":
-        for name, value in {"image_column": image_column, "label_column": label_column, "patches": patches}.items():
+        useless = {"image_column": image_column, "label_column": label_column, "patches": patches, "slices": slices}
+        for name, value in useless.items():
             if value is not None:
                 raise InputError(f"{name}={value!r} is of no use for the npz {path}")
         from certimed.data.npz import open_npz
@@ -113,10 +123,16 @@ def open_dataset(
             raise InputError(f"{name}={str(given)!r} is of no use for the single image {path}; open its folder")
     names = None if classes is None else ClassList.parse(classes).names
     opened = Dataset((Item(path.name, path),), names, path.as_posix(), 0, options, FileStore())
-    return opened if patches is None else _cut(opened, patches)
+    return _cut(opened, patches, slices)
 
 
-def _cut(slides: Dataset, patches: str) -> Dataset:
+def _cut(opened: Dataset, patches: str | None, slices: str | None) -> Dataset:
+    if slices is not None:
+        return cut_slices(opened, slices)
+    return opened if patches is None else _patches(opened, patches)
+
+
+def _patches(slides: Dataset, patches: str) -> Dataset:
     """Every item's patches instead of the item; a slide that cannot be cut stops, as it would lose many items."""
     if slides.has_masks:
         raise InputError(f"patches={patches!r} cannot be cut from images with masks; cut both beforehand")

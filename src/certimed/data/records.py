@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from certimed.errors import InputError
 
 if TYPE_CHECKING:
+    from certimed.data.geometry import Geometry
     from certimed.data.images import MedicalImage
 
 NARROW = 0.05
@@ -32,6 +33,7 @@ _PLACED = {
 }
 _WORDS = _PLACED | {
     "rescaled": "rescaled by {slope:g} and {intercept:g}",
+    "rescaled_each": "rescaled, each slice by its own numbers",
     "modality_table": "modality table applied",
     "inverted": "{why} inverted",
     "padding": "{pixels} padding pixels set to background (0)",
@@ -46,6 +48,8 @@ _WORDS = _PLACED | {
     "turned": "turned upright by its EXIF orientation",
     "broken_exif": "unreadable EXIF block ignored",
     "slice": "{axis} slice {index} of {count} (RAS, counted from {start}; {side} at the left)",
+    "volume": "the whole volume of {sides} voxels",
+    "turned_to": "axes turned to {codes}",
     "frame": "frame {index} of {count}",
     "series": "{count} further images of the file (thumbnail, label and the like) left out",
     "empty_tiles": "{count} empty tiles read as 0 (black)",
@@ -75,16 +79,18 @@ class Reading:
     """What a reader returns.
 
     Attributes:
-        pixels: float32 ``(C, H, W)`` in [0, 1].
+        pixels: float32 ``(C, *space)`` in [0, 1].
         steps: how the stored values got there, in order.
         decoders: versions of the libraries that turned the file into numbers, by name.
-        spacing: millimetres from pixel to pixel, ``(down, across)``, where the file says; else None.
+        spacing: millimetres from pixel to pixel along each space axis, where the file says; else None.
+        geometry: where the pixels lie in the patient, where the file says; else None.
     """
 
     pixels: NDArray[np.float32]
     steps: tuple[Step, ...]
     decoders: Mapping[str, str]
-    spacing: tuple[float, float] | None = None
+    spacing: tuple[float, ...] | None = None
+    geometry: Geometry | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from certimed.data.reading import stand_in
+from certimed.data.files import stand_in
 from certimed.errors import InputError
 
 _IMAGE = ("filename", "file", "file_name", "image", "image_path", "path", "filepath", "image_id")

@@ -304,14 +304,7 @@ def summarise_masks(
     names = [str(index) for index in range(classes)] if class_names is None else list(class_names)
     if len(names) != classes:
         raise InputError(f"{len(names)} class names do not fit {classes} classes")
-    columns: dict[tuple[str, str], NDArray[np.float64]] = {}
-    for metric in first.per_class:
-        table = np.array([score.per_class[metric] for score in scores], dtype=np.float64)
-        columns |= {(name, metric): table[:, index] for index, name in enumerate(names)}
-        columns[FOREGROUND, metric] = _mean_of_present(table[:, 1:])
-        columns[ALL_CLASSES, metric] = _mean_of_present(table)
-    for metric in first.whole:
-        columns[WHOLE_IMAGE, metric] = np.array([score.whole[metric] for score in scores])
+    columns = score_columns(scores, names)
     columns = {key: with_failed(values, failed) for key, values in columns.items()}
     rows = {
         key: mean_interval(values, groups, confidence=confidence, method=interval, seed=seed)
@@ -320,6 +313,24 @@ def summarise_masks(
     return MaskSummary(
         rows, _lower_bounds(scores, columns, confidence), len(scores) + failed, first.empty, confidence, failed
     )
+
+
+def score_columns(scores: Sequence[MaskScores], names: Sequence[str]) -> dict[tuple[str, str], NDArray[np.float64]]:
+    """(class name, metric) -> one value an image, NaN where it is left out; the keys of :attr:`MaskSummary.rows`.
+
+    Args:
+        scores: one an image, scored alike.
+        names: of the classes.
+    """
+    columns: dict[tuple[str, str], NDArray[np.float64]] = {}
+    for metric in scores[0].per_class:
+        table = np.array([score.per_class[metric] for score in scores], dtype=np.float64)
+        columns |= {(name, metric): table[:, index] for index, name in enumerate(names)}
+        columns[FOREGROUND, metric] = _mean_of_present(table[:, 1:])
+        columns[ALL_CLASSES, metric] = _mean_of_present(table)
+    for metric in scores[0].whole:
+        columns[WHOLE_IMAGE, metric] = np.array([score.whole[metric] for score in scores])
+    return columns
 
 
 def _lower_bounds(

@@ -7,6 +7,7 @@ from certimed.runs.manifest import data_section
 from certimed.runs.merging import merge
 from certimed.runs.methods import MethodEntry, MethodSpec, Prompting, score_methods, words_before_name
 from certimed.runs.record import CERTIFIED, FAILED, Record
+from certimed.runs.redo import as_yaml, redo_command
 from certimed.runs.run import Silent, Watcher, execute, remaining
 from certimed.runs.sharding import Shard, shard
 from certimed.runs.spec import DataSpec, RunSpec
@@ -33,11 +34,13 @@ __all__ = [
     "Silent",
     "Tuning",
     "Watcher",
+    "as_yaml",
     "class_names",
     "data_section",
     "execute",
     "load_job",
     "merge",
+    "redo_command",
     "remaining",
     "score_methods",
     "shard",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from certimed.data import Dataset, identity
+from certimed.data.files import stored_files
 from certimed.errors import InputError
 from certimed.integrity import ids_digest, manifest_fault, settings_of
 
@@ -47,10 +48,10 @@ def _stat_digest(dataset: Dataset) -> str | None:
     try:
         for item in dataset.items:
             entry: list[object] = [item.id, item.label]
-            for path in (item.image if isinstance(item.image, Path) else Path(dataset.source), item.mask):
-                if path is not None:
-                    seen = path.stat()
-                    entry += [str(path), seen.st_size, seen.st_mtime_ns]
+            files = stored_files(item.image) if isinstance(item.image, Path) else (Path(dataset.source),)
+            for path in (*files, *([item.mask] if item.mask else [])):
+                seen = path.stat()
+                entry += [str(path), seen.st_size, seen.st_mtime_ns]
             found.update(repr(entry).encode(errors="surrogatepass"))
     except OSError:
         return None

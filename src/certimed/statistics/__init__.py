@@ -20,7 +20,7 @@ from certimed.statistics.classes import (
     one_sided_bound,
     two_sided_bound,
 )
-from certimed.statistics.dataset import certified_accuracy_lower, proportion_interval
+from certimed.statistics.dataset import certified_accuracy_lower, difference_interval, proportion_interval
 from certimed.statistics.multiplicity import (
     alpha_split,
     bonferroni_threshold,
@@ -68,6 +68,7 @@ __all__ = [
     "clopper_pearson_upper",
     "count_threshold",
     "crossing_probability",
+    "difference_interval",
     "end_index",
     "holm_threshold",
     "holm_thresholds",

@@ -14,6 +14,9 @@ from certimed.statistics._checks import FloatArray
 from certimed.statistics.binomial import clopper_pearson_lower, clopper_pearson_upper
 from certimed.statistics.multiplicity import minimum_count
 
+_ROUNDING = 1e-15
+"""More than a product of two numbers up to 1 is off by."""
+
 
 def certified_accuracy_lower(
     observed: float, n_images: int, alpha: float, rho: float, method: Literal["exact", "bernstein"] = "exact"
@@ -103,3 +106,42 @@ def proportion_interval(
     centre = (share + z * z / (2 * sizes)) / (1 + z * z / sizes)
     half = z / (1 + z * z / sizes) * np.sqrt(share * (1 - share) / sizes + z * z / (4 * sizes * sizes))
     return np.asarray(np.maximum(centre - half, 0.0)), np.asarray(np.minimum(centre + half, 1.0))
+
+
+def difference_interval(gained: int, lost: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Confidence interval of the difference of two shares that were found on the same images.
+
+    Guarantee: for images drawn independently it covers the true difference P(gained) - P(lost) with at least the stated
+    confidence, for any n. Proof: let d = P(gained) + P(lost) and t = P(gained) / d, so that the difference is
+    d (2 t - 1). The number of images that changed is Bin(n, d), and given it ``gained`` is Bin(gained + lost, t). With
+    a = 1 - confidence, the Clopper-Pearson interval of d misses it with probability at most a/5, and that of t, which
+    holds given any number of changed images, with at most 4a/5; so both hold but for a. Where both hold the difference
+    lies between the extremes of d (2 t - 1) over the two intervals, which are at their ends, as it is linear in each.
+    Most of a is given to t, whose interval decides the sign as the exact test of McNemar (1947) does.
+
+    Args:
+        gained, lost: images in the second share alone, and in the first alone; integers >= 0.
+        n: all images, at least ``gained + lost`` and 1. Patches of one patient are not independent: count patients.
+        confidence: strictly between 0 and 1.
+
+    Returns:
+        (low, high), from -1 to 1.
+
+    Raises:
+        InputError: counts out of range, confidence outside (0, 1).
+
+    >>> low, high = difference_interval(2, 12, 100)
+    >>> print(f"{low:.3f} {high:.3f}")
+    -0.243 -0.008
+    """
+    level = check.scalar_open_unit("confidence", confidence)
+    check.trials([gained, lost, gained + lost], n)
+    changed = gained + lost
+    rates = [float(end) for end in proportion_interval(changed, n, 1.0 - (1.0 - level) / 5.0)]
+    tilts = [-1.0, 1.0]
+    if changed:
+        tilts = [
+            2.0 * float(end) - 1.0 for end in proportion_interval(gained, changed, 1.0 - (1.0 - level) * 4.0 / 5.0)
+        ]
+    ends = [rate * tilt for rate in rates for tilt in tilts]
+    return max(-1.0, min(ends) - _ROUNDING), min(1.0, max(ends) + _ROUNDING)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from certimed.certificates import END_TO_END, NATIVE, TOO_FEW_SAMPLES, ClassCertificate
+from certimed.certificates import END_TO_END, NATIVE, TOO_FEW_SAMPLES, ClassCertificate, ClassClaim
 from certimed.report.html.charts import Curve, histogram_chart, line_chart
 from certimed.report.html.gallery import Gallery
-from certimed.report.html.numbers import down, percent, plain
-from certimed.report.html.pictures import Budget, worked_example
-from certimed.report.html.sources import Pictures, Run
-from certimed.report.html.words import METHODS, headline
+from certimed.report.html.numbers import down, percent
+from certimed.report.html.part import Line, Material, Part, grey_levels, run_title, shares
+from certimed.report.html.pictures import worked_example
+from certimed.report.html.words import copies
+from certimed.report.sentences import clumps
 from certimed.report.series import Series
 from certimed.report.tables import Table, accuracy_table, per_cent, span_text, telling_radii
 
@@ -23,110 +23,53 @@ _MOST_COLUMNS = 6
 _BINS = 24
 
 
-@dataclass(frozen=True)
-class Line:
-    """One series of one run on the page.
+class ClassPart(Part):
+    """Labels: certified accuracy, the distribution of radii, every image."""
 
-    Attributes:
-        key: short name inside the page.
-        style: number of its colour.
-        run: its run.
-        of: the series.
-    """
+    template = "classification.html.j2"
+    contents = (("accuracy", "Labels"), ("images", "Images"))
+    scripts = ("charts.js", "gallery.js")
 
-    key: str
-    style: int
-    run: Run
-    of: Series[Any]
-
-    @property
-    def name(self) -> str:
-        """The label, marked where its scope is narrower."""
-        return plain(self.of.name, 80)
-
-    @property
-    def title(self) -> str:
-        """The label with its noise level."""
-        return f"{self.name} · sigma {self.sigma}"
-
-    @property
-    def sigma(self) -> str:
-        """Noise level as shown."""
-        return f"{self.of.sigma:g}"
-
-    @property
-    def why(self) -> str:
-        """What the method is, where the project has words for it."""
-        return METHODS.get(self.of.kind, "")
-
-
-def by_run(lines: Sequence[Line]) -> list[list[Line]]:
-    """The lines of each run."""
-    found: dict[int, list[Line]] = {}
-    for line in lines:
-        found.setdefault(line.run.index, []).append(line)
-    return list(found.values())
-
-
-def run_title(own: Sequence[Line]) -> str:
-    """A run with its noise level."""
-    return f"{own[0].run.name}, sigma {own[0].sigma}" + ", at native resolution" * (own[0].of.space == NATIVE)
-
-
-def grey_levels(lines: Sequence[Line]) -> float | None:
-    """RMS grey levels of radius 1, where all inputs have one size."""
-    values = {c.units().values for line in lines for c in ([line.of.first] if line.of.masks else line.of.certificates)}
-    return 255 / values.pop() ** 0.5 if len(values) == 1 else None
-
-
-class ClassPart:
-    """Everything the template needs about the runs of labels of a page."""
-
-    def __init__(self, lines: Sequence[Line], pictures: Mapping[int, Pictures], budget: Budget) -> None:
-        self.lines = list(lines)
-        self.runs = by_run(lines)
+    def __init__(self, material: Material) -> None:
+        super().__init__(lines := material.of(ClassClaim.kind))
         self.labelled = all(line.of.labels is not None for line in lines)
         self.largest = max(line.of.largest for line in lines) or 1.0
         self.radii = telling_radii([line.of for line in lines], _MOST_COLUMNS)
         self.table_notes = list(dict.fromkeys(note for table in self.tables() for note in table[1].notes))
-        self.worked = [
+        self._worked = [
             found
-            for what, line, certificate in _examples(lines)
-            if (found := worked_example(what, certificate, pictures[line.run.index].load(certificate.item), budget))
-            and found.update(line=line, answer=_answer(line, certificate)) is None
+            for what, line, c in _examples(lines)
+            if (found := worked_example(what, c, line, material.pictures[line.run.index].load(c.item), material.budget))
+            and found.update(answer=_answer(line, c)) is None
         ]
-        self.gallery = Gallery(self.runs, pictures, budget)
+        self.gallery = Gallery(self.runs, material.pictures, material.budget)
+        self.pictures = self.gallery.pictures
+        # The same kind of space, and at the model's input also the same size.
+        every = [c for line in lines for c in line.of.certificates]
+        self.comparable = len({(c.space, None if c.space == NATIVE else c.shape) for c in every}) <= 1
 
-    @property
-    def comparable(self) -> bool:
-        """Whether all radii live in one space: the same kind, and at the model's input also the same size."""
+    @classmethod
+    def of(cls, material: Material) -> Part | None:
+        return cls(material) if material.of(ClassClaim.kind) else None
+
+    def samples(self) -> list[str]:
         every = [c for line in self.lines for c in line.of.certificates]
-        return len({(c.space, None if c.space == NATIVE else c.shape) for c in every}) <= 1
+        return [f"For labels, {copies((c.n0 for c in every), (c.n for c in every))}."]
 
-    def _at_zero(self, line: Line) -> float:
-        found = line.of.accuracy([0.0], labelled=self.labelled)
-        return (found.certified_accuracy or found.certified_share)[0]
+    def worked(self) -> list[dict[str, Any]]:
+        return self._worked
 
-    def headlines(self) -> list[dict[str, str]]:
-        """One sentence a run."""
-        return [
-            {
-                "run": own[0].run.name,
-                "sigma": own[0].sigma,
-                "sentence": headline([self._at_zero(line) for line in own], own[0].of.images, self.labelled),
-            }
-            for own in self.runs
-        ]
+    def data(self) -> dict[str, Any]:
+        return {"gallery-data": self.gallery.data}
+
+    def clumps(self) -> list[str]:
+        """Why radii clump, in sentences."""
+        return clumps([line.of for line in self.lines])
 
     def outcomes(self) -> list[dict[str, Any]]:
         """For each series of each run, the share of images of each outcome; shares sum to one."""
         return [
-            {
-                "run": own[0].run.name,
-                "sigma": own[0].sigma,
-                "images": own[0].of.images,
-                "rows": [{"line": line, "parts": outcome_parts(line.of)} for line in own],
-            }
+            {"title": f"{run_title(own)}, {own[0].of.images} images", "rows": [(x, outcome_parts(x.of)) for x in own]}
             for own in self.runs
         ]
 
@@ -260,17 +203,3 @@ def outcome_parts(series: Series[Any]) -> list[dict[str, Any]]:
     unstable = len(series.certificates) - len(certified) - few
     parts += [("few", "abstained: too few samples", few), ("unstable", "abstained: unstable under noise", unstable)]
     return shares([*parts, ("failed", "failed", series.failed)], series.images)
-
-
-def shares(parts: Sequence[tuple[str, str, float]], total: float) -> list[dict[str, Any]]:
-    """The pieces of a bar, from (kind, name, count); certified ones are rounded down."""
-    return [
-        {
-            "kind": kind,
-            "name": name,
-            "share": count / total,
-            "text": percent(count / total, side="lower" if kind in ("right", "certified") else "nearest"),
-        }
-        for kind, name, count in parts
-        if count
-    ]

@@ -15,7 +15,7 @@ from certimed.report.html.words import SCOPES
 from certimed.runs import Record
 
 if TYPE_CHECKING:
-    from certimed.report.html.classes import Line
+    from certimed.report.html.part import Line
 
 
 class Gallery:
@@ -61,7 +61,7 @@ class Gallery:
         return {
             "key": line.key,
             "run": line.run.index,
-            "name": line.title,
+            "name": line.short,
             "runName": line.run.name,
             "rows": rows,
         }

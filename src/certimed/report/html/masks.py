@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,18 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certimed.budgets import Fixed, parse_budget
-from certimed.certificates import MaskCertificate, shown
+from certimed.certificates import MaskCertificate, MaskClaim, shown
 from certimed.certificates.arrays import smallest_unsigned
 from certimed.certificates.words import stop_text
+from certimed.data import MedicalImage
 from certimed.errors import InputError
 from certimed.metrics import MaskScores, MaskSummary, mask_scores, mean_interval, overlap_scores, with_failed
 from certimed.metrics.segmentation import ALL_CLASSES, DICE_HIGH, DICE_LOW, DICE_PUBLISHED, FOREGROUND
 from certimed.report.html.charts import Curve, line_chart
-from certimed.report.html.classes import Line, by_run, grey_levels, run_title, shares
 from certimed.report.html.numbers import down, percent, plain
+from certimed.report.html.part import Line, Material, Part, grey_levels, run_title, shares
 from certimed.report.html.pictures import Budget, Pixels, base_picture, certified_space, packed, worked_example
 from certimed.report.html.sources import Pictures, Run
-from certimed.report.html.words import SCOPES
+from certimed.report.html.words import SCOPES, copies
 from certimed.report.profiles import Layers, RadiusProfile, foreground
 from certimed.report.tables import Table, bound, mask_table, score
 from certimed.runs import CERTIFIED, Record
@@ -40,7 +40,7 @@ class MaskReader:
         keys: short names of the labels inside the page.
         entries: what the viewer shows, one an image; without ``layers`` where the page had no room left.
         strangers: images whose truth is not the one the run was scored with.
-        worked: the radius of the first image, drawn.
+        best: the certificate of the first image that has one with something proved, and the image.
     """
 
     run: Run
@@ -50,7 +50,7 @@ class MaskReader:
     keys: dict[str, str] = field(default_factory=dict)
     entries: list[dict[str, Any]] = field(default_factory=list)
     strangers: int = 0
-    worked: dict[str, Any] | None = None
+    best: tuple[MaskCertificate, MedicalImage] | None = None
 
     def __call__(self, record: Record) -> None:
         """Numbers into the profiles, pixels into an entry of the viewer."""
@@ -78,10 +78,10 @@ class MaskReader:
                 maps[key] = _packed_layers(certificate, layers)
         if maps:
             self._spend(entry, record, first, maps, pixels, truth)
-        if self.worked is None and image is not None:
+        if self.best is None and image is not None:
             best = max(certificates.values(), key=lambda one: one.share_certified)
             if not best.abstained:
-                self.worked = worked_example("The radius of a mask", best, image, self.budget)
+                self.best = best, image
         self.entries.append(entry)
 
     def _spend(
@@ -155,49 +155,61 @@ def _numbers(certificate: MaskCertificate, scores: MaskScores | None) -> dict[st
     return numbers
 
 
-class MaskPart:
-    """Everything the template needs about the runs of masks of a page.
+class MaskPart(Part):
+    """Masks: what is guaranteed of them, every class, and a slider over each image's radius map."""
 
-    Args:
-        lines: the series of all runs.
-        readers: what was read of each run, by its number.
-    """
+    template = "segmentation.html.j2"
+    contents = (("masks", "Masks"), ("viewer", "Radius slider"))
+    scripts = ("charts.js", "viewer.js")
 
-    def __init__(self, lines: Sequence[Line], readers: Mapping[int, MaskReader]) -> None:
-        self.lines = list(lines)
-        self.runs = by_run(lines)
-        self.readers = readers
+    def __init__(self, material: Material) -> None:
+        super().__init__(lines := material.of(MaskClaim.kind))
+        self.readers = readers = material.masks
+        entries = (entry for reader in readers.values() for entry in reader.entries)
+        self.pictures = sum("base" in entry.get("layers", {}) for entry in entries)
         self._grid = self._curve_grid()
         self._dice = {line.key: line.of.dice() for line in lines}
         self.scored = all(found is not None for found in self._dice.values())
         self.table_notes = list(dict.fromkeys(note for table in self.tables() for note in table[1].notes))
-        self.worked = []
+
+    @classmethod
+    def of(cls, material: Material) -> Part | None:
+        return cls(material) if material.of(MaskClaim.kind) else None
+
+    def samples(self) -> list[str]:
+        sizes = (n for line in self.lines for n in line.of.tally.sizes)
+        said = copies((line.of.first.n0 for line in self.lines), sizes)
+        return [f"For masks, {said} in each pixel; the test accounts for all pixels of an image at once."]
+
+    def notes(self) -> list[str]:
+        return [
+            f"{reader.run.name}: The truth of {reader.strangers} images is not the one the run was scored with; it is "
+            "not shown for them."
+            for reader in self.readers.values()
+            if reader.strangers
+        ]
+
+    def worked(self) -> list[dict[str, Any]]:
+        drawn = []
         for own in self.runs:
-            found = readers[own[0].run.index].worked
+            reader = self.readers[own[0].run.index]
+            if reader.best is None:
+                continue
+            certificate, image = reader.best
+            line = next(line for line in own if line.of.label == certificate.label)
+            found = worked_example("The radius of a mask", certificate, line, image, reader.budget)
             if found is not None:
-                line = next(line for line in own if line.of.label == found["certificate"].label)
-                answer = f"{percent(found['certificate'].share_certified, side='lower')} of the pixels certified"
-                self.worked.append({**found, "line": line, "answer": answer})
+                answered = np.count_nonzero(certificate.mask)
+                kept = np.count_nonzero((certificate.mask > 0) & certificate.certified)
+                front = percent(kept / answered if answered else 0.0, side="lower")
+                drawn.append({**found, "answer": f"{front} of the pixels answered as foreground certified"})
+        return drawn
+
+    def data(self) -> dict[str, Any]:
+        return {"viewer-data": self.viewer()}
 
     def _profiles(self, line: Line) -> list[RadiusProfile]:
         return self.readers[line.run.index].profiles[line.of.label]
-
-    def headlines(self) -> list[dict[str, str]]:
-        """One sentence a series: what is guaranteed of the foreground first, as most pixels are background."""
-        found = []
-        for line in self.lines:
-            of, radius, tally = line.of, down(line.of.first.radius), line.of.tally
-            answered, kept = tally.foreground
-            images = "one image" if of.images == 1 else f"{of.images} images"
-            text = f"{line.name}, at radius {radius}, {images}: "
-            if (summary := self._dice[line.key]) is not None:
-                low = summary[FOREGROUND, DICE_LOW].mean
-                text += f"the mean Dice of the foreground is guaranteed to be at least {bound(low, 'lower')}; "
-            front = percent(kept / answered, side="lower") if answered else "none"
-            share = percent(sum(tally.shares) / of.images, side="lower")
-            text += f"{front} of the pixels answered as foreground are proved, and {share} of all pixels"
-            found.append({"run": line.run.name, "sigma": line.sigma, "sentence": text})
-        return found
 
     def tables(self) -> list[tuple[str, Table]]:
         """Dice, IoU and pixels certified, one table a run."""

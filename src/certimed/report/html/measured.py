@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
 from typing import Any
 
-from certimed.certificates import IntervalCertificate
+from certimed.certificates import IntervalCertificate, IntervalClaim
 from certimed.certificates.words import interval_text, median_text
-from certimed.metrics.measured import interval_rows
 from certimed.report.html.charts import nice_between
-from certimed.report.html.classes import Line, by_run, run_title
 from certimed.report.html.numbers import plain
+from certimed.report.html.part import Line, Material, Part, run_title
 from certimed.report.tables import Table, interval_table
 
 _MOST_ROWS, _STEPS = 60, 24
 _WIDTH, _LEFT, _RIGHT, _TOP, _ROW, _BOTTOM = 640, 150, 14, 10, 20, 40
 
 
-class MeasurePart:
-    """Everything the template needs about the measurements of a page.
+class MeasurePart(Part):
+    """Measurements: tables, forest plots with a slider, intervals in words.
 
     Every interval that the slider shows is read off a band that holds for all radii at once
     (:meth:`certimed.certificates.IntervalCertificate.interval`); the tables hold those at the radii asked for.
     """
 
-    def __init__(self, lines: Sequence[Line]) -> None:
-        self.lines = list(lines)
-        self.runs = by_run(lines)
+    template = "measured.html.j2"
+    contents = (("measured", "Measurements"),)
+    scripts = ("forests.js",)
+
+    def __init__(self, material: Material) -> None:
+        super().__init__(material.of(IntervalClaim.kind))
         self.table_notes = list(dict.fromkeys(note for table in self.tables() for note in table[1].notes))
         self._plots: list[dict[str, Any]] = []
         self.forests = [
@@ -36,18 +37,17 @@ class MeasurePart:
             if (forest := self._forest(line, place))
         ]  # fmt: skip
 
-    def headlines(self) -> list[dict[str, str]]:
-        """One sentence a series and measurement: what holds of how many images at the largest radius."""
-        found = []
-        for line in self.lines:
-            rows = interval_rows(line.of.certificates)
-            for one in (row for row in rows if row["radius"] == line.of.first.radii[-1]):
-                text = f"{line.name}: {plain(one['measurement'])} stays in an interval, at every change below radius "
-                text += f"{one['radius']:g}, for {one['finite']} of {line.of.images} images"
-                if one["threshold"] is not None:
-                    text += f"; proved below {one['threshold']:g} for {one['below']}, above it for {one['above']}"
-                found.append({"run": line.run.name, "sigma": line.sigma, "sentence": text})
-        return found
+    @classmethod
+    def of(cls, material: Material) -> Part | None:
+        return cls(material) if material.of(IntervalClaim.kind) else None
+
+    def samples(self) -> list[str]:
+        counts = sorted({c.n for line in self.lines for c in line.of.certificates})
+        between = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        return [
+            f"For measurements, the number is read off the mask of each of {between} noisy copies. What holds is their "
+            "median: it is the median under noise that must be reported."
+        ]
 
     def tables(self) -> list[tuple[str, Table]]:
         """One table a run."""
@@ -62,12 +62,11 @@ class MeasurePart:
                 for one in certificate.claim.intervals:
                     texts = [interval_text(one, index) for index in range(len(certificate.radii))]
                     rows.append((f"{plain(certificate.item, 80)}: {plain(one.name)}", median_text(one), texts))
-            found.append((f"{line.title}, {line.run.name}", rows))
+            found.append((line.title, rows))
         return found
 
     def data(self) -> dict[str, Any]:
-        """The plots as data for the page's script."""
-        return {"plots": self._plots}
+        return {"forest-data": {"plots": self._plots}}
 
     def _forest(self, line: Line, place: int) -> dict[str, Any] | None:
         shown: list[IntervalCertificate] = list(line.of.certificates[:_MOST_ROWS])
@@ -114,7 +113,7 @@ class MeasurePart:
             # Outwards, as every bound that a person reads.
             rows.append([[math.floor(10 * x(a)) / 10, math.ceil(10 * x(b)) / 10] for a, b in own])
         self._plots.append({"key": key, "radii": radii, "rows": rows})
-        title = f"{line.title}: {plain(named.name)}, {line.run.name}"
+        title = f"{line.title}: {plain(named.name)}"
         svg = (
             f'<svg class="chart" id="{key}" viewBox="0 0 {_WIDTH} {height}" role="img" aria-labelledby="{key}-t">'
             f'<title id="{key}-t">{html.escape(title)}: intervals and medians, image by image; the table has the '

@@ -58,6 +58,11 @@ def plain(value: Any, longest: int = 500) -> str:
     return clean if len(clean) <= longest else clean[: longest - 1] + "…"
 
 
+def plain_lines(text: str) -> str:
+    """Text of several lines, each as :func:`plain` makes it."""
+    return "\n".join(plain(line, 2000) for line in text.splitlines())
+
+
 def embedded_json(data: Any) -> str:
     """JSON for a script element: no text in it can end the element or the line, whatever the strings hold."""
     text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))

@@ -12,24 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from certimed import __version__
-from certimed.certificates import Certificate, ClassClaim, IntervalClaim
-from certimed.data import IntensityReport
+from certimed.certificates import IntervalClaim
 from certimed.errors import InputError, require
 from certimed.integrity import write_whole
 from certimed.report.html import numbers, words
-from certimed.report.html.classes import ClassPart, Line
+from certimed.report.html.classes import ClassPart
 from certimed.report.html.masks import MaskPart, MaskReader
 from certimed.report.html.measured import MeasurePart
-from certimed.report.html.numbers import plain
+from certimed.report.html.numbers import plain, plain_lines
+from certimed.report.html.part import Line, Material, Part
 from certimed.report.html.pictures import Budget
 from certimed.report.html.sources import Pictures, Run, find_pictures, open_runs
-from certimed.report.series import Series, series_of
-from certimed.runs import CERTIFIED, Record
+from certimed.report.series import series_of
+from certimed.runs import CERTIFIED, Record, as_yaml, redo_command
 
 PICTURE_BYTES = 24_000_000
 """Most of a page that pictures may take; what does not fit is listed without."""
 
-_SCRIPTS = ("common.js", "charts.js", "gallery.js", "viewer.js", "forests.js")
+PARTS: tuple[type[Part], ...] = (ClassPart, MaskPart, MeasurePart)
+"""The parts of the page in their order; what a run has nothing of is left out."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def write_report(
     split: str | None = None,
     verify: bool = True,
     picture_bytes: int = PICTURE_BYTES,
+    more: Sequence[type[Part]] = (),
 ) -> Report:
     """Write one self-contained HTML page about one or several run folders.
 
@@ -74,6 +76,7 @@ def write_report(
         labels, masks, split: as for :func:`certimed.data.open_dataset`, with ``data``.
         verify: recompute every statement of the runs first (extra ``verify``); without, their seals are checked.
         picture_bytes: most bytes of pictures in the page.
+        more: parts from rooms that stand below this one, after :data:`PARTS`.
 
     Returns:
         what was written, and what a person should know about it.
@@ -86,7 +89,7 @@ def write_report(
     opened = open_runs(runs, verify=verify)
     where = {"path": data, "labels": labels, "masks": masks, "split": split}
     found = {run.index: find_pictures(run, run.folder.status(), **where) for run in opened}
-    context, notes = _context(opened, found, Budget(picture_bytes))
+    context, notes = _context(opened, found, Budget(picture_bytes), (*PARTS, *more))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("certimed.report", "templates"),
         autoescape=True,
@@ -98,107 +101,88 @@ def write_report(
     html = environment.get_template("report.html.j2").render(context).encode("utf-8", "backslashreplace").decode()
     write_whole(Path(out), lambda stream: stream.write(html))
     images = sum(len(run.folder.status()) for run in opened)
-    return Report(Path(out), len(html.encode()), images, context["pictures"], tuple(notes))
+    return Report(
+        Path(out), len(html.encode()), images, sum(part.pictures for part in context["page_parts"]), tuple(notes)
+    )
 
 
-def _context(runs: Sequence[Run], found: Mapping[int, Pictures], budget: Budget) -> tuple[dict[str, Any], list[str]]:
-    lines: list[Line] = []
-    failed: list[tuple[str, str, str]] = []
+def _context(
+    runs: Sequence[Run], found: Mapping[int, Pictures], budget: Budget, kinds: Sequence[type[Part]]
+) -> tuple[dict[str, Any], list[str]]:
     readers = {run.index: MaskReader(run, found[run.index], budget) for run in runs if run.spec.masks}
-    for run in runs:
-        reader = readers.get(run.index)
-        own, lost = _read(run, reader)
-        failed += [(run.name, plain(one.item), plain(one.reason or "no reason given")) for one in lost]
-        for index, one in enumerate(own):
-            key = reader.keys[one.label] if reader is not None and one.masks else f"r{run.index}m{index}"
-            lines.append(Line(key, index, run, replace(one, class_names=run.class_names)))
-    shapes, sizes = [line for line in lines if line.of.masks], [line for line in lines if line.of.measured]
-    labels = [line for line in lines if not line.of.masks and not line.of.measured]
+    lines, failed = _lines(runs, readers)
     if not lines:
         raise InputError("no image of these runs has a certificate; there is nothing to report")
-    classes = ClassPart(labels, found, budget) if labels else None
-    masks = MaskPart(shapes, readers) if shapes else None
-    measured = MeasurePart(sizes) if sizes else None
-    notes = [f"{run.name}: {note}" for run in runs if (note := found[run.index].note) is not None]
-    notes += [
-        f"{reader.run.name}: The truth of {reader.strangers} images is not the one the run was scored with; it is not "
-        "shown for them."
-        for reader in readers.values()
-        if reader.strangers
-    ]
+    parts = [part for kind in kinds if (part := kind.of(Material(runs, lines, found, budget, readers))) is not None]
+    worked = [one for part in parts for one in part.worked()]
     reports = {line.run.name: line.of.intensities for line in lines}
+    notes = [f"{run.name}: {note}" for run in runs if (note := found[run.index].note) is not None]
+    notes += [note for part in parts for note in part.notes()]
     notes += [f"{name}: {plain(warning)}." for name, report in reports.items() for warning in report.warnings]
     if budget.refused:
         notes.append(f"{budget.refused} pictures were left out to keep the page small; every image is listed.")
-    certificates = [c for line in lines for c in ([line.of.first] if line.of.masks else line.of.certificates)]
-    shown = sum("base" in entry.get("layers", {}) for reader in readers.values() for entry in reader.entries)
-    scripts = [_asset(name) for name in _SCRIPTS]
+    certificates = [c for line in lines for c in line.read()]
+    scripts = [_asset(name) for name in dict.fromkeys(["common.js", *(name for one in parts for name in one.scripts)])]
     context = {
         "runs": runs,
-        "settings": [_settings(run) for run in runs],
-        "classes": classes,
-        "masks": masks,
-        "measured": measured,
-        "forests": None if measured is None else numbers.embedded_json(measured.data()),
-        "gallery": None if classes is None else numbers.embedded_json(classes.gallery.data),
-        "viewer": None if masks is None else numbers.embedded_json(masks.viewer()),
-        "worked": [one for part in (classes, masks) if part for one in part.worked],
-        "limits": words.limits(certificates, comparable=classes is None or classes.comparable),
+        "about": [_about(run, parts) for run in runs],
+        "page_parts": parts,
+        "data": {name: numbers.embedded_json(data) for part in parts for name, data in part.data().items()},
+        "worked": worked,
+        "limits": words.limits(certificates, comparable=all(part.comparable for part in parts)),
         "failed": failed,
         "notes": notes,
-        "methods": {line.of.label: line.why for line in lines if line.why},
+        "methods": _methods(lines),
+        "answers": words.ANSWERS,
         "version": __version__,
         "css": _asset("page.css"),
         "scripts": scripts,
         "policy": _policy(scripts),
-        "pictures": shown + (0 if classes is None else classes.gallery.pictures),
-        "facts": _facts(certificates, shapes, reports),
+        "facts": {
+            "sigmas": sorted({c.sigma for c in certificates}),
+            "risks": [numbers.risk(alpha) for alpha in sorted({c.alpha for c in certificates})],
+            "samples": [sentence for part in parts for sentence in part.samples()],
+            "where": words.where(c.space for c in certificates),
+            "reading": [f"{name}: intensities: {plain(report.line)}." for name, report in reports.items()],
+            "unstable": words.unstable(c for c in certificates if c.claim.kind != IntervalClaim.kind),
+        },
     }
     faults = [f"{run.name}: {run.checked}" for run in runs if run.faults]
     return context, faults + notes
 
 
-def _read(run: Run, reader: MaskReader | None) -> tuple[list[Series[Any]], list[Record]]:
-    """The series of a run, and its failed images, in one pass."""
-    failed: list[Record] = []
+def _lines(runs: Sequence[Run], readers: Mapping[int, MaskReader]) -> tuple[list[Line], list[tuple[str, str, str]]]:
+    """The series of all runs, and the images that failed as run, image and reason, in one pass over the records."""
+    lines: list[Line] = []
+    failed: list[tuple[str, str, str]] = []
+    for run in runs:
+        reader = readers.get(run.index)
 
-    def seen(record: Record) -> None:
-        if record.status != CERTIFIED:
-            failed.append(record)
-        elif reader is not None:
-            reader(record)
+        def seen(record: Record, run: Run = run, reader: MaskReader | None = reader) -> None:
+            if record.status != CERTIFIED:
+                failed.append((run.name, plain(record.item), plain(record.reason or "no reason given")))
+            elif reader is not None:
+                reader(record)
 
-    return series_of(run.name, run.folder, seen=seen), failed
+        for index, one in enumerate(series_of(run.name, run.folder, seen=seen)):
+            key = reader.keys[one.label] if reader is not None and one.masks else f"r{run.index}m{index}"
+            lines.append(Line(key, index, run, replace(one, class_names=run.class_names), len(runs) > 1))
+    return lines, failed
 
 
-def _facts(
-    certificates: Sequence[Certificate[Any]], masks: Sequence[Line], reports: Mapping[str, IntensityReport]
-) -> dict[str, Any]:
-    """The settings that the explanation names."""
-    labels = [c for c in certificates if c.claim.kind == ClassClaim.kind]
-    samples = []
-    if labels:
-        samples.append(f"For labels, {words.copies((c.n0 for c in labels), (c.n for c in labels))}.")
-    if masks:
-        sizes = (n for line in masks for n in line.of.tally.sizes)
-        said = words.copies((line.of.first.n0 for line in masks), sizes)
-        samples.append(f"For masks, {said} in each pixel; the test accounts for all pixels of an image at once.")
-    ranges = [c for c in certificates if c.claim.kind == IntervalClaim.kind]
-    if ranges:
-        counts = sorted({c.n for c in ranges})
-        between = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        samples.append(
-            f"For measurements, the number is read off the mask of each of {between} noisy copies. What holds is their "
-            "median: it is the median under noise that must be reported."
-        )
-    return {
-        "sigmas": sorted({c.sigma for c in certificates}),
-        "risks": [numbers.risk(alpha) for alpha in sorted({c.alpha for c in certificates})],
-        "samples": samples,
-        "where": words.where(c.space for c in certificates),
-        "reading": [f"{name}: intensities: {plain(report.line)}." for name, report in reports.items()],
-        "unstable": words.unstable(c for c in certificates if c.claim.kind != IntervalClaim.kind),
-    }
+def _methods(lines: Sequence[Line]) -> dict[str, str]:
+    """What each method is; a label that means different things in different runs is told apart by its run."""
+    whys: dict[str, set[str]] = {}
+    for line in lines:
+        whys.setdefault(line.of.label, set()).add(line.why)
+    return {(line.of.label if len(whys[line.of.label]) == 1 else line.title): line.why for line in lines if line.why}
+
+
+def _about(run: Run, parts: Sequence[Part]) -> dict[str, Any]:
+    """A run with the sentence of each part that has one about it, its settings, and how to do it again."""
+    said = [sentence for part in parts if (sentence := part.headlines().get(run.index)) is not None]
+    redo = redo_command(run.folder.path.name, code=run.spec.model.startswith("python:"))
+    return {**_settings(run), "sentences": said, "yaml": plain_lines(as_yaml(run.spec)), "redo": plain(redo)}
 
 
 def _settings(run: Run) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import io
 import math
 import zlib
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from certimed.noise import NoiseKey
 from certimed.operators import apply
 from certimed.report.html.numbers import plain
 from certimed.segmenters.native import resized_truth
+
+if TYPE_CHECKING:
+    from certimed.report.html.part import Line
 
 Pixels = NDArray[np.float32]
 THUMBNAIL = 176
@@ -107,9 +110,9 @@ def worked_picture(pixels: Pixels, radius: float, item: str, seed: int) -> Worke
 
 
 def worked_example(
-    what: str, certificate: Certificate[Any], image: MedicalImage | None, budget: Budget
+    what: str, certificate: Certificate[Any], line: Line, image: MedicalImage | None, budget: Budget
 ) -> dict[str, Any] | None:
-    """A radius, drawn, with its units; None where the image is not there or the page is full."""
+    """A radius of a series, drawn, with its units; None where the image is not there or the page is full."""
     if image is None or certificate.real_radius == 0:
         return None
     pixels, _ = certified_space(image, certificate)
@@ -119,11 +122,12 @@ def worked_example(
     return {
         "what": what,
         "certificate": certificate,
+        "line": line,
         "item": plain(certificate.item),
         "units": certificate.units(),
         "flips": pixels_to_flip(certificate.radius, certificate.shape[0]),
         "picture": drawn,
-        "statement": plain(certificate.statement(), 2000),
+        "statement": plain(certificate.statement(line.of.class_names), 2000),
     }
 
 

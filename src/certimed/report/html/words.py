@@ -6,8 +6,17 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from certimed.budgets import Betting, parse_budget
-from certimed.certificates import CHOSEN_AT_X, END_TO_END, FROZEN_AT_X, NATIVE, Certificate
-from certimed.report.html.numbers import percent, risk
+from certimed.certificates import (
+    CHOSEN_AT_X,
+    END_TO_END,
+    FROZEN_AT_X,
+    NATIVE,
+    Certificate,
+    ClassClaim,
+    IntervalClaim,
+    MaskClaim,
+)
+from certimed.report.html.numbers import risk
 
 METHODS = {
     "plain": "the model answers on the noisy image itself; of prompted models, with the class names in a fixed caption",
@@ -20,6 +29,9 @@ METHODS = {
     "denoised": "the noise is removed by a denoiser before the model answers",
 }
 """Kinds of methods that the project has words for."""
+
+ANSWERS = {ClassClaim.kind: "labels", MaskClaim.kind: "masks", IntervalClaim.kind: "measurements"}
+"""Kinds of certificates, in the word for what a model answers."""
 
 SCOPES: dict[str, str] = {
     END_TO_END: "whole pipeline",
@@ -87,14 +99,9 @@ def limits(certificates: Sequence[Certificate[Any]], *, comparable: bool) -> lis
         point for scope, point in ((FROZEN_AT_X, _FROZEN_LIMIT), (CHOSEN_AT_X, _CHOSEN_LIMIT)) if scope in scopes
     ]
     found += [_arithmetic(levels) for levels in dict.fromkeys(one.law.levels for one in certificates)]
-    for alpha in sorted({one.alpha for one in certificates}):
-        found.append(
-            (
-                f"Each certificate fails with probability at most {risk(alpha)}.",
-                "The chance is over the noise that was drawn, and is chosen beforehand.",
-            )
-        )
-    return found
+    risks = " or ".join(risk(alpha) for alpha in sorted({one.alpha for one in certificates}))
+    why = "The chance is over the noise that was drawn, and is chosen beforehand."
+    return [*found, (f"Each certificate fails with probability at most {risks}.", why)]
 
 
 def _arithmetic(levels: int | None) -> tuple[str, str]:
@@ -142,13 +149,3 @@ def where(spaces: Iterable[str]) -> str:
 def _range(values: Iterable[int]) -> str:
     found = sorted(set(values))
     return f"{found[0]:,}" if len(found) == 1 else f"between {found[0]:,} and {found[-1]:,}"
-
-
-def headline(shares: Sequence[float], images: int, labelled: bool) -> str:
-    """How many images hold, over the methods of a run; rounded down."""
-    known = sorted(shares)
-    what = "answered correctly with a proved radius" if labelled else "given an answer with a proved radius"
-    low, high = (percent(share, side="lower") for share in (known[0], known[-1]))
-    if known[0] == known[-1]:
-        return f"{round(known[0] * images)} of {images} images ({low}) are {what}"
-    return f"between {low} and {high} of {images} images, depending on the method, are {what}"

@@ -56,3 +56,43 @@ function debounced(action, wait = 120) {
     timer = setTimeout(action, wait);
   };
 }
+
+/* Copies the text beside a button; where the browser refuses, it is selected instead. */
+for (const button of document.querySelectorAll("[data-copy]")) {
+  const text = button.parentElement.querySelector("pre");
+  const said = button.textContent;
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(text.textContent);
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(text);
+      button.textContent = "Selected; copy with the keyboard";
+    }
+    setTimeout(() => { button.textContent = said; }, 2500);
+  });
+}
+
+/* A table that is wider than its place says so. */
+const hints = () => {
+  for (const box of document.querySelectorAll(".scroll")) {
+    const hidden = box.scrollWidth > box.clientWidth + 1;
+    box.classList.toggle("wider", hidden && box.scrollLeft + box.clientWidth < box.scrollWidth - 1);
+  }
+};
+for (const box of document.querySelectorAll(".scroll")) box.addEventListener("scroll", hints, { passive: true });
+addEventListener("resize", hints);
+addEventListener("toggle", hints, true);
+hints();
+
+/* On paper nothing can be opened. */
+addEventListener("beforeprint", () => {
+  for (const one of document.querySelectorAll("details:not([open])")) one.dataset.closed = "";
+  for (const one of document.querySelectorAll("details")) one.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const one of document.querySelectorAll("details[data-closed]")) {
+    one.open = false;
+    delete one.dataset.closed;
+  }
+});
