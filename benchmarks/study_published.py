@@ -23,6 +23,7 @@ from PIL import Image
 
 from benchmarks.home import ROOT, places_parser, replace_section, table, write_result
 from benchmarks.study_measurements import TAU, cells, outcome
+from certimed.data import DEFAULT_READ, ReadOptions
 from certimed.engine import DENOISED, PLAIN, Acceleration
 from certimed.errors import InputError
 from certimed.runs import DataSpec, MeasureTarget, RunSpec
@@ -47,6 +48,7 @@ class Case:
         sigmas: noise levels.
         denoisers: by sigma, a function here: a published denoiser trained at about that noise, in front.
         about: what was certified.
+        reading: how the images are read.
         said: what a user of that network should know.
     """
 
@@ -61,6 +63,7 @@ class Case:
     denoisers: dict[float, str]
     about: str
     said: str
+    reading: ReadOptions = DEFAULT_READ
 
 
 def retina_images(data: Path, out: Path) -> None:
@@ -73,6 +76,25 @@ def retina_images(data: Path, out: Path) -> None:
         for name, pixels in zip(names, arrays, strict=True):
             crop = pixels[top : top + SIDE, left : left + SIDE]
             Image.fromarray(crop).save(out / kind / f"{Path(str(name)).stem}.png")
+
+
+def brain(data: Path, out: Path) -> None:
+    """The MNI152 template at 1 mm, cut to the head, with white and grey matter where its own tissue maps exceed 1/2."""
+    import nibabel
+    from nilearn import datasets
+
+    head = datasets.load_mni152_template(resolution=1)
+    white, grey = datasets.load_mni152_wm_template(resolution=1), datasets.load_mni152_gm_template(resolution=1)
+    tissue = np.zeros(head.shape, dtype=np.uint8)
+    for index, part in ((1, white), (2, grey)):
+        tissue[np.asarray(part.dataobj) > 0.5] = index
+    inside = np.argwhere(np.asarray(head.dataobj) > 0)
+    cut = tuple(slice(low, high + 1) for low, high in zip(inside.min(0), inside.max(0), strict=True))
+    for kind, values in (("images", np.asarray(head.dataobj, dtype=np.float32)), ("masks", tissue)):
+        (out / kind).mkdir(parents=True, exist_ok=True)
+        affine = head.affine.copy()
+        affine[:3, 3] += head.affine[:3, :3] @ inside.min(0)
+        nibabel.save(nibabel.Nifti1Image(values[cut], affine), out / kind / "mni152.nii.gz")
 
 
 def light() -> Any:
@@ -122,6 +144,30 @@ CASES = {
     ),
 }
 
+_TISSUE = ("background", "white matter", "grey matter")
+_ABOUT_BRAIN = (
+    "One volume, the MNI152 template at 1 mm cut to the head; tau, alpha and Holm's correction for all its voxels."
+)
+for _name, _factory, _size, _percentiles in (
+    ("brain5", "tissue_fast", "5 600", (0.0, 100.0)),
+    ("brain11", "tissue_11", "23 000", (0.0, 100.0)),
+    ("brain20", "tissue_20", "87 000", (5.0, 95.0)),
+):
+    CASES[_name] = Case(
+        f"Brain tissue in 3-D, MeshNet {_factory} (neuroneural/brainchop)",
+        "brainchop",
+        f"meshnet:{_factory}",
+        f"github.com/neuroneural/brainchop at 4c87885, MIT licence; {_size} weights",
+        brain,
+        _TISSUE,
+        ("volume:white matter", "volume:grey matter"),
+        (0.02, 0.05),
+        {},
+        _ABOUT_BRAIN,
+        "",
+        ReadOptions(volume=True, orientation="LIA", percentiles=_percentiles),
+    )
+
 
 def certify(case: Case, name: str, given: argparse.Namespace) -> dict[str, Any]:
     """Certify one case at every sigma, measurements and masks from the same copies; then what it amounts to."""
@@ -129,7 +175,13 @@ def certify(case: Case, name: str, given: argparse.Namespace) -> dict[str, Any]:
         sys.path.append(str((given.sources / folder).resolve()))
     work = (given.models / "published" / name).resolve()
     case.images(given.data, work / "data")
-    data = DataSpec(str(work / "data" / "images"), case.classes, masks=str(work / "data" / "masks"), limit=given.images)
+    data = DataSpec(
+        str(work / "data" / "images"),
+        case.classes,
+        masks=str(work / "data" / "masks"),
+        limit=given.images,
+        reading=case.reading,
+    )
     specs = {}
     for sigma in case.sigmas:
         denoiser = case.denoisers.get(sigma)
