@@ -97,24 +97,14 @@ def brain(data: Path, out: Path) -> None:
         nibabel.save(nibabel.Nifti1Image(values[cut], affine), out / kind / "mni152.nii.gz")
 
 
-def light() -> Any:
-    """DnCNN of 17 layers trained at sigma .06."""
-    return _dncnn("scico-17L")
-
-
 def medium() -> Any:
     """DnCNN of 17 layers trained at sigma .10."""
-    return _dncnn("scico-17M")
-
-
-def _dncnn(name: str) -> Any:
     import dncnn  # of --sources
 
-    return dncnn.load(name)
+    return dncnn.load("scico-17M")
 
 
 _VESSELS = ("background", "vessel")
-_DNCNN = {0.05: "light", 0.1: "medium"}
 CASES = {
     "retina": Case(
         "Retinal vessels, U-Net (orobix/retina-unet)",
@@ -125,7 +115,7 @@ CASES = {
         _VESSELS,
         ("area:vessel", "count:vessel"),
         (0.02, 0.05, 0.1),
-        _DNCNN,
+        {0.1: "medium"},
         "The central 128 x 128 pixels of the 20 DRIVE test images, grey after CLAHE and gamma.",
         "",
     ),
@@ -138,7 +128,7 @@ CASES = {
         _VESSELS,
         ("area:vessel", "count:vessel"),
         (0.02, 0.05, 0.1),
-        _DNCNN,
+        {},
         "The central 128 x 128 pixels of the 20 DRIVE test images, grey after CLAHE and gamma.",
         "",
     ),
@@ -148,10 +138,10 @@ _TISSUE = ("background", "white matter", "grey matter")
 _ABOUT_BRAIN = (
     "One volume, the MNI152 template at 1 mm cut to the head; tau, alpha and Holm's correction for all its voxels."
 )
-for _name, _factory, _size, _percentiles in (
-    ("brain5", "tissue_fast", "5 600", (0.0, 100.0)),
-    ("brain11", "tissue_11", "23 000", (0.0, 100.0)),
-    ("brain20", "tissue_20", "87 000", (5.0, 95.0)),
+for _name, _factory, _size, _percentiles, _sigmas in (
+    ("brain5", "tissue_fast", "5 600", (0.0, 100.0), (0.02, 0.05)),
+    ("brain11", "tissue_11", "23 000", (0.0, 100.0), (0.05,)),
+    ("brain20", "tissue_20", "87 000", (5.0, 95.0), (0.05,)),
 ):
     CASES[_name] = Case(
         f"Brain tissue in 3-D, MeshNet {_factory} (neuroneural/brainchop)",
@@ -161,7 +151,7 @@ for _name, _factory, _size, _percentiles in (
         brain,
         _TISSUE,
         ("volume:white matter", "volume:grey matter"),
-        (0.02, 0.05),
+        _sigmas,
         {},
         _ABOUT_BRAIN,
         "",
