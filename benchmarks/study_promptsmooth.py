@@ -32,7 +32,7 @@ from certimed.metrics import PUBLISHED_RADII, mean_interval
 from certimed.noise import NoiseKey
 from certimed.prompts import RECIPES, Prompt, PromptLearner, few_shot, load_images, pool
 from certimed.report.series import Series
-from certimed.runs import ClassJob, DataSpec, Job, RunSpec, Tuning
+from certimed.runs import ClassJob, DataSpec, Job, Prompting, RunSpec, Tuning
 from certimed.studies import Study, run_study
 from certimed.vlm import VisionLanguageModel, load
 from training.measure import linear_probe
@@ -212,10 +212,8 @@ def certify(world: World, setting: Setting, folder: Path) -> Study:
         engine = Engine(
             job.engine.streams, methods, job.engine.law, space=one.space, device=job.engine.device, share_copies=True
         )
-        kinds = {entry.name: entry.kind for entry in job.entries}
-        return ClassJob(
-            one, job.dataset, job.class_names, engine, job.target, job.model, None, kinds, tuned_on=job.tuned_on
-        )
+        prompting = Prompting.read(one.methods, one.tuning)
+        return ClassJob(one, job.dataset, job.class_names, engine, job.target, job.model, None, prompting)
 
     return run_study(specs, folder, load=with_probes)
 

@@ -13,13 +13,15 @@ from torch import Tensor, nn
 import certimed
 from certimed.api import Run
 from certimed.classifiers import ClassificationModel
+from certimed.data import ReadOptions
 from certimed.runs import ClassTarget, DataSpec, MaskTarget, RunSpec
 from certimed.segmenters import SegmentationModel
 
 CLASSES = ("dark", "light")
+# Without "=", which the words of a class cannot have.
 HOSTILE_CLASSES = (
-    "<img src=x onerror=window.pwned=1>",
-    "</script><script>window.pwned=1</script>\u2028 \"quoted' & more",
+    "<script>Object.assign(window, {pwned: 1})</script>",
+    "</script><script>Object.assign(window, {pwned: 1})</script>\u2028 \"quoted' & more",
 )
 HOSTILE_FILE = "<b onclick=alert(1)>'\" &amp;.png"
 SIGMA = 0.25
@@ -117,5 +119,54 @@ def mask_run(
         DataSpec(str(folder), classes=names),
         MaskTarget(taus),
         **{"n0": 5, "budget": "fixed:80", "sigma": SIGMA, **options},
+    )
+    return certimed.run(spec, out, allow_code=True)
+
+
+class Bands3(nn.Module):
+    """Three classes of a volume by its level: dark, middle, light."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        level = nn.functional.avg_pool3d(x, 3, stride=1, padding=1)[:, 0]
+        return torch.stack([-((level - centre) ** 2) for centre in (0.1, 0.45, 0.9)], dim=1)
+
+
+def bands3() -> SegmentationModel:
+    """The same for volumes."""
+    return SegmentationModel(Bands3(), num_classes=3, output="logits", in_channels=1)
+
+
+VOLUME_AFFINE = np.array([[-1.0, 0, 0, 40], [0, 0, 1.5, -30], [0, 3.0, 0, -20], [0, 0, 0, 1]])
+"""To the left, up, to the front: voxels of 1 x 3 x 1.5 mm whose axes are not those of the patient's names."""
+
+
+def volume_images(folder: Path, count: int, shape: tuple[int, int, int] = (12, 8, 10)) -> Path:
+    """``images/`` and ``masks/``: heads with a bright and a grey ball, as NIfTI."""
+    import nibabel
+
+    generator = np.random.default_rng(5)
+    x, y, z = np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij")
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    for index in range(count):
+        middle = (x - 0.3) ** 2 + (y + 0.1) ** 2 + z**2 < 0.25 + 0.05 * index
+        light = (x + 0.5) ** 2 + (y - 0.4) ** 2 + (z - 0.2) ** 2 < 0.15
+        truth = np.where(light, 2, middle).astype(np.uint8)
+        values = np.array([0.1, 0.45, 0.9])[truth] + generator.normal(0, 0.02, shape)
+        for part, stored in (("images", (1000 * values).astype(np.int16)), ("masks", truth)):
+            nibabel.Nifti1Image(stored, VOLUME_AFFINE).to_filename(folder / part / f"{index}.nii.gz")
+    return folder
+
+
+def volume_run(folder: Path, out: Path, *, n: int = 60) -> Run:
+    """A finished run of whole volumes."""
+    reading = ReadOptions(volume=True, percentiles=(0, 100))
+    spec = RunSpec(
+        "python:report_runs:bands3",
+        DataSpec(str(folder), classes=("background", "ventricle", "lesion"), reading=reading),
+        MaskTarget((0.75,)),
+        n0=5,
+        budget=f"fixed:{n}",
+        sigma=0.1,
     )
     return certimed.run(spec, out, allow_code=True)

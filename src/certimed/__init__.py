@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "certimed.api": ("Run", "load_run", "run"),
@@ -21,6 +21,7 @@ _HOMES = {
     "certimed.classification": ("Prediction", "SmoothedClassifier"),
     "certimed.classifiers": ("ClassificationModel",),
     "certimed.errors": ("CertimedError", "ImageError", "InputError", "MissingExtraError", "ModelError"),
+    "certimed.evidence": ("Pack", "check_pack", "pack"),
     "certimed.measurements": ("Measurement", "measurement"),
     "certimed.measuring": ("Median", "SmoothedMeasurement"),
     "certimed.report.comparison": ("Comparison", "compare"),

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
+    from certimed.evidence import Pack
+    from certimed.exports.options import Exported
     from certimed.verification import Verdict
 
 
@@ -85,11 +87,36 @@ class Run:
             InputError: nothing is certified yet, or the page cannot be written.
             MissingExtraError: jinja2 is not installed.
         """
+        from certimed.attacks.page import SandwichPart
         from certimed.report.html import write_report
 
         target = self.folder.path / "report.html" if out is None else Path(out)
-        write_report([self.folder.path], target)
+        write_report([self.folder.path], target, more=(SandwichPart,))
         return target
+
+    def pack(self, out: str | Path, **how: Any) -> Pack:
+        """Turn the run into evidence, see :func:`certimed.evidence.pack`.
+
+        Args:
+            out: new folder.
+            how: ``sign``, ``pdf``, ``pictures``.
+        """
+        from certimed.evidence import pack
+
+        return pack([self.folder.path], out, **how)
+
+    def export(self, out: str | Path, kind: str | None = None, **options: Any) -> Exported:
+        """Write the run for other programs, see :func:`certimed.exports.formats.export`.
+
+        Args:
+            out: a file, or for formats of single images a folder.
+            kind: a name of :data:`certimed.exports.formats.FORMATS`; default: by the ending of ``out``.
+            options: fields of :class:`certimed.exports.options.ExportOptions`.
+        """
+        from certimed.exports.formats import export
+        from certimed.exports.options import ExportOptions
+
+        return export(self.folder, out, kind, ExportOptions(**options))
 
     def verify(self) -> Verdict:
         """Recompute every statement, see :func:`certimed.verification.verify`."""

@@ -23,6 +23,8 @@ from certimed.errors import InputError
 T = TypeVar("T")
 
 RUN_SCHEMA = "certimed/run/2"
+PACK_SCHEMA = "certimed/pack/1"
+SIGNATURE_SCHEMA = "certimed/signature/1"
 SETTINGS_DIGEST = "settings_sha256"
 MANIFEST_DIGEST = "sha256"
 
@@ -120,6 +122,11 @@ def canonical(value: Any) -> bytes:
 def digest(value: Any) -> str:
     """Hex SHA-256 of :func:`canonical`."""
     return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def pack_message(root: str) -> bytes:
+    """What is signed of a pack: its schema and the digest of all its files."""
+    return f"{PACK_SCHEMA}\n{root}\n".encode()
 
 
 def ids_digest(ids: Iterable[str]) -> str:

@@ -221,8 +221,8 @@ def test_what_cannot_be_attacked_is_refused(run, images, tmp_path):
 
 
 def test_a_run_of_measurements_is_refused(tmp_path):
-    measurements(write_scans(tmp_path / "scans", 1), tmp_path / "run", "--tau", 0.75)
-    with pytest.raises(InputError, match="certifies measurements, and attacks are on classes and masks"):
+    measurements(write_scans(tmp_path / "scans", 1), tmp_path / "run")
+    with pytest.raises(InputError, match="certifies measurements alone, and attacks are on classes and masks"):
         attack(tmp_path / "run", SPEC, allow_code=True)
 
 

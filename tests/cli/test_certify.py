@@ -154,9 +154,10 @@ def test_plan_measurements_names_the_samples_a_radius_needs():
 def test_export(whole, mask_run, tmp_path):
     assert "4 rows written" in call("export", whole, "--out", tmp_path / "a.csv").out
     assert "4 rows written" in call("export", whole, "--out", tmp_path / "a.tsv").out
-    assert "2 rows written" in call("export", mask_run, "--out", tmp_path / "a.txt", "--format", "csv").out
+    assert "2 rows written" in call("export", mask_run, "--out", tmp_path / "a.txt", "--as", "csv").out
     assert "ends in none of .csv, .parquet, .tsv" in refused("export", whole, "--out", tmp_path / "a.xlsx")
-    assert "is of the cohen format" in refused("export", whole, "--out", tmp_path / "b.csv", "--method", "plain")
+    said = refused("export", whole, "--out", tmp_path / "b.csv", "--method", "plain")
+    assert "method is of the formats cohen, png, nifti, dicom-seg, dicom-pm, dicom-sr, and not of csv" in said
     assert "run of masks" in refused("export", mask_run, "--out", tmp_path / "b.tsv")
     assert "is not a run folder" in refused("export", tmp_path, "--out", tmp_path / "b.csv")
 
@@ -168,7 +169,8 @@ VALUES = {
     "model": "python:tiny_models:shifted", "denoiser": "demo", "size": "16x12", "output": "probabilities",
     "normalise": "imagenet", "device": "cuda:1", "data.path": "elsewhere", "data.classes": "a,b",
     "data.labels": "t.csv",
-    "data.masks": "truth", "data.image_column": "file", "data.label_column": "grade", "data.patches": "grid:64",
+    "data.masks": "truth", "data.boxes": "boxes.csv", "data.image_column": "file", "data.label_column": "grade",
+    "data.patches": "grid:64",
     "data.reading.level": 2, "data.reading.nan": "zero", "data.split": "test", "data.limit": 3,
     "data.reading.window": "40,400", "data.reading.frame": 2, "data.reading.axis": "coronal", "data.reading.slice": 7,
     "methods": "plain,denoised", "templates": "a slide of {}", "tuning.initial_context": "a photo of",
@@ -176,8 +178,8 @@ VALUES = {
     "budget": "fixed:333", "alpha": 0.05, "target.bound": "two-sided", "target.taus": "0.8", "target.correction":
     "bonferroni", "target.empty": "skip", "target.measurements": "area:1,count:1", "target.radii": "0.01,0.02",
     "target.thresholds": "area:1=9", "target.widths": "area:1=4", "target.spacing": "0.5,0.5", "seed": 99,
-    "space": "native", "speed.precision": "bfloat16",
-    "speed.compile": True, "speed.channels_last": True, "batch_size": "5",
+    "space": "native", "speed.precision": "bfloat16", "vary": "gain=0.2,crop-x=3.0px",
+    "speed.engine": "openvino", "speed.channels_last": True, "batch_size": "5",
 }  # fmt: skip
 """By field: a value that is not its default."""
 
@@ -216,6 +218,20 @@ def test_every_field_has_an_option_and_every_option_a_field(verb):
     assert {option.field for option in OPTIONS} == set(VALUES)
 
 
+def test_the_verb_of_settings_takes_every_option_but_those_of_pixels(images, scans, tmp_path):
+    text = help_of("certify", "settings")
+    for option in OPTIONS:
+        assert (option.flag + " " in text) == (option.flag not in ("--denoiser", "--sigma", "--space")), option.flag
+    words = ("certify", "settings", "--vary", "gain=0.2,gamma=10%", "--n", 40)
+    call(*words, "--data", images, *CLASSIFIER, "--out", tmp_path / "a", "--n0", 10)
+    call(*words, "--target", "masks", "--data", scans, *SEGMENTER, "--out", tmp_path / "b", "--n0", 5, "--tau", 0.5)
+    for name in "ab":
+        assert json.loads((tmp_path / name / "run.json").read_text())["request"]["vary"] == ["gain=0.2", "gamma=0.1"]
+    call("certify", "--resume", tmp_path / "a", "--allow-code")
+    call("verify", tmp_path / "b")
+    assert "use one of classes, masks, measurements" in refused(*words, "--target", "boxes")
+
+
 def help_of(*words):
     return " ".join(call(*words, "--help", COLUMNS="200").out.split())
 
@@ -241,7 +257,7 @@ def test_options_of_other_verbs_are_refused_in_one_sentence(option, tmp_path):
 def test_the_old_form_is_answered_by_the_new(tmp_path):
     for words in (("--task", "segment", "--model", "demo"), ("--model", "demo"), ("--resume",)):
         said = refused("certify", *words)
-        assert said == "say what of: certimed certify classes ..., masks ... or measurements ..."
+        assert said == "say what of: certimed certify classes ..., masks ..., measurements ... or settings ..."
     assert refused("plan", "--sigma", 1) == "say what of: certimed plan classes ..., masks ... or measurements ..."
 
 

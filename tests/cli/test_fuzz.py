@@ -28,7 +28,8 @@ LIKELY: dict[str, tuple[Any, ...]] = {
     "budget": ("fixed:20", "grid:0,0.25@100", "betting:0.1", "planned:5%", "looks:10,20", "pixels:60,100/0.01"),
     "target.bound": ("one-sided", "two-sided", "best"), "target.taus": ("0.75", "0.6,0.75", "0.5"),
     "target.correction": ("holm", "bonferroni"), "target.empty": ("one", "zero", "skip"),
-    "speed.precision": ("float32", "bfloat16", "float16"), "batch_size": (1, 7, "auto"),
+    "speed.precision": ("float32", "bfloat16", "float16"), "speed.engine": ("torch", "tensorrt"),
+    "batch_size": (1, 7, "auto"),
 }  # fmt: skip
 """By field: values that a person would try."""
 MORE = (("--n", 30), ("--shard", "1/2"), ("--shard", "3/2"), ("--retry-failed",), ("--quiet",), ("--json",),
@@ -51,9 +52,7 @@ def words_of(draw: random.Random, place: Path, number: int) -> list[Any]:
     words = ["certify", verb, *model, "--data", place / ("images" if verb == "classes" else "scans")]
     words += ["--out", place / f"run-{number}"] if draw.random() < 0.9 else []
     for option in draw.sample(OPTIONS, draw.randint(0, 5)):
-        if option.field in ("model", "data.path", "speed.compile") or (
-            verb not in option.verbs and draw.random() < 0.9
-        ):
+        if option.field in ("model", "data.path") or (verb not in option.verbs and draw.random() < 0.9):
             continue
         if option.type is bool:
             words.append(option.flag)

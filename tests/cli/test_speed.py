@@ -1,4 +1,4 @@
-"""--precision, --channels-last, --compile and --batch-size: recorded, kept to, and refused where they cannot be."""
+"""--precision, --engine, --channels-last and --batch-size: recorded, kept to, and refused where they cannot be."""
 
 from __future__ import annotations
 
@@ -20,12 +20,24 @@ def test_precision_is_recorded_on_run_and_certificates_and_a_resume_keeps_to_it(
     folder = tmp_path / "run"
     classes(images, folder, "--precision", "bfloat16", "--channels-last")
     recorded = manifest(folder)
-    assert recorded["request"]["speed"] == {"precision": "bfloat16", "compile": False, "channels_last": True}
+    assert recorded["request"]["speed"] == {"precision": "bfloat16", "engine": "torch", "channels_last": True}
     assert recorded["provenance"]["dtype"] == "bfloat16 autocast, channels last"
     for record in RunFolder.open(folder).records():
         assert record.certificates["plain"].about.provenance.dtype == "bfloat16 autocast, channels last"
     said = refused("certify", "--resume", folder, "--allow-code", "--precision", "float32")
     assert "--precision float32 differs from the run" in said and 'started with "bfloat16"' in said
+
+
+def test_a_run_in_another_engine_verifies_and_is_drawn_again_in_it(images: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    folder = tmp_path / "run"
+    classes(images, folder, "--engine", "openvino")
+    recorded = manifest(folder)
+    assert recorded["provenance"]["dtype"] == "float32 in openvino"
+    assert "openvino" in recorded["provenance"]["versions"]
+    assert recorded["methods"][0]["identity"] != recorded["model"]["identity"]
+    again = ("--resample", 1, *CLASSIFIER, "--data", images)
+    assert "certified again" in call("verify", folder, *again).text
 
 
 def test_shards_and_workers_of_an_automatic_batch_size_give_the_lines_of_the_whole(
@@ -60,6 +72,8 @@ def test_masks_take_the_same_options(tmp_path: Path) -> None:
     [
         (["--precision", "float16"], "float16 is for GPUs"),
         (["--batch-size", "0"], "--batch-size 0 is no number of images; use 1 or more, or auto"),
+        (["--precision", "bfloat16", "--engine", "onnxruntime"], "engine onnxruntime computes in float32"),
+        (["--engine", "tensorrt"], "engine='tensorrt' is unknown; use torch, compile, openvino, onnxruntime"),
         (["--batch-size", "many"], "--batch-size many is no number of images"),
     ],
 )

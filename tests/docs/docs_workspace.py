@@ -12,6 +12,7 @@ import torch
 import vlm_families
 from PIL import Image
 
+from benchmarks.sam_boxes import write_sam
 from certimed.studies import classification_preset
 
 SIZE = 32
@@ -126,6 +127,14 @@ def whole_slides(folder: Path) -> None:
     (folder / "tumour.csv").write_text("slide,x,y,size\na.svs,100,200,64\n")
 
 
+def ct_slices(folder: Path) -> None:
+    """Two DICOM slices of one study."""
+    from dicom_files import write_series
+
+    values = np.random.default_rng(7).integers(-200, 200, (SIZE, SIZE, 2))
+    write_series(folder, values, np.diag([-0.7, -0.7, 2.0, 1.0]))
+
+
 # Name in the documentation -> what makes it.
 PLACES: dict[str, Callable[[Path], None]] = {
     "slides": lambda place: class_folders(place, 2, 1),
@@ -133,10 +142,12 @@ PLACES: dict[str, Callable[[Path], None]] = {
     "unlabelled": lambda place: write_pictures(place, 4, 3),
     "xrays": lambda place: discs(place, 3),
     "wsi": whole_slides,
+    "ct": ct_slices,
     "xrays-train": lambda place: write_pictures(place, 4, 4, channels=1),
     "photographs": lambda place: class_folders(place, 2, 5, ("dark", "bright")),
     "my_unet": smp_network,
     "my_bundle": monai_bundle,
+    "my_medsam": write_sam,
     "my_ddpm": ddpm,
     "data/kather": kather,
     "data/montgomery": lambda place: discs(place, 10),

@@ -165,9 +165,9 @@ class _Encode(nn.Module):
     [
         (Acceleration(), "float32"),
         (BF16, "bfloat16 autocast"),
-        (Acceleration("bfloat16", compile=True), "bfloat16 autocast, compiled"),
+        (Acceleration("bfloat16", engine="compile"), "bfloat16 autocast, compiled"),
         (Acceleration(channels_last=True), "float32, channels last"),
-        (Acceleration("float16", True, True), "float16 autocast, compiled, channels last"),
+        (Acceleration("float16", "compile", True), "float16 autocast, compiled, channels last"),
     ],
 )
 def test_the_words_of_provenance(acceleration: Acceleration, words: str) -> None:
@@ -298,7 +298,7 @@ def test_one_graph_serves_batches_of_every_size(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 5)).eval()
-    compiled = Acceleration("bfloat16", compile=True).wrap(net)
+    compiled = Acceleration("bfloat16", engine="compile").wrap(net)
     assert isinstance(compiled, Accelerated)
     for count in (1, 7, 3, 2, 1):
         x = images(count, seed=count)
@@ -311,14 +311,14 @@ def test_a_model_that_cannot_be_compiled_is_refused_in_one_sentence(monkeypatch:
         raise RuntimeError("no C++ compiler found\nwith a long story")
 
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
-    with pytest.raises(InputError, match=r"cannot be compiled here \(.*\); leave compile out"):
-        Acceleration(compile=True).wrap(Net())(images())
+    with pytest.raises(InputError, match=r"cannot be compiled here \(.*\); leave --engine compile out"):
+        Acceleration(engine="compile").wrap(Net())(images())
 
 
 @pytest.mark.slow
 @torch.inference_mode()
 def test_the_real_compiler_computes_the_same() -> None:
     net = Net()
-    compiled = Acceleration(compile=True).wrap(net)
+    compiled = Acceleration(engine="compile").wrap(net)
     for count in (4, 1, 3):
         torch.testing.assert_close(compiled(images(count)), net(images(count)))

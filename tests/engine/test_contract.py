@@ -18,11 +18,12 @@ from toys import CLASS_NAMES, TinyVLM
 from certimed.assets import asset, demo_prompts
 from certimed.classification import SmoothedClassifier
 from certimed.classifiers import ClassificationModel
+from certimed.engine import Scores
 from certimed.engine.acceleration import Acceleration, coarsest_dtype
 from certimed.engine.contract import COPIES, OneAnswer, check_one_answer, refuse_what_is_no_function, unchanged
 from certimed.errors import ModelError
 from certimed.prompts import PromptComparison, prompt_methods
-from certimed.runs import DataSpec, MaskTarget, RunSpec, score_methods
+from certimed.runs import DataSpec, MaskTarget, RunSpec
 from certimed.segmentation import SmoothedSegmenter
 from certimed.segmenters import SegmentationModel
 from certimed.segmenters.small_unet import SmallUNet
@@ -135,7 +136,7 @@ def test_no_facade_certifies_them(change) -> None:
         SmoothedClassifier(model, 4, 0.5).predict(x, n=100)
     with pytest.raises(ModelError, match=r"noisy copy|when asked twice"):
         classifier = ClassificationModel(model, input_shape=SHAPE)
-        PromptComparison(classifier, score_methods(["plain"], 4), 0.5).run(x, n=100)
+        PromptComparison(classifier, [Scores("plain", 4)], 0.5).run(x, n=100)
 
 
 def test_a_wrong_certificate_is_no_longer_made() -> None:
@@ -199,7 +200,7 @@ def test_batch_normalisation_without_statistics_is_named(norm: nn.Module) -> Non
         with pytest.raises(ModelError, match=r"body\.1"):
             wrap(model)
     with pytest.raises(ModelError, match=r"body\.1"):
-        PromptComparison(ClassificationModel(model, input_shape=SHAPE), score_methods(["plain"], 4), 0.5)
+        PromptComparison(ClassificationModel(model, input_shape=SHAPE), [Scores("plain", 4)], 0.5)
 
 
 def test_subclasses_and_scripted_layers_are_named_too() -> None:
@@ -413,7 +414,7 @@ def test_a_model_that_works_in_place_gets_the_certificate_of_the_pure_one(change
     wanted = SmoothedClassifier(Around(pure), 4, 0.5).certify(x, **settings)
     assert SmoothedClassifier(Around(change), 4, 0.5).certify(x, **settings).counts == wanted.counts
     for model, found in ((Around(change), []), (Around(pure), [])):
-        comparison = PromptComparison(ClassificationModel(model, input_shape=SHAPE), score_methods(["plain"], 4), 0.5)
+        comparison = PromptComparison(ClassificationModel(model, input_shape=SHAPE), [Scores("plain", 4)], 0.5)
         found += [comparison.run(x, **settings)["plain"] for _ in range(2)]
         assert [one.certificate.counts for one in found] == [wanted.counts] * 2
     assert torch.equal(x, before)

@@ -77,7 +77,9 @@ def test_published_dice_is_no_lower_bound():
 def test_nothing_abstained_makes_all_values_the_plain_dice():
     generator = np.random.default_rng(1)
     truth, mask = generator.integers(0, 3, size=(2, 9, 9))
-    scores = metrics.mask_scores(certified_mask(mask, np.ones((9, 9), bool), 3), truth, plain={"plain": mask}).per_class
+    scores = metrics.mask_scores(
+        certified_mask(mask, np.ones((9, 9), bool), 3), truth, plain={"plain": [mask]}
+    ).per_class
     assert scores[metrics.DICE_LOW] == scores[metrics.DICE_HIGH] == scores[metrics.DICE_PUBLISHED]
     assert scores["Dice (plain)"] == scores[metrics.DICE_LOW] and scores["IoU (plain)"] == scores[metrics.IOU_LOW]
     wanted = [2 * ((mask == c) & (truth == c)).sum() / ((mask == c).sum() + (truth == c).sum()) for c in range(3)]
@@ -117,7 +119,7 @@ def random_scores(images):
         truth = generator.integers(0, 3, size=(6, 6))
         mask = np.where(generator.random((6, 6)) < 0.8, truth, 0)
         made = certified_mask(mask, generator.random((6, 6)) < 0.7, 3)
-        found.append(metrics.mask_scores(made, truth, plain={"plain": mask}))
+        found.append(metrics.mask_scores(made, truth, plain={"plain": [mask]}))
     return found
 
 

@@ -97,7 +97,8 @@ def test_the_published_tuning_is_broken_inside_its_radius_by_an_attack_through_t
 
     # What was certified is true: with the prompt frozen at x, the attacked image keeps its class.
     learner = PromptLearner(vlm, CLASS_NAMES, WORDS)
-    frozen = zero_shot(learner, here.image, SIGMA, item_id="patient", **RULE, batch_size=1000).classifier(vlm)
+    tuned = zero_shot(learner, here.image, SIGMA, item_id="patient", **RULE, batch_size=1000, noise="float32")
+    frozen = tuned.classifier(vlm)
     kept = SmoothedClassifier(frozen, 3, SIGMA, noise="float32").certify(there.image, **BUDGET)
     assert kept.prediction == certificate.prediction and not kept.abstained
 

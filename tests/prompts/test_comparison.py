@@ -81,16 +81,17 @@ def test_each_certificate_states_its_scope(world: tuple) -> None:
     assert all(certificate_from_dict(json.loads(one.to_json())) == one for one in found.values())
 
 
-def test_the_per_image_methods_are_the_published_ones(world: tuple) -> None:
+@pytest.mark.parametrize("noise", ["float32", "grid"])
+def test_the_per_image_methods_are_the_published_ones(world: tuple, noise: str) -> None:
     vlm, learnt, _, images = world
-    both = PromptComparison(vlm, build(world, ("zero-shot", "both")), SIGMA, noise="float32")
+    both = PromptComparison(vlm, build(world, ("zero-shot", "both")), SIGMA, noise=noise)
     found = both.certify(images[1], **BUDGET)
     from certimed.prompts import PromptLearner
 
     starts = {"zero-shot": PromptLearner(vlm, CLASS_NAMES, WORDS), "both": learnt.learner(vlm)}
     for name, start in starts.items():
-        tuned = zero_shot(start, images[1], SIGMA, seed=5, copies=20, lr=0.02, batch_size=64)
-        alone = SmoothedClassifier(tuned.classifier(vlm), 3, SIGMA, noise="float32").certify(images[1], **BUDGET)
+        tuned = zero_shot(start, images[1], SIGMA, seed=5, copies=20, lr=0.02, batch_size=64, noise=noise)
+        alone = SmoothedClassifier(tuned.classifier(vlm), 3, SIGMA, noise=noise).certify(images[1], **BUDGET)
         assert alone.counts == found[name].counts
 
 

@@ -51,7 +51,7 @@ def test_saving_where_nothing_can_be_written_is_refused(prompt: Prompt, tmp_path
 
 def test_missing_truncated_and_foreign_files_are_refused(prompt: Prompt, tmp_path: Path) -> None:
     whole = prompt.save(tmp_path / "whole").read_bytes()
-    with pytest.raises(InputError, match="no prompt file"):
+    with pytest.raises(InputError, match=r"there is no file .* of a prompt"):
         Prompt.load(tmp_path / "absent")
     for cut in (0, 5, 100, len(whole) // 2, len(whole) - 1):
         (tmp_path / "cut").write_bytes(whole[:cut])

@@ -158,7 +158,7 @@ def test_zero_shot_equals_the_published_loop_and_is_reset_for_every_image(steps:
     for image, bank, one, two in zip(images, banks, forward, backward):
         assert torch.equal(one, two)
         torch.testing.assert_close(one, published_step(learner, bank, steps), atol=1e-6, rtol=1e-5)
-        assert torch.equal(one, zero_shot(learner, image, 0.25, copies=20, steps=steps).context)
+        assert torch.equal(one, zero_shot(learner, image, 0.25, copies=20, steps=steps, noise="float32").context)
     assert torch.equal(learner.context, PromptLearner(vlm, CLASS_NAMES, WORDS).context)
 
 

@@ -19,12 +19,12 @@ from certimed import load_run
 from certimed.errors import InputError
 from certimed.report.curves import curve_figure
 from certimed.report.figures import draw_curves, draw_images, draw_record, write_table
-from certimed.report.html.sources import Images
 from certimed.report.journal import save, width_in_mm
+from certimed.report.notes import native_note
 from certimed.report.panels import MaskExample, mask_figure
 from certimed.report.series import panels, series
-from certimed.report.tables import native_note
 from certimed.runs import RunFolder, data_section
+from certimed.runs.images import Images
 
 pytest.importorskip("matplotlib")
 

@@ -19,6 +19,7 @@ from report_runs import class_images, class_run, mask_images, mask_run
 from certimed.certificates import CHOSEN_AT_X, FROZEN_AT_X, shown
 from certimed.errors import InputError
 from certimed.metrics.segmentation import DICE_HIGH, DICE_LOW, FOREGROUND
+from certimed.report.notes import lost_classes
 from certimed.report.series import Series, series
 from certimed.report.tables import (
     Latex,
@@ -27,7 +28,6 @@ from certimed.report.tables import (
     booktabs,
     csv_text,
     latex_escape,
-    lost_classes,
     mask_rows,
     mask_table,
     per_cent,

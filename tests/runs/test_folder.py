@@ -344,7 +344,7 @@ def certify_on_a_full_disk(images, out, pipe):
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
     class Full(Silent):
-        def start(self, images, copies):
+        def start(self, images, copies, where):
             resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 
     try:
@@ -393,7 +393,7 @@ def test_settings_leave_out_what_machines_may_differ_in():
 
 def certify_slowly(images, out, journal, started=None):
     class Started(Journal):
-        def start(self, images, copies):
+        def start(self, images, copies, where):
             if started is not None:
                 started.set()
 

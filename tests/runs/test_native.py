@@ -21,10 +21,11 @@ from certimed import ClassificationModel, DataSpec, SmoothedClassifier, Smoothed
 from certimed.assets import asset
 from certimed.certificates import MODEL_INPUT, NATIVE, ClassCertificate
 from certimed.data import MedicalImage, open_dataset
+from certimed.engine import Scores
 from certimed.errors import InputError
 from certimed.operators import axis_matrix, norm_bound
 from certimed.prompts import PromptComparison, prompt_methods
-from certimed.runs import RunFolder, load_job, score_methods
+from certimed.runs import RunFolder, load_job
 from certimed.segmenters import NativeSegmenter, mask_geometry
 from certimed.vlm import NativeModel, PromptedClassifier
 
@@ -55,7 +56,7 @@ def linear_model(size: tuple[int, int] = (6, 5)) -> ClassificationModel:
 
 
 def certified_natively(model: ClassificationModel, x: Tensor, sigma: float, **settings: Any) -> ClassCertificate:
-    found = PromptComparison(NativeModel(model), score_methods(["plain"], 2), sigma).certify(x, seed=5, **settings)
+    found = PromptComparison(NativeModel(model), [Scores("plain", 2)], sigma).certify(x, seed=5, **settings)
     return found["plain"]
 
 

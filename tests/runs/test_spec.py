@@ -26,7 +26,7 @@ SPECS = st.one_of(
         sigma=st.floats(0.01, 2), budget=st.sampled_from([None, 400, "grid", "fixed:77"]),
         alpha=st.sampled_from([1e-3, 0.05]), seed=st.integers(0, 2**60), templates=st.just(()) | st.just(("a {}",)),
         tuning=st.builds(Tuning, copies=st.integers(1, 9)), size=SIZES,
-        speed=st.builds(Acceleration, compile=st.booleans()),
+        speed=st.builds(Acceleration, engine=st.sampled_from(("torch", "compile"))),
     ),
     st.builds(
         RunSpec, model=WORDS, data=DATA, target=st.builds(MaskTarget, taus=st.sampled_from([(0.75,), (0.6, 0.9)])),

@@ -12,7 +12,15 @@ import numpy as np
 import torch
 
 from certimed.budgets import parse_budget
-from certimed.certificates import END_TO_END, FROZEN_AT_X, MODEL_INPUT, collect_provenance
+from certimed.certificates import (
+    END_TO_END,
+    FROZEN_AT_X,
+    MODEL_INPUT,
+    SETTINGS,
+    VariedSetting,
+    VariedSettings,
+    collect_provenance,
+)
 from certimed.engine import Engine, ModelStream, Origin, Scores
 from certimed.integrity import MANIFEST_DIGEST, SETTINGS_DIGEST, ids_digest, seal_line, seal_manifest
 from certimed.noise import as_law
@@ -45,6 +53,23 @@ def pixelwise(x: torch.Tensor) -> torch.Tensor:
     return torch.cat([0.5 - x, x - 0.5], dim=1)
 
 
+def varied(pixels: torch.Tensor) -> VariedSettings:
+    """The settings of a run that varies the window."""
+    centre = VariedSetting("window-center", "grey", "added", 30.0, 255.0 * float(pixels.mean()))
+    return VariedSettings((centre, VariedSetting("window-width", "", "multiplied", 0.2, 255.0)), SHAPE)
+
+
+def windowed(model: Any, pixels: torch.Tensor) -> Any:
+    """The same model of an image whose window is set by coordinates ``(B, 2, 1)``."""
+
+    def answer(u: torch.Tensor) -> torch.Tensor:
+        shift, width = u[:, 0] * (30 / 255), (0.2 * u[:, 1]).exp()
+        centred = pixels - 0.5 - shift.view(-1, 1, 1, 1)
+        return model(centred / width.view(-1, 1, 1, 1) + 0.5)
+
+    return answer
+
+
 def image(item: str) -> torch.Tensor:
     """A grey image of its own; ValueError for the broken one."""
     if item == BROKEN:
@@ -64,6 +89,7 @@ class Work:
         budget, bound, taus, noise, seed: as in a request.
         pillow: version of the decoder.
         native: whether the images come with the geometry of their preparation.
+        vary: two settings of the workflow that noise is on, instead of pixels.
     """
 
     task: str = "classes"
@@ -73,6 +99,7 @@ class Work:
     noise: str = "grid"
     seed: int = 3
     native: bool = True
+    vary: tuple[str, ...] = ()
     pillow: str = "11.3.0"
 
     @property
@@ -80,10 +107,32 @@ class Work:
         """Whether masks are certified."""
         return self.task == "mask"
 
+    @property
+    def sigma(self) -> float:
+        """Of the noise; on settings it is 1, each having a scale of its own."""
+        return 1.0 if self.vary else 0.25
+
+    @property
+    def space(self) -> str:
+        """Where the noise is."""
+        return SETTINGS if self.vary else MODEL_INPUT
+
     def methods(self) -> list[dict[str, Any]]:
         """The manifest's methods."""
-        plain = {"name": "plain", "kind": "plain", "scope": END_TO_END, "identity": IDENTITIES["plain"]}
-        tuned = {"name": "tuned", "kind": "zero-shot", "scope": FROZEN_AT_X, "identity": IDENTITIES["tuned"]}
+        plain = {
+            "name": "plain",
+            "kind": "plain",
+            "scope": END_TO_END,
+            "identity": IDENTITIES["plain"],
+            "adapter": None,
+        }
+        tuned = {
+            "name": "tuned",
+            "kind": "zero-shot",
+            "scope": FROZEN_AT_X,
+            "identity": IDENTITIES["tuned"],
+            "adapter": None,
+        }
         return [plain] if self.masks else [plain, tuned]
 
     def record(self, item: str) -> dict[str, Any]:
@@ -96,15 +145,20 @@ class Work:
         except ValueError as error:
             return blank | {"reason": str(error)}
         models = {"plain": pixelwise} if self.masks else {"plain": brightness, "tuned": left_half}
+        settings = varied(pixels) if self.vary else None
+        if self.vary:
+            models = {name: windowed(model, pixels) for name, model in models.items()}
         streams = {name: ModelStream(model, identity=IDENTITIES[name]) for name, model in models.items()}
         scopes = {one["name"]: one["scope"] for one in self.methods()}
         methods = [Scores(name, scope=scopes[name], stream=name) for name in models]
-        law, device = as_law(self.noise, 0.25), torch.device("cpu")
-        engine = Engine(streams, methods, law, space=MODEL_INPUT, device=device)
-        target: Any = Pixels(2, self.taus) if self.masks else Classes(2, self.bound)
-        origin = Origin("divided by 255", {"Pillow": self.pillow}, GEOMETRY if self.native else None)
-        found = engine.run(pixels, target, parse_budget(self.budget), n0=20, seed=self.seed, item_id=item,
-                           batch_size=64, origin=origin)  # fmt: skip
+        law, device = as_law(self.noise, self.sigma), torch.device("cpu")
+        engine = Engine(streams, methods, law, space=self.space, device=device)
+        space = SHAPE[1:] if self.vary else None
+        target: Any = Pixels(2, self.taus, space=space) if self.masks else Classes(2, self.bound)
+        geometry = GEOMETRY if self.native and not self.vary else None
+        origin = Origin("divided by 255", {"Pillow": self.pillow}, geometry, settings, "9" * 64 if self.vary else None)
+        found = engine.run(torch.zeros(2, 1) if self.vary else pixels, target, parse_budget(self.budget), n0=20,
+                           seed=self.seed, item_id=item, batch_size=64, origin=origin)  # fmt: skip
         made = [certificate for result in found.values() for certificate in result.certificates]
         clean = {} if self.masks else {name: int(result.clean) for name, result in found.items()}
         record = blank | {"status": "certified", "clean": clean, "certificates": [one.to_dict() for one in made]}
@@ -123,9 +177,10 @@ class Work:
         )
         request = {
             "task": self.task, "model": "brightness", "data": {"path": "images/"}, "target": target,
-            "methods": ["plain"], "sigma": 0.25, "noise": self.noise, "budget": str(parse_budget(self.budget)),
-            "n0": 20, "alpha": 0.001, "seed": self.seed, "space": MODEL_INPUT, "denoiser": None, "device": "cpu",
-            "batch_size": 64, "speed": {"precision": "float32", "compile": False, "channels_last": False},
+            "methods": ["plain"], "sigma": self.sigma, "noise": self.noise, "budget": str(parse_budget(self.budget)),
+            "n0": 20, "alpha": 0.001, "seed": self.seed, "space": self.space, "vary": list(self.vary),
+            "denoiser": None, "device": "cpu", "batch_size": 64,
+            "speed": {"precision": "float32", "engine": "torch", "channels_last": False},
         }  # fmt: skip
         provenance = collect_provenance("cpu").to_dict()
         kept = ("device", "device_name", "dtype", "versions")

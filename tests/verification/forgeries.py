@@ -37,6 +37,8 @@ WORKS = {
     "bet": Work(budget="betting:0.1@1000"),
     "masks": Work("mask", "pixels:60,120,300/0.05"),
     "fixed masks": Work("mask", "100", taus=(0.75,)),
+    "settings": Work(vary=("window-center=30.0grey", "window-width=0.2")),
+    "masks of settings": Work("mask", "100", taus=(0.75,), vary=("window-center=30.0grey", "window-width=0.2")),
 }
 FILES, REDRAW, CIRCUMSTANCES, NOTHING = "files", "redraw", "circumstances", "nothing: "
 
@@ -249,6 +251,24 @@ def kind_relabelled(folder: Folder) -> None:
         one["scope"] = "end-to-end"
 
 
+def as_test_time_lora(folder: Folder) -> None:
+    """LoRA that was tuned at the image is called end-to-end everywhere; its kind is still there."""
+    folder.manifest["methods"][1] |= {"kind": "test-time-lora", "scope": "end-to-end"}
+    for one in folder.certificates:
+        one["scope"] = "end-to-end"
+
+
+def as_adapted(digest: str | None) -> Callable[[Folder], None]:
+    """A method that is tuned on the image is called an adapted model, fixed before."""
+
+    def edit(folder: Folder) -> None:
+        folder.manifest["methods"][1] |= {"kind": "adapted", "scope": "end-to-end", "adapter": digest}
+        for one in folder.certificates:
+            one["scope"] = "end-to-end"
+
+    return edit
+
+
 def renamed_method(folder: Folder) -> None:
     """It has another name, its certificates are called end-to-end, but its kind is still there."""
     folder.manifest["methods"][1] |= {"name": "tuned prompt, published setting", "scope": "end-to-end"}
@@ -422,6 +442,11 @@ def device_everywhere(folder: Folder) -> None:
     folder.manifest["request"]["device"] = "cuda:0"
 
 
+def engine_in_the_request(folder: Folder) -> None:
+    """Another engine than that of every certificate."""
+    folder.manifest["request"]["speed"]["engine"] = "openvino"
+
+
 def dtype_everywhere(folder: Folder) -> None:
     """Another precision, in every place."""
     for one in [*folder.certificates, folder.manifest]:
@@ -447,7 +472,52 @@ def tau_everywhere(folder: Folder) -> None:
         one["native"] = NativeRadius.of(real_radius(one), GEOMETRY).to_dict()
 
 
+def setting(name: str, value: Any, axis: int = 0) -> Callable[[Folder], None]:
+    """Set a field of one setting of one certificate."""
+
+    def edit(folder: Folder) -> None:
+        found = proved(folder)["settings"]["axes"][axis]
+        found[name] = value(found[name]) if callable(value) else value
+
+    return edit
+
+
+def rescaled(folder: Folder) -> None:
+    """The noise on a setting is said to have been twice as large, in every place, with the reach that follows."""
+    folder.manifest["request"]["vary"][0] = "window-center=60.0grey"
+    for one in folder.certificates:
+        one["settings"]["axes"][0]["scale"] = 60.0
+        one["settings"]["axes"][0]["reach"] *= 2
+
+
+def reference_moved(folder: Folder) -> None:
+    """The image's own window is said to have been another one, on all its certificates."""
+    for one in folder.record()["certificates"]:
+        one["settings"]["axes"][0]["at"] += 10
+
+
 KINDS: dict[str, Forgery] = {
+    # Settings
+    "reach of a setting larger": Forgery("settings", setting("reach", lambda r: r * 1.01), FILES),
+    "reach of a factor larger": Forgery("settings", setting("reach", lambda r: r * 1.01, axis=1), FILES),
+    "reach of a setting smaller": Forgery("settings", setting("reach", lambda r: r * 0.9), FILES),
+    "scale of a setting": Forgery("settings", setting("scale", 60.0), FILES),
+    "scale of a setting everywhere": Forgery("settings", rescaled, REDRAW),
+    "unit of a setting": Forgery("settings", setting("unit", "HU"), FILES),
+    "a setting that adds called a factor": Forgery("settings", setting("how", "multiplied"), FILES),
+    "a setting's name": Forgery("settings", setting("name", "offset"), FILES),
+    "a setting's own value on one certificate": Forgery("settings", setting("at", 3.0), FILES),
+    "a setting's own value on all of an image": Forgery("settings", reference_moved, REDRAW),
+    "settings left out": Forgery("settings", lambda f: proved(f).pop("settings") and None, FILES),
+    "settings on a certificate of pixels": Forgery(
+        "grid", lambda f: proved(f).update(settings={"axes": [], "image": [1, 4, 4]}), FILES
+    ),
+    "settings called pixels everywhere": Forgery(
+        "settings", everywhere("space", value="native", request=("request", "space")), FILES
+    ),
+    "image of the masks of settings": Forgery(
+        "masks of settings", lambda f: f.certificate()["settings"].update(image=[1, 4, 5]), FILES
+    ),
     # What is claimed
     "radius larger": Forgery("grid", place("claim", lambda r: r * 1.001, "radius"), FILES),
     "radius larger by one unit in the last place": Forgery("grid", ulp_up, REDRAW),
@@ -501,6 +571,13 @@ KINDS: dict[str, Forgery] = {
         "grid", place("", "end-to-end", "scope", of=lambda f: proved(f, "tuned", 1)), FILES
     ),
     "scope everywhere, under another name": Forgery("grid", renamed_method, FILES),
+    "LoRA tuned at the image called end-to-end": Forgery("grid", as_test_time_lora, FILES),
+    "an adapted model without its adapter": Forgery("grid", as_adapted(None), FILES),
+    "the adapter's digest as the model's": Forgery("grid", as_adapted("c" * 64), FILES),
+    "an adapter that nobody has": Forgery("grid", as_adapted("b" * 64), REDRAW),
+    "an adapter given to the plain model": Forgery(
+        "grid", lambda folder: folder.manifest["methods"][0].update(adapter="b" * 64), FILES
+    ),
     "kind of a method relabelled everywhere": Forgery("grid", kind_relabelled, REDRAW),
     "chosen_from emptied": Forgery("grid", chosen_emptied, FILES),
     "chosen among methods, called end-to-end": Forgery("grid", chosen_end_to_end, FILES),
@@ -565,6 +642,8 @@ KINDS: dict[str, Forgery] = {
     "version of one certificate": Forgery("grid", place("provenance", "9.9", "versions", "torch"), FILES),
     "version everywhere": Forgery("grid", versions_everywhere, CIRCUMSTANCES),
     "dtype of one certificate": Forgery("grid", place("provenance", "bfloat16", "dtype"), FILES),
+    "engine of one certificate": Forgery("grid", place("provenance", "float32 in openvino", "dtype"), FILES),
+    "engine in the request alone": Forgery("grid", engine_in_the_request, FILES),
     "dtype everywhere but in the request": Forgery("grid", everywhere("provenance", "dtype", value="bfloat16"), FILES),
     "dtype everywhere": Forgery("grid", dtype_everywhere, CIRCUMSTANCES),
     "device of one certificate": Forgery("grid", place("provenance", "cuda:0", "device"), FILES),

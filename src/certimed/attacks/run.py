@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,21 +15,23 @@ from numpy.typing import NDArray
 
 from certimed.attacks.ascent import Ball
 from certimed.attacks.goals import DICE, AnotherClass, AnotherMask, Goal
+from certimed.attacks.grid import MOST_AXES
 from certimed.attacks.record import Attack, AttackFile, array_digest
 from certimed.attacks.sandwich import Sandwich
 from certimed.attacks.search import Found, Search
 from certimed.attacks.smoothed import Attacked
-from certimed.attacks.spec import AttackSpec
-from certimed.certificates import ClassClaim
+from certimed.attacks.spec import GRID, AttackSpec
+from certimed.certificates import SETTINGS, ClassClaim, IntervalClaim, MaskClaim
 from certimed.errors import ImageError, InputError, ModelError
 from certimed.integrity import RUN_SCHEMA, digest
 from certimed.metrics.segmentation import DICE_LOW
 from certimed.runs import CERTIFIED, Job, MaskTarget, MeasureTarget, Record, RunFolder, data_section
 from certimed.runs.folder import ATTACKS, MANIFEST, cut_torn_line
-from certimed.runs.job import Prepared
 from certimed.runs.lock import FolderLock
 from certimed.runs.manifest import check_same_run
-from certimed.targets import Target
+from certimed.runs.prepared import Prepared
+from certimed.settings import read_vary
+from certimed.targets import Pixels, Target
 
 if TYPE_CHECKING:
     from certimed.api import Run
@@ -105,7 +108,7 @@ def attack(
     folder = run if isinstance(run, RunFolder) else RunFolder.open(getattr(getattr(run, "folder", None), "path", run))  # type: ignore[arg-type]
     watch = watcher or Silent()
     work = job or _job(folder, allow_code)
-    _check(work, folder)
+    _check(work, folder, chosen)
     lock = FolderLock(folder.path)
     try:
         torn = cut_torn_line(folder.path / ATTACKS)
@@ -129,14 +132,14 @@ def attack_certificate(
     """Attack one certificate of a record; the outcome, and its perturbations in the law's units, by name."""
     certificate = record.certificates[label]
     claim, engine = certificate.claim, job.engine
-    attacked = attacked_by(job, record.item, certificate.method, spec, certificate.shape)
+    attacked = attacked_by(job, record.item, certificate.method, spec, prepared)
     ball = Ball(engine.law, prepared.pixels.to(engine.device), clip=spec.clip)
     goals: list[Goal]
     dice: dict[str, tuple[float, ...]] = {}
     if isinstance(claim, ClassClaim):
         goals, reference = [AnotherClass(claim.prediction, certificate.alpha)], claim.prediction
     else:
-        assert isinstance(job.spec.target, MaskTarget)
+        assert isinstance(claim, MaskClaim) and isinstance(job.spec.target, MaskTarget | MeasureTarget)
         empty, reference = job.spec.target.empty, int(np.count_nonzero(claim.certified))
         goals = [AnotherMask(claim, prepared.truth, empty)]
         if prepared.truth is not None:
@@ -164,13 +167,15 @@ def attack_certificate(
     return made, arrays
 
 
-def attacked_by(job: Job, item: str, method: str, spec: AttackSpec, shape: tuple[int, ...]) -> Attacked:
-    """The pipeline of one method at one item, an input of this shape, as attacks with these settings meet it."""
+def attacked_by(job: Job, item: str, method: str, spec: AttackSpec, prepared: Prepared) -> Attacked:
+    """The pipeline of one method at one prepared item, as attacks with these settings meet it."""
     (chosen,) = (one for one in job.engine.methods if one.name == method)
     target: Target[Any] | None = job.target
-    assert target is not None  # a run of measurements was refused
-    size = job.batch_size or target.batch_size(shape, job.engine.device)
-    return Attacked(job.engine, chosen, target, item, job.spec.seed, spec.seed, size)
+    assert target is not None  # a run of nothing but measurements was refused
+    size = job.batch_size or target.batch_size(prepared.seen, job.engine.device)
+    if prepared.settings is not None and isinstance(target, Pixels):
+        target = replace(target, space=prepared.seen[1:])
+    return Attacked(job.engine_for(prepared), chosen, target, item, job.spec.seed, spec.seed, size)
 
 
 def judge_again(job: Job, attack: Attack, moved: NDArray[Any]) -> tuple[int, ...]:
@@ -186,7 +191,7 @@ def judge_again(job: Job, attack: Attack, moved: NDArray[Any]) -> tuple[int, ...
     judged = attack.trials[attack.broken].judged
     prepared = job.prepare(job.dataset.load(job.dataset.ids.index(attack.item)))
     x = Ball(job.engine.law, prepared.pixels.to(job.engine.device)).moved(torch.from_numpy(moved)).pixels
-    attacked = attacked_by(job, attack.item, attack.method, attack.spec, tuple(x.shape))
+    attacked = attacked_by(job, attack.item, attack.method, attack.spec, prepared)
     tally = attacked.target.select(tuple(x.shape), x.device, attack.spec.n)
     counts = attacked.count(x, judged.start, attack.spec.n, tally)
     return tuple(int(count) for count in counts)
@@ -202,12 +207,17 @@ def _job(folder: RunFolder, allow_code: bool) -> Job:
     return job
 
 
-def _check(job: Job, folder: RunFolder) -> None:
+def _check(job: Job, folder: RunFolder, spec: AttackSpec) -> None:
     """Refuse what no attack is for, and another model or data set than the run's."""
-    if isinstance(job.spec.target, MeasureTarget):
+    if job.target is None:
         raise InputError(
-            f"{folder.path} certifies measurements, and attacks are on classes and masks; attack a run of those"
+            f"{folder.path} certifies measurements alone, and attacks are on classes and masks; add --tau to the run"
         )
+    settings = job.spec.space == SETTINGS
+    if spec.clip and settings:
+        raise InputError("clip keeps pixels in [0, 1], and this run's noise is on settings; leave it out")
+    if spec.search == GRID and not (settings and len(read_vary(job.spec.vary)) <= MOST_AXES):
+        raise InputError(f"a grid is for runs that vary at most {MOST_AXES} settings; search by gradient")
     manifest = job.manifest(data_section(job.dataset, folder.manifest.get("data")))
     check_same_run(folder.path / MANIFEST, folder.manifest, {"schema": RUN_SCHEMA, **manifest})
 
@@ -228,7 +238,9 @@ def _todo(
         labels = [
             label
             for label, one in record.certificates.items()
-            if not one.abstained and one.method in (methods or known) and (own, record.item, label) not in done
+            if not (one.abstained or isinstance(one.claim, IntervalClaim))
+            and one.method in (methods or known)
+            and (own, record.item, label) not in done
         ]
         if labels:
             todo.append((record, labels))

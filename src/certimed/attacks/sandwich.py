@@ -11,7 +11,7 @@ import numpy as np
 
 from certimed.attacks.goals import DICE, KEPT
 from certimed.attacks.record import Attack, AttackFile
-from certimed.certificates import END_TO_END
+from certimed.certificates import END_TO_END, MODEL_INPUT
 from certimed.errors import require
 from certimed.runs import RunFolder
 from certimed.statistics import binomial_tail
@@ -30,14 +30,16 @@ class Sandwich:
 
     Attributes:
         attacks: all of them, in the order made; several on one certificate where settings differed.
+        space: where the run's radii live.
     """
 
     attacks: tuple[Attack, ...]
+    space: str = MODEL_INPUT
 
     @classmethod
     def of(cls, folder: RunFolder) -> Sandwich:
         """The attacks of a run folder; InputError names the first line that is broken or was changed."""
-        return cls(tuple(AttackFile(folder).attacks()))
+        return cls(tuple(AttackFile(folder).attacks()), str(folder.manifest["request"].get("space", MODEL_INPUT)))
 
     def rows(self) -> list[dict[str, Any]]:
         """One row for each attacked certificate, the best of all attacks on it.
@@ -84,7 +86,7 @@ class Sandwich:
         from certimed.report.journal import width_in_mm
         from certimed.report.sandwich import sandwich_figure
 
-        return sandwich_figure(self.rows(), width=width_in_mm(width))
+        return sandwich_figure(self.rows(), width=width_in_mm(width), space=self.space)
 
     def findings(self) -> Iterator[str]:
         """What must not be overlooked: attacks that succeeded inside a certificate, one sentence a method."""

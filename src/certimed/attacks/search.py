@@ -12,8 +12,9 @@ from torch import Tensor
 
 from certimed.attacks.ascent import Ball, Loss, Perturbed, ascend
 from certimed.attacks.goals import BROKEN, AnotherMask, Goal, Judged
+from certimed.attacks.grid import survey
 from certimed.attacks.smoothed import Attacked, Fresh
-from certimed.attacks.spec import BASE_BISECTIONS, INSIDE, AttackSpec
+from certimed.attacks.spec import BASE_BISECTIONS, GRID, INSIDE, AttackSpec
 
 _CLOSE = 0.005  # a bracket narrower than this part of itself is not bisected
 
@@ -119,6 +120,8 @@ class Search:
     def _ascent(self, loss: Loss, radius: float) -> Tensor:
         """The best of all starting points: the best direction known, then random ones."""
         image = self.ball.image
+        if self.spec.search == GRID:
+            return survey(loss, self.ball, radius, self._best)
         starts = [torch.zeros_like(image) if self._best is None else self._best]
         for _ in range(self.spec.restarts - 1):
             direction = torch.randn(image.shape, generator=self._starts).to(image.device)

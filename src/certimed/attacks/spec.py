@@ -14,6 +14,10 @@ INSIDE = 0.99
 BASE_BISECTIONS = 4
 """Bisections of the attack on the base model beyond those of the smoothed one; they cost one copy each."""
 
+GRADIENT, GRID = "gradient", "grid"
+SEARCHES = (GRADIENT, GRID)
+"""Ways to look for a perturbation."""
+
 
 @dataclass(frozen=True)
 class AttackSpec:
@@ -31,6 +35,7 @@ class AttackSpec:
         alpha: probability that any PREDICT of one attack calls it successful and is wrong, all of them together.
         seed: of starting points and noise. The noise of a run and of its attacks is never the same, whatever the seed.
         clip: keep the perturbed image in [0, 1]. A certificate does not need it, so without it attacks are stronger.
+        search: ``"gradient"``, or ``"grid"``, directions all around: for up to three settings of a workflow.
 
     Raises:
         InputError: an impossible setting.
@@ -46,6 +51,7 @@ class AttackSpec:
     alpha: float = 1e-3
     seed: int = 0
     clip: bool = False
+    search: str = GRADIENT
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "radii", tuple(float(radius) for radius in self.radii))
@@ -54,6 +60,8 @@ class AttackSpec:
                 raise InputError(f"{name}={getattr(self, name)} of an attack must be 1 or more")
         if self.bisections < 0 or not self.reach > 1:
             raise InputError(f"bisections={self.bisections}, reach={self.reach}: use 0 or more, and a reach above 1")
+        if self.search not in SEARCHES:
+            raise InputError(f"search={self.search!r:.40} is unknown; use one of {', '.join(SEARCHES)}")
         if not 0 < self.alpha < 1:
             raise InputError(f"alpha={self.alpha} is no failure probability; use a value between 0 and 1, e.g. 0.001")
         if any(not radius > 0 for radius in self.radii) or len(set(self.radii)) < len(self.radii):

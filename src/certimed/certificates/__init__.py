@@ -17,17 +17,30 @@ from certimed.certificates.kinds import (
 from certimed.certificates.native import NativeRadius
 from certimed.certificates.provenance import Provenance, collect_provenance
 from certimed.certificates.rounding import shown
-from certimed.certificates.scope import CHOSEN_AT_X, END_TO_END, FROZEN_AT_X, MODEL_INPUT, NATIVE, SCOPES, SPACES
+from certimed.certificates.scope import (
+    CHOSEN_AT_X,
+    END_TO_END,
+    FROZEN_AT_X,
+    MODEL_INPUT,
+    NATIVE,
+    SCOPES,
+    SETTINGS,
+    SPACES,
+)
+from certimed.certificates.settings import ADDED, MULTIPLIED, VariedSetting, VariedSettings
 from certimed.certificates.units import RadiusUnits, radius_units
 
 __all__ = [
+    "ADDED",
     "CHOSEN_AT_X",
     "END_TO_END",
     "FROZEN_AT_X",
     "LAYERS",
     "MODEL_INPUT",
+    "MULTIPLIED",
     "NATIVE",
     "SCOPES",
+    "SETTINGS",
     "SPACES",
     "TOO_FEW_SAMPLES",
     "UNSTABLE",
@@ -47,6 +60,8 @@ __all__ = [
     "RadiusUnits",
     "Samples",
     "Share",
+    "VariedSetting",
+    "VariedSettings",
     "certificate_from_dict",
     "certificate_of",
     "collect_provenance",

@@ -58,7 +58,7 @@ class Certificate(Generic[C]):
 
     def __post_init__(self) -> None:
         self.about.check()
-        self.claim.check(self.n0, self.n, self.shape)
+        self.claim.check(self.n0, self.n, self.about.answered)
         if self.native is not None:
             self.native.check(self.real_radius, self.shape, self.space)
 
@@ -200,6 +200,7 @@ class Certificate(Generic[C]):
             "views": None if about.views is None else list(about.views),
             "provenance": about.provenance.to_dict(),
             "native": None if self.native is None else self.native.to_dict(),
+            **({} if about.settings is None else {"settings": about.settings.to_dict(self.real_radius)}),
         }
 
     def to_json(self) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 from certimed.budgets import Stop, parse_budget
 from certimed.certificates.fields import Fields
 from certimed.certificates.provenance import Provenance
-from certimed.certificates.scope import END_TO_END, SCOPES, SPACES
+from certimed.certificates.scope import END_TO_END, SCOPES, SETTINGS, SPACES
+from certimed.certificates.settings import VariedSettings
 from certimed.errors import InputError
 from certimed.noise import Placement
 
@@ -117,6 +118,7 @@ class Circumstances:
         placement: where the image lies among those the noise law speaks of.
         chosen_from: names of the methods, or noise levels, among which this one was picked by looking at the image.
         views: noise of the view that is tuned on and of the view that is classified, where a sample consists of two.
+        settings: what was varied, where the space is "settings".
     """
 
     item: str
@@ -129,6 +131,12 @@ class Circumstances:
     placement: Placement
     chosen_from: tuple[str, ...] = ()
     views: tuple[float, float] | None = None
+    settings: VariedSettings | None = None
+
+    @property
+    def answered(self) -> tuple[int, ...]:
+        """``(C, *space)`` of the image that is answered for: the certified input itself, unless settings are."""
+        return self.shape if self.settings is None else self.settings.image
 
     def check(self) -> None:
         """Raise InputError for words that are unknown, or a choice whose scope does not say so."""
@@ -136,3 +144,7 @@ class Circumstances:
             raise InputError(f"scope {self.scope!r} or space {self.space!r} is unknown to this version of certimed")
         if self.chosen_from and self.scope == END_TO_END:
             raise InputError("a certificate that was chosen by looking at the image cannot be end-to-end")
+        if (self.space == SETTINGS) != (self.settings is not None):
+            raise InputError(f"space {self.space!r} and the settings that were varied do not belong together")
+        if self.settings is not None:
+            self.settings.check(self.shape)

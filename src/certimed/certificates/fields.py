@@ -116,6 +116,23 @@ class Fields:
         self._typed(name, all(isinstance(one, str) for one in value.values()), "an object of strings")
         return value
 
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A list of strings."""
+        value = self.get(name)
+        self._typed(name, isinstance(value, list) and all(isinstance(v, str) for v in value), "a list of strings")
+        return tuple(value)
+
+    def records(self, name: str) -> tuple[dict[str, Any], ...]:
+        """A list of JSON objects."""
+        value = self.get(name)
+        self._typed(name, isinstance(value, list) and all(isinstance(v, dict) for v in value), "a list of objects")
+        return tuple(value)
+
+    def shares(self, name: str) -> dict[str, dict[str, float]]:
+        """An object of objects of numbers."""
+        parts = {part: Fields(given, f"{name} of the {self._what}") for part, given in self.mapping(name).items()}
+        return {part: {one: given.number(one) for one in given.data} for part, given in parts.items()}
+
     def expect(self, name: str, wanted: str) -> None:
         """The field must equal ``wanted`` (used for schema names)."""
         value = self.get(name)

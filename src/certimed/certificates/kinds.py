@@ -22,6 +22,7 @@ from certimed.certificates.intervals import IntervalClaim, MeasuredInterval
 from certimed.certificates.native import NativeRadius
 from certimed.certificates.provenance import Provenance
 from certimed.certificates.scope import NATIVE
+from certimed.certificates.settings import VariedSettings
 from certimed.errors import InputError
 from certimed.noise import Placement, law_from_dict
 from certimed.operators.geometry import native_radius
@@ -172,12 +173,17 @@ class MaskCertificate(Certificate[MaskClaim]):
         return radii
 
     def layer(self, name: str) -> NDArray[Any]:
-        """``"mask"``, ``"certified"`` (0 or 1) or ``"radius"`` (the radius map) as an array of ``space``."""
+        """``"mask"``, ``"certified"`` or its opposite ``"abstained"`` (0 or 1), or ``"radius"`` (the radius map), as an
+        array of ``space``.
+        """
         if name not in LAYERS:
             raise InputError(f"layer {name!r} is unknown; use one of {', '.join(LAYERS)}")
         if name == "radius":
             return self.radius_map()
-        return self.mask if name == "mask" else self.certified.astype(np.uint8)
+        if name == "mask":
+            return self.mask
+        shown = self.certified if name == "certified" else ~self.certified
+        return shown.astype(np.uint8)
 
 
 @dataclass(frozen=True, repr=False)
@@ -242,7 +248,7 @@ class IntervalCertificate(Certificate[IntervalClaim]):
         return ends_at(own.ordered, own.n, place)
 
 
-LAYERS = ("mask", "certified", "radius")
+LAYERS = ("mask", "certified", "abstained", "radius")
 AnyCertificate: TypeAlias = ClassCertificate | MaskCertificate | IntervalCertificate
 _KINDS: dict[str, type[AnyCertificate]] = {
     ClassClaim.kind: ClassCertificate,
@@ -302,6 +308,7 @@ def certificate_from_dict(data: object, arrays: str | Path | None = None) -> Any
             placement=_placement(Fields(fields.get("placement"), "placement of the certificate")),
             chosen_from=tuple(chosen),
             views=views,
+            settings=VariedSettings.from_dict(fields.mapping("settings")) if fields.has("settings") else None,
         ),
         native=None if native is None else NativeRadius.from_fields(Fields(native, "native radius")),
     )

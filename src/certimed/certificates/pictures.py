@@ -49,8 +49,9 @@ def layer_image(layer: str, values: NDArray[Any]) -> tuple[Image.Image, str, flo
         steps -= steps * step > values
         unit = f"L2 radius in [0, 1] units per step, rounded down: {step!r}"
         return Image.fromarray(steps.astype(np.uint8)), unit, step
-    if layer == "certified":
-        return Image.fromarray(values * np.uint8(_STEPS)), "255 = certified, 0 = abstained", 1 / _STEPS
+    if layer in ("certified", "abstained"):
+        other = "abstained" if layer == "certified" else "certified"
+        return Image.fromarray(values * np.uint8(_STEPS)), f"255 = {layer}, 0 = {other}", 1 / _STEPS
     if values.dtype != np.uint8:
         return Image.fromarray(values.astype(np.uint16)), "class id", 1.0
     image = Image.fromarray(values)

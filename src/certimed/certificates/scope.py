@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 Scope = Literal["end-to-end", "frozen at x", "chosen at x"]
-Space = Literal["model input", "native"]
+Space = Literal["model input", "native", "settings"]
 
 END_TO_END: Scope = "end-to-end"
 """The whole pipeline from the certified space to the answer."""
@@ -21,6 +21,9 @@ MODEL_INPUT: Space = "model input"
 
 NATIVE: Space = "native"
 """The image at its native resolution; resizing is part of the certified model."""
+
+SETTINGS: Space = "settings"
+"""The settings of a workflow, each in units of its noise; the raw image is fixed, the workflow part of the model."""
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 SPACES: tuple[Space, ...] = get_args(Space)

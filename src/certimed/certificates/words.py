@@ -10,7 +10,8 @@ from certimed.budgets import Fixed, Stop, parse_budget
 from certimed.certificates.claims import ClassClaim, MaskClaim
 from certimed.certificates.intervals import IntervalClaim, MeasuredInterval
 from certimed.certificates.rounding import Side, shown
-from certimed.certificates.scope import CHOSEN_AT_X, END_TO_END, FROZEN_AT_X, MODEL_INPUT, NATIVE
+from certimed.certificates.scope import CHOSEN_AT_X, END_TO_END, FROZEN_AT_X, MODEL_INPUT, NATIVE, SETTINGS
+from certimed.certificates.settings import ADDED, VariedSetting
 from certimed.certificates.units import GREY_LEVELS
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ SCOPE_WORDS = {
 SPACE_WORDS = {
     MODEL_INPUT: "the image after resizing and cropping, before mean and std, values in [0, 1]",
     NATIVE: "the image at its native resolution, values in [0, 1], resizing inside the certified model",
+    SETTINGS: (
+        "the settings of the workflow, each in units of its noise, around the image's own; a user or a program that "
+        "sets them otherwise is covered, and nothing that changes the raw image is"
+    ),
 }
 
 
@@ -55,6 +60,7 @@ def statement(certificate: Certificate[Any], names: Sequence[str] = ()) -> str:
     if not c.abstained:
         parts.append(f"Space: {SPACE_WORDS[c.space]}.")  # type: ignore[index]
         parts.append(f"Scope: {SCOPE_WORDS[c.scope]}.")  # type: ignore[index]
+        parts += settings_sentences(c)
         parts += [] if c.native is None else [_at_largest(c) + native_sentence(c.native)]
         parts += assumptions(c)
     parts += samples_sentences(c) + sharing_sentences(c)
@@ -74,9 +80,8 @@ def _class_head(c: ClassCertificate, names: Sequence[str]) -> str:
             f"{c.n} noisy copies)."
         )
     return (
-        f"The smoothed classifier (Gaussian noise, sigma {c.sigma:g}) answers {answer} for every "
-        f"perturbation of {c.item} with L2 norm below {radius_text(c.radius)}. This {failure(c.alpha)} over the noise "
-        "drawn."
+        f"The smoothed classifier ({_noise(c)}) answers {answer} for every {_change(c)} of {c.item} with L2 norm "
+        f"{_in_units(c)}below {radius_text(c.radius)}. This {failure(c.alpha)} over the noise drawn."
     )
 
 
@@ -89,7 +94,7 @@ def _mask_head(c: MaskCertificate, _: Sequence[str]) -> str:
     count = int(c.certified.sum())
     return (
         f"All {count} certified pixels ({share_text(c.share_certified)} of {c.pixels}) keep their class under the "
-        f"smoothed segmenter (Gaussian noise, sigma {c.sigma:g}) for every perturbation of {c.item} with L2 norm below "
+        f"smoothed segmenter ({_noise(c)}) for every {_change(c)} of {c.item} with L2 norm {_in_units(c)}below "
         f"{radius_text(c.radius)} ({c.correction}, all pixels at once). This {failure(c.alpha)} over the noise drawn."
     )
 
@@ -106,11 +111,53 @@ def _interval_head(c: IntervalCertificate, _: Sequence[str]) -> str:
         parts.append("; ".join([f"{one.name} (here {median_text(one)}): {', '.join(ranges)}", *places, *undefined]))
     unknown = " The spacing is not known, so sizes are in pixels." if in_pixels(c) else ""
     return (
-        f"The median under noise (Gaussian, sigma {c.sigma:g}) of each measurement that this pipeline reports of "
-        f"{c.item} stays in its interval for every perturbation with L2 norm below the radius named with it: "
+        f"The median under noise ({_noise(c)}) of each measurement that this pipeline reports of {c.item} stays in its "
+        f"interval for every {_change(c)} with L2 norm {_in_units(c)}below the radius named with it: "
         f"{'. '.join(parts)}.{unknown} All of this together {failure(c.alpha)} over the noise drawn. It is the median "
         "under noise that holds, so deploy that median."
     )
+
+
+def _noise(c: Certificate[Any]) -> str:
+    settings = c.about.settings
+    if settings is None:
+        return f"Gaussian noise, sigma {c.sigma:g}"
+    return f"Gaussian noise on {', '.join(one.name for one in settings.axes)}"
+
+
+def _change(c: Certificate[Any]) -> str:
+    return "perturbation" if c.about.settings is None else "change of these settings"
+
+
+def _in_units(c: Certificate[Any]) -> str:
+    return "" if c.about.settings is None else "(each in units of its noise) "
+
+
+def settings_sentences(c: Certificate[Any]) -> list[str]:
+    """What a radius in the space of settings means for each of them, in its own unit."""
+    settings = c.about.settings
+    if settings is None:
+        return []
+    alone = "; ".join(f"{one.name} {reach_text(one, c.real_radius)}" for one in settings.axes)
+    noise = ", ".join(f"{one.name} {noise_text(one)}" for one in settings.axes)
+    jointly = "" if len(settings.axes) == 1 else (
+        f" Jointly: all inside one ellipsoid, in which the squared changes, each in units of its noise ({noise}), sum "
+        f"up to less than {radius_text(c.real_radius)} squared."
+    )  # fmt: skip
+    return [f"{_at_largest(c)}Each setting alone: {alone}.{jointly}"]
+
+
+def reach_text(one: VariedSetting, radius: float) -> str:
+    """How far one setting alone may be from the image's own value, rounded down."""
+    far, unit = shown(one.reach(radius), "lower", digits=4), f" {one.unit}" if one.unit else ""
+    if one.how == ADDED:
+        return f"within {far}{unit} of {one.at:g}{unit}"
+    return f"within a factor of {far} of {one.at:g}{unit}"
+
+
+def noise_text(one: VariedSetting) -> str:
+    """The noise on one setting."""
+    return f"{one.scale:g} {one.unit}".rstrip() if one.how == ADDED else f"{one.scale:g} on its logarithm"
 
 
 def median_text(one: MeasuredInterval) -> str:
@@ -178,6 +225,11 @@ def assumptions(c: Certificate[Any]) -> list[str]:
     levels = c.law.levels
     if levels is None:
         return [f"Assumed: real arithmetic where float32 noise is drawn and added, and that {function}."]
+    if c.about.settings is not None:
+        return [
+            f"This holds in floating point, settings being rounded to 1/{levels} of their noise. Assumed: that "
+            f"{function}."
+        ]
     return [
         f"{_at_largest(c)}This holds in floating point, for every perturbed image on the grid of step 1/{levels}"
         + (", on which this image lies" if c.about.placement.on_grid else ", to which images are rounded")
@@ -245,6 +297,9 @@ def short(c: Certificate[Any]) -> str:
     native = "" if c.native is None else f" ({shown(c.native.radius, 'lower', places=4)} at native {c.native.size})"
     rms = shown(c.units().rms_grey_levels, "lower", digits=3)
     size = f"radius {shown(c.radius, 'lower', places=4)} L2 = {rms} grey levels RMS{native}"
+    if c.about.settings is not None:
+        alone = ", ".join(f"{one.name} {reach_text(one, c.real_radius)}" for one in c.about.settings.axes)
+        size = f"radius {shown(c.radius, 'lower', places=4)} of the noise: {alone}"
     return f"{name}({c.item!r}: {_SHORT[c.claim.kind](c, size)}, {setting}, {c.scope})"
 
 
@@ -275,11 +330,17 @@ def rows(c: Certificate[Any]) -> dict[str, str]:
     found = {
         "image": c.item,
         **_ROWS[c.claim.kind](c),
-        "radius (L2, [0, 1] units)": shown(c.radius, "lower", places=4),
-        "radius (L2, grey levels)": shown(units.l2_grey_levels, "lower", places=1),
-        "per-value RMS (grey levels)": shown(units.rms_grey_levels, "lower", digits=3),
-        "L-infinity implied (grey levels)": shown(units.linf_grey_levels, "lower", digits=3),
     }
+    if c.about.settings is not None:
+        found["radius (L2, in units of the noise)"] = shown(c.radius, "lower", places=4)
+        found |= {f"{one.name} alone": reach_text(one, c.real_radius) for one in c.about.settings.axes}
+    else:
+        found |= {
+            "radius (L2, [0, 1] units)": shown(c.radius, "lower", places=4),
+            "radius (L2, grey levels)": shown(units.l2_grey_levels, "lower", places=1),
+            "per-value RMS (grey levels)": shown(units.rms_grey_levels, "lower", digits=3),
+            "L-infinity implied (grey levels)": shown(units.linf_grey_levels, "lower", digits=3),
+        }
     if c.native is not None:
         native = c.native.units()
         found[f"native radius (L2, {c.native.size})"] = (

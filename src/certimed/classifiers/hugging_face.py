@@ -88,8 +88,8 @@ def load_hugging_face(reference: str, name: str, **settings: Any) -> Classificat
     )
     own = {"mean": preparation.mean, "std": preparation.std, "channel_order": order}
     if settings:
-        stated = choose(settings, preparation.channels).settings
-        own = {**own, **{key: stated[key] for key in ("mean", "std", "warnings")}}
+        settings.setdefault("channel_order", order)
+        own |= {key: value for key, value in choose(settings, preparation.channels).settings.items() if key != "notes"}
     return ClassificationModel(
         _Logits(network),
         input_shape=preparation.shape,

@@ -9,12 +9,13 @@ from torch import nn
 
 from certimed.classifiers.model import ClassificationModel
 from certimed.errors import InputError
+from certimed.models.device import checked_device
 from certimed.models.forms import CLASSIFIERS
 from certimed.models.identity import behaviour_digest
 from certimed.models.normalisation import choose
 from certimed.usercode import UserModel, input_channels, is_user_code, load_user_model
 from certimed.vlm import VisionLanguageModel, load
-from certimed.vlm.loading import checked_device, named
+from certimed.vlm.loading import named
 
 
 def load_classifier(

@@ -70,6 +70,11 @@ def load_torchvision(reference: str, name: str, **settings: Any) -> Classificati
     crop, edge = int(transform.crop_size[0]), int(transform.resize_size[0])
     prepared: dict[str, Any] = {} if size is None else {"input_shape": (channels, *size)}
     notes = (*done.notes, *chosen.notes)
+    if checkpoint and hasattr(network, "transform_input"):
+        notes += (
+            f"{file.name}: {architecture} scales its input once more inside (transform_input), as torchvision's own "
+            "weights need it; one that was trained without it gives wrong answers here",
+        )
     if size is None:
         prepared = {
             "input_shape": (channels, crop, crop),

@@ -15,6 +15,7 @@ from certimed.cli import (
     export,
     figure,
     merge,
+    pack,
     plan,
     report,
     reproduce,
@@ -42,6 +43,7 @@ app.command(help=compare.HELP)(compare.compare)
 app.command(help=merge.HELP)(merge.merge)
 app.command(help=export.HELP)(export.export)
 app.command(help=report.HELP)(report.report)
+app.command(help=pack.HELP)(pack.pack)
 app.command(help=train.CONVERT_HELP)(train.convert)
 app.add_typer(certify.app, name="certify")
 app.add_typer(plan.app, name="plan")

@@ -48,6 +48,7 @@ def attack(
     alpha: Annotated[float, typer.Option(help="Failure probability of all PREDICTs of an attack.")] = 1e-3,
     seed: Annotated[int, typer.Option(help="Of starting points and noise.")] = 0,
     clip: Annotated[bool, typer.Option("--clip", help="Keep perturbed images in [0, 1].")] = False,
+    search: Annotated[str, typer.Option(help="gradient, or grid: all around, for up to 3 settings.")] = "gradient",
     allow_code: Annotated[bool, typer.Option("--allow-code", help="Consent to run a python: model.")] = False,
 ) -> None:
     """See :data:`HELP`."""
@@ -66,6 +67,7 @@ def attack(
             alpha=alpha,
             seed=seed,
             clip=clip,
+            search=search,
         )
         chosen = None if methods is None else [name.strip() for name in methods.split(",")]
         found = make(run, spec, methods=chosen, images=images, allow_code=allow_code, watcher=_Lines())

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from certimed.cli.console import one_sentence_errors, say, tell
-from certimed.cli.request import OPTION_OF, OPTIONS, TASKS, Typed, read_config, request, resumed, verb_command
+from certimed.cli.request import OPTION_OF, OPTIONS, SETTINGS, TASKS, Typed, read_config, request, resumed, verb_command
 
 CLASSES_HELP = """Certify the labels that a model gives to images, and write a run folder.
 
@@ -53,6 +53,20 @@ The median under noise of each number stays in its interval for every perturbati
   certimed certify measurements --model smp:FOLDER --data xray/ --measure ctr --radius 0.1 --threshold ctr=0.5 --budget looks:100,200,400,1000 --out runs/enlarged
 
   certimed certify measurements --model demo --data brains/ --measure "area:grey matter" --radius 0.1 --tau 0.75 --out runs/both
+"""  # noqa: E501
+SETTINGS_HELP = """Certify answers against other settings of the workflow: window, exposure, crop, box, click.
+
+The raw image is fixed; the noise is on the settings, each in its own unit.
+
+[bold]Examples[/]
+
+  certimed certify settings --model hf:vinid/plip --data ct/ --vary window-center=30HU,window-width=0.2 --target classes --out runs/window
+
+  certimed certify settings --model smp:FOLDER --data xray/ --vary gain=0.2,offset=0.1 --target masks --out runs/exposure
+
+  certimed certify settings --model smp:FOLDER --data xray/ --vary crop=8px,rotation=3deg --target measurements --measure ctr --radius 0.5,1 --out runs/viewport
+
+  certimed certify settings --model sam:FOLDER --data ct/ --vary box=4px --target masks --out runs/box
 """  # noqa: E501
 _RUN = "Running"
 MORE: dict[str, Any] = {
@@ -98,6 +112,15 @@ MORE: dict[str, Any] = {
         Annotated[int | None, typer.Option("--n", help="Short for --budget fixed:N.", rich_help_panel="Smoothing")],
         None,
     ),
+    "adapt": (
+        Annotated[
+            str | None,
+            typer.Option(
+                help="Short for --methods: none, and prompt and adapter files, by commas.", rich_help_panel="Methods"
+            ),
+        ],
+        None,
+    ),
     "protocol": (
         Annotated[
             str | None,
@@ -118,6 +141,12 @@ PICTURES: dict[str, Any] = {
         0,
     ),
 }
+TARGET: dict[str, Any] = {
+    "target": (
+        Annotated[str | None, typer.Option(help="What of: classes, masks or measurements.", rich_help_panel="Model")],
+        None,
+    ),
+}
 EXECUTORS = ("local", "ray")
 
 
@@ -128,8 +157,8 @@ class Verbs(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         with one_sentence_errors():
             if args and args[0].startswith("-") and args[0] != "--help":
-                args = [_verb_of(ctx.info_name, args), *args]
-            if args and args[0] in self.commands and args[0] in TASKS:
+                args = [_verb_of(ctx.info_name, args, list(self.commands)), *args]
+            if args and args[0] in self.commands:
                 own = {flag for option in self.commands[args[0]].params for flag in option.opts}
                 _refuse_foreign(args[0], args[1:], own)
         return super().parse_args(ctx, args)
@@ -145,13 +174,13 @@ def _refuse_foreign(verb: str, args: list[str], own: set[str]) -> None:
             raise InputError(f"{flag} is of {' and '.join(foreign[flag])}, not of {verb}; leave it out")
 
 
-def _verb_of(command: str, args: list[str]) -> str:
+def _verb_of(command: str, args: list[str], verbs: list[str]) -> str:
     from certimed.errors import InputError
 
     values = dict(pairwise(args)) | dict(arg.split("=", 1) for arg in args if arg.startswith("--") and "=" in arg)
     resume, config = values.get("--resume"), values.get("--config")
     if resume is None and config is None:
-        raise InputError(f"say what of: certimed {command} classes ..., masks ... or measurements ...")
+        raise InputError(f"say what of: certimed {command} {' ..., '.join(verbs[:-1])} ... or {verbs[-1]} ...")
     from certimed.runs import RunFolder
 
     task = RunFolder.open(resume).task if resume is not None else read_config(Path(str(config))).get("task")
@@ -173,11 +202,13 @@ def certify(
     address: str | None,
     allow_code: bool,
     n: int | None,
+    adapt: str | None,
     protocol: str | None,
     progress: str,
     quiet: bool,
     as_json: bool,
     pictures: int = 0,
+    target: str | None = None,
 ) -> None:
     """Run the request; see the verbs' help."""
     with one_sentence_errors():
@@ -185,10 +216,12 @@ def certify(
         from certimed.cli.results import conclude, draw
         from certimed.cli.watching import watcher
         from certimed.errors import InputError
-        from certimed.executors import Executor, LocalExecutor, RayExecutor
+        from certimed.executors import Executor, RayExecutor
         from certimed.runs import MaskJob, RunFolder, RunSpec, as_yaml, execute
 
-        typed = shorthands(verb, typed, n, protocol)
+        if verb == SETTINGS:
+            verb = inputs.one_of("--target", target or "classes", tuple(TASKS))
+        typed = shorthands(verb, typed, n, protocol, adapt)
         if resume is not None and (out_ is not None or config is not None):
             raise InputError("--resume goes on with a run folder as it is; leave out --out and --config")
         if resume is not None:
@@ -209,10 +242,10 @@ def certify(
             raise InputError("give either --out NEW_FOLDER for a new run or --resume RUN to go on with one")
         if retry_failed and resume is None:
             raise InputError("--retry-failed is for a run that has failed images; add --resume RUN")
-        crew: Executor | None = LocalExecutor(workers) if workers > 1 else None
-        if executor == "ray":
-            crew = RayExecutor(workers, address=address)
         job = spec.load(allow_code=allow_code)
+        crew: Executor | None = None
+        if executor == "ray":
+            crew = RayExecutor(workers, address=address, gpus_per_worker=int(job.engine.device.type == "cuda"))
         with watcher(progress, quiet=quiet) as watch:
             folder = execute(
                 spec,
@@ -220,6 +253,7 @@ def certify(
                 resume=resume is not None,
                 retry_failed=retry_failed,
                 shard=shard,
+                workers=workers,
                 executor=crew,
                 allow_code=allow_code,
                 job=job,
@@ -231,8 +265,8 @@ def certify(
     inputs.exit_for_failures(failed)
 
 
-def shorthands(verb: str, typed: Typed, n: int | None, protocol: str | None) -> Typed:
-    """``--n`` and ``--protocol published`` in the words of a request."""
+def shorthands(verb: str, typed: Typed, n: int | None, protocol: str | None, adapt: str | None = None) -> Typed:
+    """``--n``, ``--adapt`` and ``--protocol published`` in the words of a request."""
     from certimed.budgets import as_budget
     from certimed.cli import inputs
     from certimed.errors import InputError
@@ -243,6 +277,11 @@ def shorthands(verb: str, typed: Typed, n: int | None, protocol: str | None) -> 
         if "budget" in found:
             raise InputError(f"--n {n} and --budget {found['budget'][1]} both say how many samples; give one of them")
         found["budget"] = (budget, str(as_budget(n)))
+    if adapt is not None:
+        if "methods" in found:
+            raise InputError("--adapt and --methods both name the methods; give one of them")
+        names = ["plain" if part.strip() == "none" else part for part in adapt.split(",")]
+        found["methods"] = (OPTION_OF["methods"], ",".join(names))
     if protocol is not None:
         inputs.one_of("--protocol", protocol, ("published",))
         for field in ("budget", "n0"):
@@ -257,3 +296,4 @@ app = typer.Typer(cls=Verbs, help="Certify a model on your own images.", no_args
 app.command("classes", help=CLASSES_HELP)(verb_command("classes", certify, MORE))
 app.command("masks", help=MASKS_HELP)(verb_command("masks", certify, MORE | PICTURES))
 app.command("measurements", help=MEASUREMENTS_HELP)(verb_command("measurements", certify, MORE))
+app.command("settings", help=SETTINGS_HELP)(verb_command(SETTINGS, certify, MORE | PICTURES | TARGET))

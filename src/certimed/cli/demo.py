@@ -24,7 +24,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="New folder for the results.")] = Path("certimed-demo"),
     images: Annotated[int, typer.Option(min=1, help="Test slices to classify at each sigma.")] = 22,
     n: Annotated[int, typer.Option("--n", min=1, help="Noisy copies of a slice to classify.")] = 300,
-    masks: Annotated[int, typer.Option(min=0, help="Test slices to segment at each sigma.")] = 2,
+    masks: Annotated[int, typer.Option(min=0, help="Test slices to segment and measure at each sigma.")] = 4,
     mask_n: Annotated[int, typer.Option(min=1, help="Noisy copies of a slice to segment.")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of all noise.")] = 0,
     progress: opt.Progress = "auto",

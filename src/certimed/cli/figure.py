@@ -44,6 +44,13 @@ The images are read again from where the run read them, or from [bold]--data[/].
   certimed figure panels runs/plip --item slide-1.png --item slide-7.png --data slides/ --width single --out plip.png
 """
 
+INTERVALS_HELP = """Draw the certified intervals of measurements, image by image, with their medians under noise.
+
+[bold]Examples[/]
+
+  certimed figure intervals runs/ctr --out ctr.pdf
+"""
+
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN [RUN ...]", help="Run folders.", show_default=False)]
 Target = Annotated[Path, typer.Option("--out", help="File to write.", show_default=False)]
 MethodNames = Annotated[str | None, typer.Option("--method", help="Methods to show, by commas; default: all.")]
@@ -96,6 +103,16 @@ def table(
         _say(target)
 
 
+@app.command(help=INTERVALS_HELP)
+def intervals(runs: Runs, target: Target, method: MethodNames = None, width: Width = "double") -> None:
+    """See :data:`INTERVALS_HELP`."""
+    with one_sentence_errors():
+        from certimed.report.figures import draw_intervals
+
+        draw_intervals(runs, target, _names(method), width=width)
+        _say(target)
+
+
 @app.command(help=PANELS_HELP)
 def panels(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.", show_default=False)],
@@ -112,7 +129,7 @@ def panels(
     """See :data:`PANELS_HELP`."""
     with one_sentence_errors():
         from certimed.report.figures import draw_images
-        from certimed.report.html.sources import Images
+        from certimed.runs.images import Images
 
         images = Images(run, data, masks=masks, labels=labels, split=split)
         draw_images(images, target, _names(method), items=item, first=first, width=width)

@@ -71,7 +71,7 @@ Output = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of all noise.", rich_help_panel=_NOISE)]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
+Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1, ...")]
 BatchSize = Annotated[
     int | None,
     typer.Option(min=1, help="Noisy copies a forward pass; does not change the noise."),

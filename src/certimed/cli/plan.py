@@ -51,6 +51,7 @@ def plan(
     config: Path | None,
     allow_code: bool,
     n: int | None,
+    adapt: str | None,
     radius: float | None = None,
     pixels: int | None = None,
 ) -> None:
@@ -58,7 +59,7 @@ def plan(
     with one_sentence_errors():
         from certimed.runs import RunSpec
 
-        typed = shorthands(verb, typed, n, None)
+        typed = shorthands(verb, typed, n, None, adapt)
         named = config is not None or {"model", "data.path"} <= set(typed)
         data = request(verb, typed, config) if named else _unnamed(verb, typed)
         spec = RunSpec.from_dict(data)
@@ -128,7 +129,7 @@ def _needed_for_ends(spec: RunSpec) -> None:
         say(f"radius {radius:g}: a finite interval needs n >= {n:,}; more samples make it narrower")
 
 
-_SHARED = {name: MORE[name] for name in ("config", "allow_code", "n")}
+_SHARED = {name: MORE[name] for name in ("config", "allow_code", "n", "adapt")}
 _RADIUS = Annotated[float | None, typer.Option(help="Radius wanted: smallest n that can reach it.")]
 _PIXELS = Annotated[int | None, typer.Option(help="Pixels of one image; 512 x 512.")]
 app = typer.Typer(cls=Verbs, help="Plan a run before it starts.", no_args_is_help=True, rich_markup_mode="rich")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -10,7 +10,7 @@ from rich.text import Text
 from certimed.cli.console import harmless, say, tell
 
 if TYPE_CHECKING:
-    from certimed.runs import RunSpec
+    from certimed.runs import Job, RunSpec
 
 
 def rehearse(spec: RunSpec, *, allow_code: bool, talk: Callable[..., None] = say) -> None:
@@ -29,6 +29,10 @@ def rehearse(spec: RunSpec, *, allow_code: bool, talk: Callable[..., None] = say
         f"({harmless(', '.join(job.class_names))}); model {harmless(spec.model)}; methods "
         f"{', '.join(entry.name for entry in job.entries)}"
     )
+    for sentence in encoder_passes(job):
+        talk(sentence)
+    for sentence in job.warnings:
+        tell(harmless(sentence, 1000))
     report = IntensityReport()
     for index in range(len(job.dataset)):
         try:
@@ -44,6 +48,16 @@ def rehearse(spec: RunSpec, *, allow_code: bool, talk: Callable[..., None] = say
         f"{spec.budget}, as {found.piloted} of the images went), {found.overhead:.2f} s an image besides; "
         f"{found.images} images take about {_clock(found.seconds)} in one process"
     )
+
+
+def encoder_passes(job: Job) -> Iterator[str]:
+    """Which methods share their encoder passes, where some have passes of their own."""
+    streams: dict[str, list[str]] = {}
+    for method in job.engine.methods:
+        streams.setdefault(method.stream, []).append(method.name)
+    if len(streams) > 1:
+        each = "; ".join(harmless(", ".join(names)) for names in streams.values())
+        yield f"{len(streams)} encoders, each with passes of its own over the same noise, for: {each}"
 
 
 def _clock(seconds: float) -> str:

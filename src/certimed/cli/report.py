@@ -41,10 +41,18 @@ def report(
 ) -> None:
     """See :data:`HELP`."""
     with one_sentence_errors():
+        from certimed.attacks.page import SandwichPart
         from certimed.report.html import write_report
 
         made = write_report(
-            runs, target or runs[0] / "report.html", data=data, labels=labels, masks=masks, split=split, verify=verify
+            runs,
+            target or runs[0] / "report.html",
+            data=data,
+            labels=labels,
+            masks=masks,
+            split=split,
+            verify=verify,
+            more=(SandwichPart,),
         )
         for note in made.notes:
             say(harmless(note, 500))

@@ -98,7 +98,7 @@ def promptsmooth(
     seed: Annotated[
         int | None, typer.Option(help="Of subset, shots and noise; published: 3.", rich_help_panel=_PROTOCOL)
     ] = None,
-    device: opt.Device = "cpu",
+    device: opt.Device = "auto",
     batch_size: opt.BatchSize = None,
     workers: opt.Workers = 1,
     progress: opt.Progress = "auto",
@@ -178,7 +178,7 @@ def segmentation(
     n: Annotated[int | None, typer.Option("--n", min=1, help="Samples an image; published: 100.")] = None,
     limit: opt.Limit = None,
     output: opt.Output = None,
-    device: opt.Device = "cpu",
+    device: opt.Device = "auto",
     seed: opt.Seed = 0,
     workers: opt.Workers = 1,
     progress: opt.Progress = "auto",

@@ -22,6 +22,11 @@ ALL = (*CLASSES, *MASKS)
 TASKS = {"classes": "classes", "masks": "mask", "measurements": "interval"}
 """Verb to the kind of certificates."""
 
+SETTINGS = "settings"
+"""The verb of all three in the space of a workflow's settings."""
+
+_OF_PIXELS = ("--denoiser", "--sigma", "--space")
+
 
 @dataclass(frozen=True)
 class Option:
@@ -47,6 +52,10 @@ class Option:
     verbs: tuple[str, ...] = ALL
     read: Callable[[Any], Any] = lambda value: value
     differs: bool = False
+
+    def serves(self, verb: str) -> bool:
+        """Whether a verb has it."""
+        return verb in self.verbs or (verb == SETTINGS and self.flag not in _OF_PIXELS)
 
     @property
     def name(self) -> str:
@@ -78,7 +87,7 @@ _MEASURED = "Measurements"
 _MODEL_HELP = {
     "classes": "hf:FOLDER_OR_ID, timm:NAME:FILE, torchvision:NAME:FILE, onnx:FILE, open_clip:hf-hub:ORG/NAME, "
     "biomedclip, medclip:FOLDER, a folder, demo; yours: python:MODULE:FACTORY.",
-    "masks": "smp:FOLDER, smp:ARCH:ENCODER:FILE, monai:BUNDLE, hf:FOLDER, onnx:FILE, unet:FOLDER, demo; "
+    "masks": "smp:FOLDER, smp:ARCH:ENCODER:FILE, monai:BUNDLE, hf:FOLDER, sam:FOLDER, onnx:FILE, unet:FOLDER, demo; "
     "yours: python:MODULE:FACTORY.",
 }
 _BUDGET_HELP = {
@@ -97,8 +106,10 @@ OPTIONS = (
     Option("--output", "output", str, "What the network returns, where its files do not say: logits, probabilities, "
            "'binary logit', 'binary probability'.", _MODEL, MASKS),
     Option("--normalise", "normalise", str, "How inputs are normalised, where the files do not say: imagenet, none, or "
-           "MEAN;STD (one value a channel, by commas).", _MODEL),
-    Option("--device", "device", str, "cpu, cuda, cuda:1, ...", _MODEL, differs=True),
+           "MEAN;STD (one value a channel, by commas); with ;bgr behind it: trained on images that OpenCV read.",
+           _MODEL),
+    Option("--device", "device", str, "auto (default: a GPU where there is one), cpu, cuda, cuda:1, ...", _MODEL,
+           differs=True),
     Option("--data", "data.path", Path, "Folder of images or class subfolders, a single image, or an .npz.", _DATA,
            read=str, differs=True),
     Option("--classes", "data.classes", str, "Class names in words, by commas, or a text file with one a line; "
@@ -107,6 +118,8 @@ OPTIONS = (
            read=str, differs=True),
     Option("--masks", "data.masks", Path, "Folder of masks, if not masks/ beside images/.", _DATA, MASKS, read=str,
            differs=True),
+    Option("--boxes", "data.boxes", str, "CSV with columns image,left,top,right,bottom: boxes for sam: segmenters; "
+           "default: around the true mask.", _DATA, MASKS, differs=True),
     Option("--image-column", "data.image_column", str, "Column of the images in the table.", _DATA, CLASSES),
     Option("--label-column", "data.label_column", str, "Column of the labels in the table.", _DATA, CLASSES),
     Option("--patches", "data.patches", str, "Cut whole-slide images: grid:SIZE, or a CSV of x, y, size.", _DATA),
@@ -152,19 +165,27 @@ OPTIONS = (
     Option("--seed", "seed", int, "Seed of all noise; 0.", _NOISE),
     Option("--space", "space", str, "Where noise is added and radii live: input (after resizing) or native.", _NOISE,
            read=_inputs("space")),
+    Option("--vary", "vary", str, "Settings and their noise, by commas: window-center=30HU, window-width=0.2, gain, "
+           "offset, gamma, crop-x, crop-y, crop-scale, rotation, slice, box, click; python:MODULE:FUNCTION=NOISE.",
+           _NOISE, (SETTINGS,), read=_commas),
     Option("--precision", "speed.precision", str, "float32, bfloat16 or (GPU) float16: what is certified is the model "
            "that ran.", _SPEED),
-    Option("--compile", "speed.compile", bool, "Compile the model first; takes a minute.", _SPEED),
+    Option("--engine", "speed.engine", str, "What runs the model: torch, compile (torch.compile), openvino or "
+           "onnxruntime; it is that program which is certified.", _SPEED),
     Option("--channels-last", "speed.channels_last", bool, "Memory layout that suits some convolutions.", _SPEED),
     Option("--batch-size", "batch_size", str, "Noisy copies a forward pass, or auto: probed once, then recorded; does "
            "not change the noise.", _SPEED, read=_inputs("batch_size"), differs=True),
 )  # fmt: skip
 _MODEL_HELP["measurements"] = _MODEL_HELP["masks"]
+_MODEL_HELP[SETTINGS] = "As of classes or masks, whichever the target is."
+_BUDGET_HELP[SETTINGS] = "As of the target: classes, masks or measurements."
 _BY_VERB = {"model": _MODEL_HELP, "budget": _BUDGET_HELP}
 _BY_VERB["methods"] = {
-    "classes": "Methods and prompt files, by commas: plain, zero-shot, both, per-sample, split, denoised, FILE.",
-    **dict.fromkeys(MASKS, "plain, denoised or both; default: all that can be had."),
+    "classes": "Methods and files, by commas: plain, zero-shot, both, per-sample, split, test-time-lora, denoised, "
+    "FILE of a prompt or an adapter, denoised+FILE.",
+    **dict.fromkeys(MASKS, "plain, denoised, FILE of an adapter, denoised+FILE; default: all that can be had."),
 }
+_BY_VERB["methods"][SETTINGS] = "plain, and prompt files."
 _BY_VERB["target.taus"] = {
     "measurements": "Certify the masks too, from the same samples: agreement to exceed, e.g. 0.75; several by commas."
 }
@@ -176,7 +197,7 @@ def verb_command(verb: str, run: Callable[..., None], more: Mapping[str, Any]) -
     Args:
         more: further parameters: name to (annotation, default).
     """
-    own = [option for option in OPTIONS if verb in option.verbs]
+    own = [option for option in OPTIONS if option.serves(verb)]
 
     def command(**values: Any) -> None:
         given = {option.field: (option, values.pop(option.name)) for option in own}

@@ -60,7 +60,7 @@ def denoiser(
     frame: opt.Frame = 0,
     axis: opt.Axis = "axial",
     slice_: opt.Slice = None,
-    device: opt.Device = "cpu",
+    device: opt.Device = "auto",
 ) -> None:
     """See :data:`HELP`."""
     with one_sentence_errors():

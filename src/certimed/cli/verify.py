@@ -14,7 +14,7 @@ from certimed.cli.console import EXIT_FALSE, harmless, one_sentence_errors, say
 if TYPE_CHECKING:
     from certimed.verification import Redrawn
 
-HELP = """Recompute every statement of a run or certificate from its recorded counts; exit code 1 if one is false.
+HELP = """Recompute every statement of a run, certificate or pack from its recorded counts; exit code 1 if one is false.
 
 Needs no model, no data and no GPU, and computes with an implementation of its own (extra: verify).
 [bold]--resample[/] also certifies some images again and compares whole records; that needs model and data. Exit code 4:
@@ -28,6 +28,8 @@ device, precision, batch size or versions differ from the recorded ones, so only
 
   certimed verify certificate.json
 
+  certimed verify evidence --key key.pub  (a pack: every file, the signature, every run in it)
+
   certimed verify runs/plip --resample 5 --model hf:vinid/plip --data slides/
 
   certimed verify runs/lungs --resample 5 --model smp:FOLDER --denoiser ddpm/ --data xray/
@@ -36,8 +38,12 @@ _AGAIN = "Certify again"
 
 
 def verify(
-    path: Annotated[Path, typer.Argument(metavar="RUN_OR_CERTIFICATE", help="Run folder, or a certificate's JSON.")],
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="RUN_OR_CERTIFICATE", help="Run folder, certificate (JSON) or evidence pack."),
+    ],
     expect: Annotated[str | None, typer.Option(help="Digest the run must have, noted elsewhere.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Public key that must have signed the pack.")] = None,
     allow_incomplete: Annotated[bool, typer.Option(help="Take missing images for images not done yet.")] = False,
     resample: Annotated[int, typer.Option(min=0, help="Certify so many images again.", rich_help_panel=_AGAIN)] = 0,
     salt: Annotated[
@@ -54,12 +60,19 @@ def verify(
     data: Annotated[Path | None, typer.Option(help="Its images.", rich_help_panel=_AGAIN)] = None,
     labels: Annotated[Path | None, typer.Option(help="Their table.", rich_help_panel=_AGAIN)] = None,
     masks: Annotated[Path | None, typer.Option(help="Their masks.", rich_help_panel=_AGAIN)] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...", rich_help_panel=_AGAIN)] = "cpu",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...", rich_help_panel=_AGAIN)] = "auto",
 ) -> None:
     """See :data:`HELP`."""
     with one_sentence_errors():
+        from certimed.errors import InputError
+        from certimed.verification import is_pack
         from certimed.verification import verify as check
 
+        if is_pack(path):
+            _review(path, key, expect)
+            return
+        if key is not None:
+            raise InputError(f"--key is of an evidence pack, and {path} is none; leave it out")
         verdict = check(path, expect=expect, allow_incomplete=allow_incomplete)
         for where, fault in verdict.faults:
             say(Text("false", "bold red"), f" {harmless(where)}: {harmless(fault, 400)}")
@@ -85,6 +98,30 @@ def verify(
             _say(found)
             if found.exit_code:
                 raise typer.Exit(found.exit_code)
+
+
+def _review(path: Path, key: Path | None, expect: str | None) -> None:
+    from certimed.evidence import check_pack
+
+    review = check_pack(path, key=key, expect=expect)
+    verdict = review.verdict
+    for where, fault in verdict.faults[:20]:
+        say(Text("false", "bold red"), f" {harmless(where)}: {harmless(fault, 400)}")
+    if not verdict.ok:
+        raise typer.Exit(EXIT_FALSE)
+    runs = verdict.verdicts.values()
+    images, certificates = sum(one.images for one in runs), sum(one.certificates for one in runs)
+    say(f"true: {certificates} certificates of {images} images in {len(runs)} runs; {verdict.files} files as packed")
+    if review.other_version is not None:
+        say(f"written by version {harmless(review.other_version, 40)}, so its documents were not made again to compare")
+    else:
+        say(f"{review.compared} documents made again from the runs: equal")
+    if verdict.signed_by is None:
+        say("not signed")
+    else:
+        whose = "the key you named" if verdict.key_checked else "a key that was not compared; name yours with --key"
+        say(f"signed by {whose}: {verdict.signed_by}")
+    say(f"root {verdict.root}")
 
 
 def certify_again(path: Path, m: int, salt: str | None, places: dict[str, Any], *, allow_code: bool) -> Redrawn:

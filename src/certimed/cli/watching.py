@@ -41,7 +41,7 @@ class _Quiet:
 
     failed = 0
 
-    def start(self, images: int, copies: int) -> None:
+    def start(self, images: int, copies: int, where: str) -> None:
         """See :class:`certimed.runs.Watcher`."""
 
     def image(self, item: str) -> None:
@@ -64,8 +64,9 @@ class _Quiet:
 class _Lines(_Quiet):
     """A line a minute, and one at the end: images done, failures, rate, time left."""
 
-    def start(self, images: int, copies: int) -> None:
+    def start(self, images: int, copies: int, where: str) -> None:
         """See :class:`certimed.runs.Watcher`."""
+        tell(f"{images} images to do on {where}")
         self.images, self.done, self.begin = images, 0, time.monotonic()
         self.said = self.begin
 
@@ -90,8 +91,9 @@ class _Bar(_Quiet):
     def __init__(self, bar: Progress) -> None:
         self.bar, self.spent = bar, 0
 
-    def start(self, images: int, copies: int) -> None:
+    def start(self, images: int, copies: int, where: str) -> None:
         """See :class:`certimed.runs.Watcher`."""
+        tell(f"{images} images to do on {where}")
         self.most = copies
         self.task = self.bar.add_task("starting", total=images * copies, rate="")
 

@@ -6,6 +6,7 @@ from certimed.data.geometry import Geometry
 from certimed.data.hashing import identity, overlap
 from certimed.data.images import DEFAULT_READ, MedicalImage, ReadOptions
 from certimed.data.opening import open_dataset
+from certimed.data.raw import Raw, raw_image
 from certimed.data.reading import read_image
 from certimed.data.records import Intensity, IntensityReport, Step
 from certimed.data.selection import class_balanced, few_shot_indices
@@ -19,6 +20,7 @@ __all__ = [
     "IntensityReport",
     "Item",
     "MedicalImage",
+    "Raw",
     "ReadOptions",
     "Step",
     "class_balanced",
@@ -26,5 +28,6 @@ __all__ = [
     "identity",
     "open_dataset",
     "overlap",
+    "raw_image",
     "read_image",
 ]

@@ -40,8 +40,9 @@ class ClassList:
         names: list[str] = []
         spellings: dict[str, int] = {}
         for entry in entries:
-            stored, _, words = (part.strip() for part in entry.partition("="))
-            words = words or stored
+            # Words have no "=" in them, and folders may.
+            front, sign, back = (part.strip() for part in entry.rpartition("="))
+            stored, words = (front, back or front) if sign else (back, back)
             if not stored:
                 raise InputError(f"classes entry {entry!r} has no name; write name or 'name in the data=words'")
             if words not in names:
@@ -72,5 +73,14 @@ class ClassList:
 
 
 def names_in_data(names: Sequence[str]) -> ClassList:
-    """The class list of data that names its own classes, in the order given; duplicates by spelling are refused."""
-    return ClassList.parse([name.replace("=", " ") if "=" in name else name for name in names])
+    """The class list of data that names its own classes, in the order given, whatever signs are in their names.
+
+    Raises:
+        InputError: an empty name, or two that differ in case, spaces and underscores only.
+    """
+    spellings: dict[str, int] = {}
+    for index, name in enumerate(names):
+        if not name.strip() or same_name(name) in spellings:
+            raise InputError(f"classes name {name!r} twice, or it is empty (case, spaces and underscores do not count)")
+        spellings[same_name(name)] = index
+    return ClassList(tuple(name.strip() for name in names), spellings)

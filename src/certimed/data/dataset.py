@@ -87,6 +87,8 @@ class FileStore:
             decoders=read.decoders,
             spacing=read.spacing,
             geometry=read.geometry,
+            raw=read.raw,
+            raw_unit=read.raw_unit,
         )
 
     def contents(self, item: Item) -> Iterable[bytes]:

@@ -51,8 +51,9 @@ def read_dicom(path: Path, options: ReadOptions) -> Reading:
     header = pydicom.dcmread(path, force=True)
     frames = _checked(header, options)
     stored, versions = _stored(header, options.frame)
+    raw: NDArray[np.float32] | None = None
     if header.PhotometricInterpretation in _GREY:
-        pixels, steps = _grey(header, stored, options)
+        pixels, steps, raw = _grey(header, stored, options)
     else:
         pixels, steps = _colour(header, stored)
     if frames > 1:
@@ -65,7 +66,9 @@ def read_dicom(path: Path, options: ReadOptions) -> Reading:
             geometry = Geometry.of(place, pixels.shape[1:], DICOM_FRAMES, (path.as_posix(),))
         except UnreadableError:  # a picture is one whether or not its place in the patient is known
             geometry = None
-    return Reading(np.ascontiguousarray(pixels), tuple(steps), versions, _spacing(header, options.frame), geometry)
+    hounsfield = str(header.get("RescaleType") or header.get("Modality") or "").upper() in ("HU", "CT")
+    spacing, unit = _spacing(header, options.frame), "HU" if hounsfield else ""
+    return Reading(np.ascontiguousarray(pixels), tuple(steps), versions, spacing, geometry, raw, unit)
 
 
 def frame_count(path: Path) -> int:
@@ -217,7 +220,9 @@ def _colour(header: Any, stored: NDArray[Any]) -> tuple[NDArray[np.float32], lis
     return to_unit(stored[..., :3].transpose(2, 0, 1), 0, top), steps
 
 
-def _grey(header: Any, stored: NDArray[Any], options: ReadOptions) -> tuple[NDArray[np.float32], list[Step]]:
+def _grey(
+    header: Any, stored: NDArray[Any], options: ReadOptions
+) -> tuple[NDArray[np.float32], list[Step], NDArray[np.float32]]:
     if stored.ndim != 2:
         raise UnreadableError(f"its grey pixels have shape {stored.shape}")
     padding = _padding(header, stored)
@@ -239,7 +244,7 @@ def _grey(header: Any, stored: NDArray[Any], options: ReadOptions) -> tuple[NDAr
     if padding.any():
         pixels[padding] = 0
         steps.append(step("padding", pixels=int(padding.sum())))
-    return pixels[None], steps
+    return pixels[None], steps, np.where(padding, np.nan, values).astype(np.float32)[None]
 
 
 def _padding(header: Any, stored: NDArray[Any]) -> NDArray[np.bool_]:

@@ -40,6 +40,8 @@ class MedicalImage:
         decoders: versions of the libraries that turned the file into numbers, by name.
         spacing: millimetres from pixel to pixel along each space axis, where the file says; else None.
         geometry: where the pixels lie in the patient, where the file says; else None.
+        raw, raw_unit: float32 ``(C, *space)`` before a window was applied, NaN at padding, where the reader kept it;
+            see :func:`certimed.data.raw_image`.
 
     Raises:
         ImageError: pixels are not finite float32 ``(C, *space)`` in [0, 1], or the mask has another size.
@@ -56,6 +58,8 @@ class MedicalImage:
     decoders: Mapping[str, str] = field(default_factory=dict)
     spacing: tuple[float, ...] | None = None
     geometry: Geometry | None = None
+    raw: NDArray[np.float32] | None = None
+    raw_unit: str = ""
 
     def __post_init__(self) -> None:
         pixels = self.pixels

@@ -49,7 +49,9 @@ def read_nifti(path: Path, options: ReadOptions) -> Reading:
     plane, steps, geometry = _slice(volume, options)
     pixels, placing = volume.placed(plane, options)
     steps = (*steps, *volume.steps, *placing)
-    return Reading(np.ascontiguousarray(pixels[None]), steps, volume.decoders, geometry.spacing, geometry)
+    filled = next((one.values["value"] for one in placing if one.kind == "nan"), 0.0)
+    raw = np.nan_to_num(np.ascontiguousarray(plane[None], dtype=np.float32), nan=filled)
+    return Reading(np.ascontiguousarray(pixels[None]), steps, volume.decoders, geometry.spacing, geometry, raw)
 
 
 def read_nifti_values(path: Path, options: ReadOptions) -> NDArray[Any]:

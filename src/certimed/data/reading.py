@@ -43,6 +43,8 @@ def read_image(path: str | Path, options: ReadOptions = DEFAULT_READ, *, name: s
         decoders=read.decoders,
         spacing=read.spacing,
         geometry=read.geometry,
+        raw=read.raw,
+        raw_unit=read.raw_unit,
     )
 
 

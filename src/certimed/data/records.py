@@ -84,6 +84,8 @@ class Reading:
         decoders: versions of the libraries that turned the file into numbers, by name.
         spacing: millimetres from pixel to pixel along each space axis, where the file says; else None.
         geometry: where the pixels lie in the patient, where the file says; else None.
+        raw: float32 ``(C, *space)`` before the window, NaN at padding, where a window clips; else None.
+        raw_unit: of ``raw``: ``"HU"``, or ``""`` where the file does not say.
     """
 
     pixels: NDArray[np.float32]
@@ -91,6 +93,8 @@ class Reading:
     decoders: Mapping[str, str]
     spacing: tuple[float, ...] | None = None
     geometry: Geometry | None = None
+    raw: NDArray[np.float32] | None = None
+    raw_unit: str = ""
 
 
 @dataclass(frozen=True)

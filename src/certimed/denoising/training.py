@@ -26,6 +26,7 @@ from certimed.denoising.loading import SIDECAR_NAME, load_denoiser
 from certimed.denoising.one_step import PREDICTION_TYPES
 from certimed.denoising.schedule import NoiseSchedule
 from certimed.errors import InputError, require
+from certimed.models.device import checked_device
 from certimed.models.weights import read_content
 
 CHECKPOINT_NAME = "checkpoint.pt"
@@ -109,7 +110,7 @@ def train_denoiser(
     out: str | Path,
     config: DenoiserTraining | None = None,
     *,
-    device: str | torch.device = "cpu",
+    device: str | torch.device = "auto",
     checkpoint_every: int = 200,
     stop_after: int | None = None,
     progress: Callable[[int, float], None] | None = None,
@@ -123,7 +124,7 @@ def train_denoiser(
         images: ``(N, C, H, W)``, uint8, or float in [0, 1]; sides a multiple of ``config.multiple``.
         out: folder for ``unet/``, ``scheduler/``, ``certimed.json``, ``samples.png`` and ``checkpoint.pt``.
         config: architecture and optimisation; the default is :class:`DenoiserTraining()`.
-        device: where to train.
+        device: where to train; ``"auto"``: on a GPU where there is one.
         checkpoint_every: steps between checkpoints.
         stop_after: end this call once that many steps are done in total (the folder can be resumed).
         progress: called with the step and the running loss at every checkpoint.
@@ -138,7 +139,7 @@ def train_denoiser(
     pool = _as_pool(images, config)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    state = _State(config, pool, torch.device(device))
+    state = _State(config, pool, checked_device(device))
     state.resume(folder / CHECKPOINT_NAME)
     last = config.steps if stop_after is None else min(stop_after, config.steps)
     running = 0.0
@@ -172,7 +173,7 @@ class _State:
         config = self.config
         rng = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
         index = torch.randint(len(self.pool), (config.batch,), generator=rng)
-        clean = _augment(self.pool[index].float() / 255 * 2 - 1, config.augment, rng)
+        clean = augmented(self.pool[index].float() / 255 * 2 - 1, config.augment, rng)
         clean = F.pixel_unshuffle(clean, config.patch)
         timestep = torch.randint(self.timesteps, (config.batch,), generator=rng)
         noise = torch.randn(clean.shape, generator=rng)
@@ -257,7 +258,7 @@ def _as_pool(images: NDArray[Any], config: DenoiserTraining) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels))
 
 
-def _augment(batch: Tensor, mode: str, rng: torch.Generator) -> Tensor:
+def augmented(batch: Tensor, mode: str, rng: torch.Generator) -> Tensor:
     """Left-right flips; jitter is turns of +-8 degrees, scales of .92 to 1.12 and shifts of +-5 %."""
     n = len(batch)
     if mode in ("flip", "affine"):

@@ -1,6 +1,6 @@
 """The one loop from noisy copies to certificates, and what runs in it."""
 
-from certimed.engine.acceleration import FLOAT32, PRECISIONS, Acceleration, arithmetic
+from certimed.engine.acceleration import ENGINES, FLOAT32, PRECISIONS, Acceleration, arithmetic
 from certimed.engine.contract import OneAnswer
 from certimed.engine.copies import Model, Progress, as_image, check_samples, check_sigma, model_device, noisy_batches
 from certimed.engine.embeddings import EmbeddingCache, embed_copies
@@ -10,6 +10,7 @@ from certimed.engine.streams import DENOISED, PLAIN, ModelStream, Stream
 
 __all__ = [
     "DENOISED",
+    "ENGINES",
     "FLOAT32",
     "PLAIN",
     "PRECISIONS",

@@ -1,4 +1,4 @@
-"""Speed of one sample: precision, compilation, memory layout. What is certified is the model that ran.
+"""Speed of one sample: precision, engine, memory layout. What is certified is the model that ran.
 
 A model in lower precision is another base classifier, and as legal a one: randomized smoothing holds for any fixed
 function of the noisy image. So its certificates are its own, not the float32 model's, and each says which arithmetic
@@ -22,9 +22,13 @@ from torch.func import functional_call
 
 from certimed.engine.contract import refuse_what_is_no_function
 from certimed.engine.copies import Model
+from certimed.engines import EXPORTING, Exported, start
 from certimed.errors import InputError
+from certimed.models.identity import combined
+from certimed.models.onnx_network import OnnxNetwork
 
 PRECISIONS = ("float32", "bfloat16", "float16")
+ENGINES = ("torch", "compile", *EXPORTING)
 
 # Layers that autocast runs in low precision with their weights cast on every call. Subclasses are left alone: they may
 # use their weights in other ways (standardised, say), which deserve float32.
@@ -47,30 +51,47 @@ class Acceleration:
     """How the forward pass of a model is computed.
 
     Attributes:
-        precision: ``"float32"``; ``"bfloat16"`` or ``"float16"`` under autocast: matrix products and convolutions in
-            low precision, normalisations, softmax and sums in float32. float16 is for GPUs.
-        compile: ``torch.compile``; needs a C++ compiler and a minute at the start.
-        channels_last: memory layout that suits convolutions on many processors.
+        precision: ``"float32"``; ``"bfloat16"`` or ``"float16"``: in PyTorch under autocast, matrix products and
+            convolutions in low precision, normalisations, softmax and sums in float32; in another engine as that
+            chooses. float16 is for GPUs.
+        engine: ``"torch"``; ``"compile"``, which is ``torch.compile`` and needs a C++ compiler and a minute at the
+            start; or one of :data:`certimed.engines.EXPORTING`, which run on the CPU.
+        channels_last: memory layout that suits convolutions on many processors; of PyTorch.
 
     Raises:
-        InputError: an unknown precision.
+        InputError: an unknown precision or engine, or settings that do not go together.
     """
 
     precision: str = "float32"
-    compile: bool = False
+    engine: str = "torch"
     channels_last: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise InputError(f"precision={self.precision!r} is unknown; use {', '.join(PRECISIONS)}")
+        if self.engine not in ENGINES:
+            raise InputError(f"engine={self.engine!r} is unknown; use {', '.join(ENGINES)}")
+        if self.exports and self.channels_last:
+            raise InputError(f"channels_last is PyTorch's, and engine {self.engine} chooses its own layout")
 
     def __str__(self) -> str:
         """What provenance records, e.g. ``"bfloat16 autocast, compiled"``."""
         return self._of("float32")
 
     def _of(self, weights: str) -> str:
+        if self.exports:
+            return f"{self.precision} in {self.engine}"
         words = [weights if self.dtype is None else f"{self.precision} autocast"]
-        return ", ".join(words + ["compiled"] * self.compile + ["channels last"] * self.channels_last)
+        return ", ".join(words + ["compiled"] * (self.engine == "compile") + ["channels last"] * self.channels_last)
+
+    @property
+    def exports(self) -> bool:
+        """Whether another engine than PyTorch runs the model."""
+        return self.engine in EXPORTING
+
+    def identity(self, own: str | None) -> str | None:
+        """Identity of a model run this way: PyTorch's arithmetic is the model's own, another engine is another one."""
+        return combined("run by", self.engine, self.precision, own) if self.exports and own is not None else own
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -79,6 +100,8 @@ class Acceleration:
 
     def check_device(self, device: torch.device | str) -> Acceleration:
         """Return itself, or raise InputError where the device does not compute in this precision."""
+        if self.exports and torch.device(device).type != "cpu":
+            raise InputError(f"engine {self.engine} runs on the CPU; use --device cpu, or --engine torch or compile")
         if self.precision == "float16" and torch.device(device).type == "cpu":
             raise InputError("float16 is for GPUs and this model runs on the CPU; use precision bfloat16 or float32")
         return self
@@ -103,7 +126,13 @@ class Acceleration:
             for parameter in model.parameters():
                 self.check_device(parameter.device)
                 break
-        return Accelerated(model, self)
+        if not self.exports:
+            return Accelerated(model, self)
+        if not isinstance(model, nn.Module):
+            raise InputError(
+                f"engine {self.engine} runs modules of PyTorch, and this model is none: a {type(model).__name__}"
+            )
+        return start(self.engine, model, self.precision)
 
 
 FLOAT32 = Acceleration()
@@ -124,7 +153,11 @@ class Accelerated(nn.Module):
         self.model = model
         self.acceleration = acceleration
         self._run = _with_weights(model, acceleration) if isinstance(model, nn.Module) else model
-        if acceleration.compile:
+        if acceleration.engine == "compile":
+            if isinstance(model, nn.Module):
+                for part in model.modules():
+                    if isinstance(part, OnnxNetwork):  # an ONNX file is another library's, and nothing to compile
+                        part.forward = torch.compiler.disable(part.forward)  # type: ignore[method-assign, no-untyped-call]
             self._run = torch.compile(self._run)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -137,7 +170,7 @@ class Accelerated(nn.Module):
         if self.acceleration.channels_last:
             x = _channels_last(x)
         with torch.autocast(x.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
-            scores = self._compiled(x) if self.acceleration.compile else self._run(x)
+            scores = self._compiled(x) if self.acceleration.engine == "compile" else self._run(x)
         # A model that returns no tensor is refused where scores are checked.
         return scores.float().contiguous() if isinstance(scores, Tensor) else scores
 
@@ -150,7 +183,7 @@ class Accelerated(nn.Module):
             scores = self._run(x)
         except torch._dynamo.exc.TorchDynamoException as error:
             reason = str(error).strip().partition("\n")[0][:160]
-            raise InputError(f"the model cannot be compiled here ({reason}); leave compile out") from error
+            raise InputError(f"the model cannot be compiled here ({reason}); leave --engine compile out") from error
         return scores[:1] if single and isinstance(scores, Tensor) else scores
 
     def extra_repr(self) -> str:
@@ -168,6 +201,8 @@ def arithmetic(model: Model, acceleration: Acceleration | None = None) -> str:
         model: wrapped or not.
         acceleration: describe the model as if wrapped in it.
     """
+    if isinstance(model, Exported):
+        return model.arithmetic
     how = model.acceleration if isinstance(model, Accelerated) else acceleration or FLOAT32
     if not isinstance(model, nn.Module):
         return str(how)
@@ -185,6 +220,7 @@ def coarsest_dtype(model: Model) -> torch.dtype:
         kinds |= {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
         for part in model.modules():
             own = part.acceleration.dtype if isinstance(part, Accelerated) else None
+            own = part.dtype if isinstance(part, Exported) else own
             kinds |= {kind for kind in (own, getattr(getattr(part, "options", None), "autocast", None)) if kind}
     return max(kinds, key=lambda kind: torch.finfo(kind).eps)
 

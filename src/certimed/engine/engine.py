@@ -12,6 +12,7 @@ Several targets may be certified at once: their tallies see the same scores, and
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from certimed.certificates import (
     Circumstances,
     NativeRadius,
     Samples,
+    VariedSettings,
     certificate_of,
     collect_provenance,
 )
@@ -79,11 +81,15 @@ class Origin:
         intensity: how the file's intensities became [0, 1].
         decoders: what read the file, with versions.
         geometry: the linear map that prepared it, where it is known.
+        settings: what is varied instead of pixels, where noise is on settings.
+        pixels: hex SHA-256 of the raw image that the settings are applied to.
     """
 
     intensity: str | None = None
     decoders: Mapping[str, str] | None = None
     geometry: Geometry | None = None
+    settings: VariedSettings | None = None
+    pixels: str | None = None
 
 
 class Engine:
@@ -147,6 +153,12 @@ class Engine:
         streams = {PLAIN: ModelStream(model, identity=identity)}
         return cls(streams, [Scores(PLAIN, scope=scope)], law, space=space, device=place)
 
+    def with_streams(self, streams: Mapping[str, Stream]) -> Engine:
+        """This engine with streams that are bound to one image; what was seen of its models is shared."""
+        bound = copy.copy(self)
+        bound.streams = dict(streams)
+        return bound
+
     def identities(self) -> dict[str, str | None]:
         """Identity of each method's model, as its certificates carry it."""
         return {method.name: method.identity(self.streams) for method in self.methods}
@@ -158,10 +170,11 @@ class Engine:
         seed: int,
         batch_size: int | None,
         target: Target[Any],
+        seen: tuple[int, ...] | None = None,
     ) -> Subject:
-        """One image, checked; ``item`` defaults to its content hash."""
+        """One image, checked; ``item`` defaults to its content hash; ``seen``: shape of what models see, if another."""
         tensor = as_image(image, self.device)
-        size = batch_size if batch_size is not None else target.batch_size(tuple(tensor.shape), self.device)
+        size = batch_size if batch_size is not None else target.batch_size(seen or tuple(tensor.shape), self.device)
         cache = self.cache if self.cache is not None else EmbeddingCache() if self.share_copies else None
         name = item if item is not None else content_id(tensor)
         return Subject(tensor, name, seed, self.law, size, self.streams, cache, keep=self.cache is not None)
@@ -209,7 +222,9 @@ class Engine:
         wanted = (targets,) if not isinstance(targets, Sequence) else tuple(targets)
         check_samples(n0=n0 if any(one.selects for one in wanted) else None, n=budget.cap, alpha=alpha)
         check_batch_size(batch_size)
-        subject = self.subject(image, item_id, seed, batch_size, wanted[0])
+        about_settings = None if origin is None else origin.settings
+        seen = None if about_settings is None else about_settings.image
+        subject = self.subject(image, item_id, seed, batch_size, wanted[0], seen)
         shape, device = tuple(subject.image.shape), self.device
         for target in wanted:
             for method in self.methods:
@@ -332,7 +347,7 @@ class Engine:
             dtype=encoder.arithmetic + rounded,
             model=method.identity(self.streams),
             intensity=origin.intensity,
-            pixels=content_id(subject.image).removeprefix("sha256:"),
+            pixels=origin.pixels or content_id(subject.image).removeprefix("sha256:"),
             decoders=origin.decoders,
             libraries=encoder.libraries,
         )
@@ -346,6 +361,7 @@ class Engine:
             provenance=provenance,
             placement=self.law.placement(subject.image),
             views=method.views_of,
+            settings=origin.settings,
         )
 
 

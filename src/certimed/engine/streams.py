@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from certimed.engine.acceleration import FLOAT32, Acceleration, arithmetic, coarsest_dtype
 from certimed.engine.contract import refuse_what_is_no_function
 from certimed.engine.copies import Model
+from certimed.engines import Exported
 from certimed.models.identity import combined, identity_of, is_complete
 
 PLAIN = "plain"
@@ -71,10 +72,12 @@ class ModelStream(nn.Module):
         for part in (model, denoiser):
             refuse_what_is_no_function(part)
         own = identity or getattr(model, "identity", None)
-        self.identity = own if denoiser is None or own is None else combined("denoised", identity_of(denoiser), own)
-        self.libraries = tuple(dict.fromkeys([*libraries, *_libraries(model), *_libraries(denoiser)]))
+        whole = own if denoiser is None or own is None else combined("denoised", identity_of(denoiser), own)
+        self.identity = acceleration.identity(whole)
         run = model if denoiser is None and not hasattr(model, "encode_image") else _Body(model, denoiser)
         self._run = acceleration.wrap(run)
+        engine = self._run.libraries if isinstance(self._run, Exported) else ()
+        self.libraries = tuple(dict.fromkeys([*libraries, *_libraries(model), *_libraries(denoiser), *engine]))
         self.arithmetic, self.dtype = arithmetic(self._run), coarsest_dtype(self._run)
         parts = [part for part in (denoiser, model) if part is not None]
         # An identity may not see all that a model does: only a complete one stands for the object.

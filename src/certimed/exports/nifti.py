@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from certimed.certificates import MaskCertificate
+from certimed.certificates import LAYERS, MaskCertificate
 from certimed.errors import InputError, require
+from certimed.exports.each import Subject
+from certimed.exports.narrowing import radii_as_float32
 
 
 def write_nifti(
@@ -22,8 +24,9 @@ def write_nifti(
 
     Args:
         path: of the file, ``.nii`` or ``.nii.gz``.
-        layer: ``"mask"``, ``"certified"`` or ``"radius"`` (float32, rounded down).
-        affine: ``(4, 4)`` voxel-to-world matrix of the source image; identity if unknown.
+        layer: ``"mask"``, ``"certified"``, ``"abstained"`` or ``"radius"`` (float32, rounded down).
+        affine: ``(4, 4)`` voxel-to-world matrix of the certified grid, to RAS+; without one the file says that its
+            position is not known (``sform_code`` and ``qform_code`` 0).
 
     Raises:
         InputError: an unknown layer, or an affine of another shape. MissingExtraError: nibabel is not installed.
@@ -31,10 +34,21 @@ def write_nifti(
     nibabel = require("nibabel", "medical")
     values = certificate.layer(layer)
     if values.dtype == np.float64:
-        narrow = values.astype(np.float32)
-        values = np.where(narrow > values, np.nextafter(narrow, np.float32(-np.inf)), narrow)
-    matrix = np.eye(4) if affine is None else np.asarray(affine, dtype=np.float64)
-    if matrix.shape != (4, 4):
-        raise InputError(f"affine has shape {matrix.shape}; pass the (4, 4) matrix of the source image")
+        values = radii_as_float32(values)
+    if affine is not None and np.shape(affine) != (4, 4):
+        raise InputError(f"affine has shape {np.shape(affine)}; pass the (4, 4) matrix of the source image")
     volume = values.reshape(*values.shape, *([1] * (3 - values.ndim)))
-    nibabel.Nifti1Image(volume, matrix).to_filename(str(path))
+    image = nibabel.Nifti1Image(volume, affine)
+    image.header.set_xyzt_units("mm" if affine is not None else "unknown")
+    image.header["descrip"] = f"certimed: {layer}"
+    image.to_filename(str(path))
+
+
+def write_layers(subject: Subject, base: Path) -> list[Path]:
+    """All layers of one certificate, ``BASE.LAYER.nii.gz``, where the source lies."""
+    files = []
+    for layer in LAYERS:
+        path = base.with_name(f"{base.name}.{layer}.nii.gz")
+        write_nifti(path, subject.certificate, layer, subject.affine)
+        files.append(path)
+    return files

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from certimed.certificates import AnyCertificate, IntervalCertificate, MaskCerti
 from certimed.errors import InputError, require
 from certimed.integrity import write_whole
 from certimed.runs import FAILED, Record, RunFolder
+from certimed.settings import read_vary
 
 if TYPE_CHECKING:
     import pandas
@@ -39,11 +40,17 @@ _COLUMNS = {"classes": CLASS_COLUMNS, "mask": MASK_COLUMNS, "interval": INTERVAL
 
 
 def columns(folder: RunFolder) -> tuple[str, ...]:
-    """Names of the columns of a run's table; where a run of measurements has masks too, theirs stand behind."""
+    """Names of the columns of a run's table; where a run of measurements has masks too, theirs stand behind.
+
+    Of a run in the space of settings, each has two more: its own value, and how far it alone may be from it.
+    """
     own = _COLUMNS[folder.task]
     target = folder.manifest["request"].get("target")
     both = folder.task == "interval" and isinstance(target, dict) and target.get("taus")
-    return (*own, *(name for name in MASK_COLUMNS if name not in own)) if both else own
+    names = (*own, *(name for name in MASK_COLUMNS if name not in own)) if both else own
+    vary = folder.manifest["request"].get("vary") or ()
+    varied = [axis.name for axis in read_vary(vary)] if vary else []
+    return (*names, *(f"{part} {name}" for name in varied for part in ("at", "reach")))
 
 
 def rows(folder: RunFolder) -> Iterator[dict[str, Any]]:
@@ -108,7 +115,7 @@ def write_cohen(folder: RunFolder, path: str | Path, method: str | None = None) 
     Raises:
         InputError: a run of masks, or a method that is not in the run.
     """
-    if columns(folder) is not CLASS_COLUMNS:
+    if folder.task != "classes":
         raise InputError(f"{folder.path} is a run of masks; the cohen format is for classes")
     known = [entry["name"] for entry in folder.methods]
     chosen = known[0] if method is None and len(known) == 1 else method
@@ -133,14 +140,6 @@ def write_cohen(folder: RunFolder, path: str | Path, method: str | None = None) 
         return count
 
     return write_whole(Path(path), write)
-
-
-TABLES: dict[str, Callable[[RunFolder, Path], int]] = {
-    "csv": write_csv,
-    "parquet": write_parquet,
-    "cohen": write_cohen,
-}
-"""Formats of whole runs by name."""
 
 
 def _interval_rows(certificate: IntervalCertificate) -> Iterator[dict[str, Any]]:
@@ -187,12 +186,14 @@ def _row(record: Record, certificate: AnyCertificate | None, classes: tuple[str,
         "space": c.space,
         "native_radius": c.native_radius,
     }
+    for axis in () if c.about.settings is None else c.about.settings.axes:
+        row |= {f"at {axis.name}": axis.at, f"reach {axis.name}": axis.reach(c.real_radius)}
     if isinstance(c, MaskCertificate):
         return row | {
             "share_certified": c.share_certified,
             "tau": c.tau,
             "threshold": c.threshold,
-            "pixels": math.prod(c.shape[1:]),
+            "pixels": math.prod(c.about.answered[1:]),
             "num_classes": c.num_classes,
             "correction": c.correction,
         }

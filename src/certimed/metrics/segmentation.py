@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -148,7 +149,7 @@ def mask_scores(
     certificate: MaskCertificate,
     truth: NDArray[Any],
     *,
-    plain: Mapping[str, NDArray[Any]] | None = None,
+    plain: Mapping[str, Sequence[NDArray[Any]]] | None = None,
     empty: str = "one",
     ignore: int | None = None,
 ) -> MaskScores:
@@ -171,8 +172,8 @@ def mask_scores(
     Args:
         certificate: the certified mask.
         truth: integers ``space``, true classes.
-        plain: other masks to score beside it, e.g. ``{"plain": ..., "plain under noise": ...}``; their Dice and IoU are
-            named ``"Dice (plain)"`` and so on.
+        plain: other masks to score beside it, e.g. ``{"clean": [...], "noisy": [...]}``; their Dice and IoU, means over
+            the masks of a name, are called ``"Dice (clean)"`` and so on.
         empty: the 0/0 case. ``"one"`` or ``"zero"``: that value for a class absent from truth and prediction.
             ``"skip"``: images whose *truth* lacks the class are left out for it (a rule no attack can bend; false
             alarms on such images are then not seen).
@@ -191,12 +192,13 @@ def mask_scores(
         ACCURACY_HIGH: (correct + abstained) / counts.pixels,
         SHARE_CERTIFIED: 1 - abstained / counts.pixels,
     }
-    for name, mask in (plain or {}).items():
-        other = count_pixels(mask, None, truth, classes, ignore=ignore)
-        scores = overlap_scores(other, empty)
-        per_class[f"Dice ({name})"] = tuple(scores[DICE_PUBLISHED].tolist())
-        per_class[f"IoU ({name})"] = tuple(scores[IOU_PUBLISHED].tolist())
-        whole[f"accuracy ({name})"] = int(other.true_positive.sum()) / other.pixels
+    for name, masks in (plain or {}).items():
+        others = [count_pixels(mask, None, truth, classes, ignore=ignore) for mask in masks]
+        found = [overlap_scores(other, empty) for other in others]
+        for short, metric in (("Dice", DICE_PUBLISHED), ("IoU", IOU_PUBLISHED)):
+            means = np.mean([scores[metric] for scores in found], axis=0)
+            per_class[f"{short} ({name})"] = tuple(means.tolist())
+        whole[f"accuracy ({name})"] = fmean(int(other.true_positive.sum()) / other.pixels for other in others)
     return MaskScores(certificate.item, per_class, whole, empty, certificate.alpha)
 
 

@@ -181,6 +181,12 @@ SEGMENTERS = Forms(
             "hf:my_segformer/",
             "certimed.segmenters.transformers:transformers_segmenter",
         ),
+        "sam": Form(
+            "sam:FOLDER_OR_ID",
+            "transformers' SamModel, e.g. MedSAM: a box or click per image",
+            "sam:my_medsam/",
+            "certimed.segmenters.sam:sam_segmenter",
+        ),
         "onnx": Form(
             "onnx:FILE", _ONNX_LOADS, "onnx:model.onnx --output logits", "certimed.segmenters.onnx_files:load_onnx"
         ),

@@ -15,8 +15,12 @@ from certimed.models.sources import read_json
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and std of ImageNet's training images in [0, 1] units, red, green, blue."""
 
-NORMALISE = "imagenet, none, encoder, MEAN;STD (one value a channel, by commas), or a JSON file with mean and std"
+NORMALISE = (
+    "imagenet, none, encoder, MEAN;STD (one value a channel, by commas), or a JSON file with mean and std; with ;bgr "
+    "behind it for a network trained on images that OpenCV read"
+)
 
+_BGR = ";bgr"
 _LARGEST = 2.0  # a mean or std above it is of grey levels 0 to 255
 
 
@@ -70,6 +74,10 @@ def choose(
     """
     stated = settings.pop("normalise", None)
     mean, std, order = (settings.pop(name, None) for name in ("mean", "std", "channel_order"))
+    if isinstance(stated, str) and stated.lower().endswith(_BGR):
+        if order not in (None, "bgr"):
+            raise InputError(f"normalise={stated!r} and channel_order={order!r} contradict each other; give one")
+        stated, order = stated[: -len(_BGR)], "bgr"
     chosen = _chosen(stated, mean, std, channels, stored, own, encoder, hint)
     return chosen if order is None else replace(chosen, channel_order=order)
 

@@ -7,8 +7,9 @@ here. The file's digest, and that of the files of weights beside it, is all that
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +59,8 @@ class OnnxNetwork(nn.Module):
         if not self.path.is_file():
             raise InputError(f"there is no ONNX file {self.path}; check the path")
         self.digest = _checked(self.path)
-        runtime = require("onnxruntime", "onnx")
-        options = runtime.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = torch.get_num_threads()
         try:
-            self._session = runtime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+            self._session = onnx_session(str(self.path))
         # onnxruntime's errors share no class of its own.
         except Exception as error:
             raise ModelError(f"onnxruntime cannot load {self.path} ({type(error).__name__}: {brief(error)})") from error
@@ -86,9 +83,29 @@ class OnnxNetwork(nn.Module):
         self.channels, *space = [shape[3], shape[1], shape[2]] if self._channels_last else shape[1:]
         self.space = (space[0], space[1])
         self._names, self._kind = (inputs[0].name, fitting[0].name), _KINDS[inputs[0].type]
+        self._answers: Callable[[Any], Any] | None = None
         self.eval()
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @property
+    def answer(self) -> str:
+        """Name of the output that is the answer."""
+        return str(self._names[1])
+
+    def session_run(self, values: Any) -> Any:
+        """The answer to one batch of arrays, by onnxruntime."""
+        return self._session.run([self._names[1]], {self._names[0]: values})[0]
+
+    def run_by(self, run: Callable[[Any], Any], how: str) -> OnnxNetwork:
+        """The same file, run by another engine.
+
+        Args:
+            run: one batch of arrays, in memory of their own -> the answer.
+            how: what :attr:`arithmetic` says of it.
+        """
+        other = copy.copy(self)
+        other._answers, other.arithmetic = run, how
+        return other
+
     def forward(self, x: Tensor) -> Tensor:
         """See the class.
 
@@ -115,13 +132,22 @@ class OnnxNetwork(nn.Module):
         if given < step and self._batch:
             values = np.concatenate([values, np.repeat(values[-1:], step - given, axis=0)])
         try:
-            return self._session.run([self._names[1]], {self._names[0]: np.ascontiguousarray(values)})[0][:given]
+            return (self._answers or self.session_run)(np.ascontiguousarray(values))[:given]
         # onnxruntime's errors share no class of its own.
         except Exception as error:
             raise ModelError(
                 f"{self.path.name} fails on images of {'x'.join(map(str, values.shape))} ({brief(error)}); check their "
                 "size (--size)"
             ) from error
+
+
+def onnx_session(source: str | bytes) -> Any:
+    """onnxruntime's session of a file or of a graph's bytes, on the CPU with PyTorch's number of threads."""
+    runtime = require("onnxruntime", "onnx")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = torch.get_num_threads()
+    return runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 def _checked(path: Path) -> str:

@@ -71,6 +71,18 @@ class _Layer:
 
 
 @dataclass(frozen=True)
+class _Scratch:
+    """Room for a block's words on their way to values."""
+
+    short: NDArray[np.uint32]
+    slots: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, size: int) -> _Scratch:
+        return cls(np.empty(size, np.uint32), np.empty(size, np.intp))
+
+
+@dataclass(frozen=True)
 class RoundedGaussian:
     """The tables of one law (see the module docstring).
 
@@ -88,24 +100,31 @@ class RoundedGaussian:
 
     def draw(self, bits: np.random.SFC64, out: NDArray[np.float32]) -> None:
         """Fill a vector with values of the law."""
+        # Memory that is used again: fresh arrays of this size cost more in page faults than in arithmetic.
+        most = min(_BLOCK, out.size)
+        values, scratch = np.empty(most, np.int32), _Scratch.of(most)
         for begin in range(0, out.size, _BLOCK):
-            values = np.empty(min(_BLOCK, out.size - begin), np.int32)
-            self._draw(bits, values, 0)
-            out[begin : begin + _BLOCK] = values
+            size = min(_BLOCK, out.size - begin)
+            self._draw(bits, values[:size], 0, scratch)
+            out[begin : begin + size] = values[:size]
 
-    def _draw(self, bits: np.random.SFC64, out: Int32, depth: int) -> None:
+    def _draw(self, bits: np.random.SFC64, out: Int32, depth: int, scratch: _Scratch | None = None) -> None:
         if depth == len(self.layers):
             uniform = (bits.random_raw(out.size) >> np.uint64(64 - _WEIGHT_BITS)).view(np.int64)
             out[:] = np.searchsorted(self.ends, uniform, side="right") - self.half
             return
         layer, shift = self.layers[depth], 32 - _SLOT_BITS
+        scratch = scratch or _Scratch.of(out.size)
+        short, slots = scratch.short[: out.size], scratch.slots[: out.size]
         words = bits.random_raw((out.size + 1) // 2).view(np.uint32)[: out.size]
-        slots = np.right_shift(words, np.uint32(shift), dtype=np.intp, casting="unsafe")
+        np.right_shift(words, np.uint32(shift), out=short)
+        slots[:] = short
         np.take(layer.first, slots, out=out, mode="wrap")
-        out += (words & np.uint32(layer.width - 1)).view(np.int32)
+        np.bitwise_and(words, np.uint32(layer.width - 1), out=short)
+        out += short.view(np.int32)
         missed = np.flatnonzero(words >= np.uint32(layer.owned << shift))
         rest = np.empty(missed.size, np.int32)
-        self._draw(bits, rest, depth + 1)
+        self._draw(bits, rest, depth + 1, scratch)
         out[missed] = rest
 
     def on(self, device: torch.device) -> DeviceTables:

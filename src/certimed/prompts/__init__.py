@@ -5,8 +5,8 @@ from certimed.prompts.few_shot import RECIPES, Recipe, TuningProgress, few_shot
 from certimed.prompts.learner import ContextStart, Position, PromptLearner
 from certimed.prompts.linear_text import LinearText
 from certimed.prompts.methods import METHOD_NAMES, FixedText, PerImageText, PerSample, Split, prompt_methods
-from certimed.prompts.prompt import Prompt
-from certimed.prompts.shots import content_ids, refuse_overlap
+from certimed.prompts.prompt import Prompt, class_difference
+from certimed.prompts.shots import content_ids, refuse_overlap, refuse_tested
 from certimed.prompts.sound import PerSampleClassifier, ViewSigmas, split_sigmas
 from certimed.prompts.tuning import TUNED, TuningPlan, load_images, tune_prompt
 from certimed.prompts.zero_shot import EntropyTuner, Tuned, entropy_of_mean, pool, zero_shot
@@ -33,6 +33,7 @@ __all__ = [
     "TuningPlan",
     "TuningProgress",
     "ViewSigmas",
+    "class_difference",
     "content_ids",
     "entropy_of_mean",
     "few_shot",
@@ -40,6 +41,7 @@ __all__ = [
     "pool",
     "prompt_methods",
     "refuse_overlap",
+    "refuse_tested",
     "split_sigmas",
     "tune_prompt",
     "zero_shot",

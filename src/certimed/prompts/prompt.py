@@ -11,20 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from certimed.certificates.fields import Fields
-from certimed.errors import InputError, ModelError
-from certimed.models.weights import look_at
+from certimed.errors import InputError
+from certimed.models.learnt import read_learnt, write_learnt
 from certimed.prompts.learner import POSITIONS, Position, PromptLearner
 from certimed.vlm.heads import PromptedClassifier
 from certimed.vlm.protocol import VisionLanguageModel
 
 SCHEMA = "certimed/prompt/1"
-_METADATA_KEY = "certimed"
-_MAX_BYTES = 1 << 28  # a context is kilobytes; a file beyond 256 MiB is something else
 _WHAT = "prompt file's metadata"
 
 
@@ -102,8 +98,9 @@ class Prompt:
             )
         if class_names is None or tuple(class_names) == self.class_names:
             return
+        difference = class_difference(self.class_names, tuple(class_names))
         raise InputError(
-            f"the prompt was tuned for other classes: {_difference(self.class_names, tuple(class_names))}; use the "
+            f"the prompt was tuned for other classes: {difference}; use the "
             "class list it was tuned for, or tune a prompt for this one"
         )
 
@@ -139,16 +136,7 @@ class Prompt:
         Raises:
             InputError: the file cannot be written.
         """
-        target = Path(path)
-        partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-        header = {_METADATA_KEY: json.dumps(self.metadata(), allow_nan=False)}
-        try:
-            save_file({"context": self.context.contiguous()}, partial, metadata=header)
-            os.replace(partial, target)
-        except (OSError, SafetensorError) as error:
-            partial.unlink(missing_ok=True)
-            raise InputError(f"the prompt cannot be written to {target} ({error}); choose another path") from error
-        return target
+        return write_learnt(path, {"context": self.context}, self.metadata(), "a prompt")
 
     def metadata(self) -> dict[str, Any]:
         """Everything but the context, as plain JSON types."""
@@ -173,10 +161,13 @@ class Prompt:
             InputError: no such file, not a prompt file, damaged, or altered (the stored identity does not match).
         """
         source = Path(path)
-        context, text = _read(source)
+        tensors, text = read_learnt(source, "a prompt")
+        if set(tensors) != {"context"}:
+            raise InputError(f"{source} is a safetensors file but not a prompt saved by certimed; check the path")
         try:
-            prompt = cls._from_fields(context, Fields.parse(text, _WHAT))
-            recorded = Fields.parse(text, _WHAT).string("identity")
+            fields = Fields.parse(text, _WHAT)
+            prompt = cls.from_fields(tensors["context"], fields)
+            recorded = fields.string("identity")
         except InputError as error:
             raise InputError(f"{source} is not a usable prompt file: {error}") from error
         if recorded != prompt.identity:
@@ -184,9 +175,10 @@ class Prompt:
         return prompt
 
     @classmethod
-    def _from_fields(cls, context: Tensor, fields: Fields) -> Prompt:
+    def from_fields(cls, context: Tensor, fields: Fields) -> Prompt:
+        """From a context and its :meth:`metadata`; InputError where they do not fit."""
         fields.expect("schema", SCHEMA)
-        class_names = _strings(fields, "class_names")
+        class_names = fields.texts("class_names")
         position = fields.string("position")
         if position not in POSITIONS:
             raise InputError(f"position {position!r} is none of {', '.join(POSITIONS)}")
@@ -200,12 +192,12 @@ class Prompt:
             position=position,
             suffix=fields.string("suffix"),
             recipe=fields.mapping("recipe"),
-            sigmas=_numbers(fields, "sigmas"),
+            sigmas=fields.numbers("sigmas"),
             seed=fields.integer("seed"),
             shots=None if fields.get("shots") is None else fields.integer("shots"),
-            accuracies=_accuracies(fields),
-            history=_records(fields, "history"),
-            tuned_on=_strings(fields, "tuned_on"),
+            accuracies=fields.shares("accuracies"),
+            history=fields.records("history"),
+            tuned_on=fields.texts("tuned_on"),
         )
 
     def __repr__(self) -> str:
@@ -214,25 +206,6 @@ class Prompt:
             f"Prompt({self.method}, {length} {'per-class' if self.per_class else 'shared'} context tokens, "
             f"{len(self.class_names)} classes, model {self.model_name}, sigmas {self.sigmas}, seed {self.seed})"
         )
-
-
-def _read(source: Path) -> tuple[Tensor, str]:
-    if not source.is_file():
-        raise InputError(f"there is no prompt file {source}; check the path")
-    if source.stat().st_size > _MAX_BYTES:
-        raise InputError(f"{source} has {source.stat().st_size} bytes, far too many for a prompt; check the path")
-    try:
-        look_at(source)
-        with safe_open(source, framework="pt") as file:
-            metadata = file.metadata() or {}
-            names = set(file.keys())
-            if _METADATA_KEY not in metadata or names != {"context"}:
-                raise InputError(f"{source} is a safetensors file but not a prompt saved by certimed; check the path")
-            return file.get_tensor("context"), metadata[_METADATA_KEY]
-    except ModelError as error:
-        raise InputError(f"{source} cannot be read as a prompt file: {error}") from error
-    except (OSError, SafetensorError, UnicodeDecodeError) as error:
-        raise InputError(f"{source} cannot be read as a prompt file ({error}); save or copy it again") from error
 
 
 def _check_context(context: Tensor, classes: int) -> None:
@@ -245,42 +218,11 @@ def _check_context(context: Tensor, classes: int) -> None:
         raise InputError("the context has values that are not finite")
 
 
-def _difference(tuned: tuple[str, ...], asked: tuple[str, ...]) -> str:
+def class_difference(tuned: tuple[str, ...], asked: tuple[str, ...]) -> str:
+    """How two class lists differ, in words."""
     missing = [name for name in tuned if name not in asked]
     new = [name for name in asked if name not in tuned]
     if not missing and not new:
         return f"the same names in another order (tuned: {', '.join(tuned)})"
     parts = [f"it knows {', '.join(map(repr, missing))}"] if missing else []
     return ", ".join(parts + ([f"it does not know {', '.join(map(repr, new))}"] if new else []))
-
-
-def _strings(fields: Fields, name: str) -> tuple[str, ...]:
-    value = fields.get(name)
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise InputError(f"field {name!r} of the {_WHAT} must be a list of strings")
-    return tuple(value)
-
-
-def _numbers(fields: Fields, name: str) -> tuple[float, ...]:
-    value = fields.get(name)
-    if not isinstance(value, list) or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
-        raise InputError(f"field {name!r} of the {_WHAT} must be a list of numbers")
-    return tuple(float(item) for item in value)
-
-
-def _records(fields: Fields, name: str) -> tuple[dict[str, Any], ...]:
-    value = fields.get(name)
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise InputError(f"field {name!r} of the {_WHAT} must be a list of objects")
-    return tuple(value)
-
-
-def _accuracies(fields: Fields) -> dict[str, dict[str, float]]:
-    value = fields.mapping("accuracies")
-    return {part: {sigma: Fields(given, part).number(sigma) for sigma in _keys(given)} for part, given in value.items()}
-
-
-def _keys(value: object) -> list[str]:
-    if not isinstance(value, dict):
-        raise InputError(f"field 'accuracies' of the {_WHAT} must hold objects")
-    return list(value)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
+from certimed.data import Dataset, overlap
 from certimed.errors import InputError
 from certimed.noise import content_id
 
@@ -29,4 +30,17 @@ def refuse_overlap(tuning: Iterable[str], test: Iterable[str]) -> None:
         raise InputError(
             f"{len(shared)} images are both for tuning and for testing (the first is {min(shared)}); take them out of "
             "one of the two sets"
+        )
+
+
+def refuse_tested(tuning: Dataset, test: Dataset | None) -> None:
+    """Refuse to tune on an image of the test set, by the content of its file.
+
+    Raises:
+        InputError: says how many images are in both, and names the first.
+    """
+    if test is not None and (shared := overlap(tuning, test)):
+        raise InputError(
+            f"{len(shared)} images are both tuned on and certified (the first is {shared[0][0]} of {tuning.source} "
+            f"and {shared[0][1]} of {test.source}); take them out of one of the two"
         )

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from certimed.data import Dataset, few_shot_indices, overlap
+from certimed.data import Dataset, few_shot_indices
 from certimed.errors import InputError
 from certimed.prompts.few_shot import TuningProgress, few_shot
 from certimed.prompts.learner import Position
 from certimed.prompts.prompt import Prompt
+from certimed.prompts.shots import refuse_tested
 from certimed.prompts.zero_shot import pool
 from certimed.vlm.protocol import VisionLanguageModel
 
@@ -80,11 +82,7 @@ def tune_prompt(
     if method == "few-shot" and not dataset.is_labelled:
         raise InputError(f"{dataset.source} has images without labels, which few-shot tuning needs; use method pool")
     drawn = few_shot_indices(dataset, plan.shots, plan.seed) if method == "few-shot" else list(range(len(dataset)))
-    if test is not None and (shared := overlap(dataset.subset(drawn), test)):
-        raise InputError(
-            f"{len(shared)} images are both tuned on and certified (the first is {shared[0][0]} of {dataset.source} "
-            f"and {shared[0][1]} of {test.source}); take them out of one of the two"
-        )
+    refuse_tested(dataset.subset(drawn), test)
     images, labels = load_images(vlm, dataset, drawn)
     if method == "pool":
         return _pool(vlm, images, class_names, plan, progress)
@@ -137,8 +135,13 @@ def _pool(
     )
 
 
-def load_images(vlm: VisionLanguageModel, dataset: Dataset, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+def load_images(vlm: Any, dataset: Dataset, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Images in the certified space ``(N, C, H, W)`` and their labels (-1 where unlabelled).
+
+    Args:
+        vlm: whatever prepares images: a vision-language model or a classifier.
+        dataset: where they are.
+        indices: which.
 
     Raises:
         ImageError: one of them cannot be read; tuning data has to be whole.

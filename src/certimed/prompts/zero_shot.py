@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from certimed.engine import ModelStream, Stream, as_image, check_sigma, embed_copies
+from certimed.engine import ModelStream, Stream, as_image, check_sigma, embed_copies, noisy_batches
 from certimed.errors import InputError
-from certimed.noise import NoiseKey, content_id
+from certimed.noise import DEFAULT_LAW, NoiseKey, NoiseLaw, as_law, content_id
 from certimed.prompts.learner import ContextStart, Position, PromptLearner
 from certimed.prompts.prompt import Prompt
 from certimed.vlm.heads import PromptedClassifier
@@ -154,6 +154,7 @@ def zero_shot(
     lr: float = PUBLISHED_LR,
     batch_size: int | None = None,
     encoder: Stream | None = None,
+    noise: str | NoiseLaw = DEFAULT_LAW,
 ) -> Tuned:
     """The published per-image prompt: tuned on noisy copies of the image to be certified.
 
@@ -168,11 +169,14 @@ def zero_shot(
         seed, item_id: key of the tuning noise (phase "tuning"), disjoint from all noise that certifies.
         copies, steps, lr: T, K and the learning rate; the defaults are the published ones.
         encoder: what embeds, e.g. with a denoiser in front; default: the learner's model.
+        noise: the law of the copies, or its name: that of the run, so that its methods are tuned on the same copies.
     """
     pixels = as_image(image, learner.vlm.device)
     key = NoiseKey(seed, item_id if item_id is not None else content_id(pixels), "tuning")
-    levels = torch.full((_positive(copies),), check_sigma(sigma))
-    embedded = embed_copies(encoder or ModelStream(learner.vlm), pixels, levels, key, batch_size=batch_size)
+    stream, size = encoder or ModelStream(learner.vlm), batch_size or _positive(copies)
+    drawn = noisy_batches(pixels, as_law(noise, check_sigma(sigma)), key, _positive(copies), batch_size=size)
+    with torch.no_grad():
+        embedded = torch.cat([stream(batch) for batch in drawn])
     return EntropyTuner(learner, steps=steps, lr=lr).tune(embedded)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from certimed.certificates import NATIVE
+from certimed.certificates import NATIVE, SETTINGS
 from certimed.errors import InputError
 from certimed.report.journal import STYLES, WIDTHS, journal_style, new_figure
 from certimed.report.series import Series
@@ -47,6 +47,7 @@ def curve_figure(
         )
     labelled = all(one.labels is not None for one in every)
     where = "[0, 1] units" + ", native resolution" * all(one.space == NATIVE for one in every)
+    where = "units of the noise" if all(one.space == SETTINGS for one in every) else where
     what = "certified accuracy" if labelled else "share of images certified"
     with journal_style():
         figure = new_figure(width, min(0.75 * width / len(panels), 62.0) + 8)

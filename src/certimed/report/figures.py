@@ -15,13 +15,14 @@ from certimed.errors import InputError
 from certimed.integrity import write_whole
 from certimed.noise import NoiseKey
 from certimed.report.curves import curve_figure
+from certimed.report.forest import forest_figure
 from certimed.report.html.pictures import certified_space
-from certimed.report.html.sources import Images
 from certimed.report.journal import file_format, save, width_in_mm
 from certimed.report.panels import ImageExample, MaskExample, image_figure, mask_figure
 from certimed.report.series import Series, panels, series
 from certimed.report.tables import accuracy_rows, accuracy_table, csv_text, mask_rows, mask_table, telling_radii
 from certimed.runs import Record
+from certimed.runs.images import Images
 
 if TYPE_CHECKING:
     from certimed.runs import Job
@@ -55,6 +56,23 @@ def draw_curves(
     millimetres = width_in_mm(width)
     found = series(runs, methods, native=native)
     save(curve_figure(panels(found, by), width=millimetres, confidence=confidence), Path(out))
+
+
+def draw_intervals(
+    runs: Sequence[str | Path], out: str | Path, methods: Sequence[str] | None = None, *, width: str = "double"
+) -> None:
+    """Intervals of measurements into a PDF, SVG or PNG, see :func:`certimed.report.forest.forest_figure`.
+
+    Args:
+        runs, methods: see :func:`certimed.report.series.series`.
+        out: the file; its ending says the format.
+        width: ``"single"``, ``"double"`` or a number of millimetres.
+
+    Raises:
+        InputError: nothing was measured, or a file that cannot be written.
+    """
+    file_format(Path(out))
+    save(forest_figure(series(runs, methods), width=width_in_mm(width)), Path(out))
 
 
 def write_table(
@@ -150,7 +168,9 @@ def draw_record(job: Job, record: Record, folder: Path) -> list[Path]:
     prepared = job.prepare(image)
     key = NoiseKey(job.spec.seed, record.item, "evaluation")
     noisy = next(noisy_batches(prepared.pixels, job.engine.law, key, 1, batch_size=1))
-    beside = {f"one noisy copy, sigma {job.spec.sigma:g}": noisy[0]}
+    pixels, beside = prepared.pixels, {f"one noisy copy, sigma {job.spec.sigma:g}": noisy[0]}
+    if prepared.settings is not None:  # noise is on numbers, of which there is no picture
+        pixels, beside = torch.from_numpy(image.pixels), {}
     front: Stream | None = job.engine.streams.get(DENOISED)
     if front is not None and job.denoiser is not None:
         with torch.inference_mode():
@@ -161,7 +181,7 @@ def draw_record(job: Job, record: Record, folder: Path) -> list[Path]:
     drawn = []
     number = job.dataset.ids.index(record.item)
     for tau, own in by_tau.items():
-        example = MaskExample(prepared.pixels, prepared.truth, own, beside)
+        example = MaskExample(pixels, prepared.truth, own, beside)
         path = folder / f"{number:03d}-sigma-{job.spec.sigma:g}{f'-tau-{tau!r}' * (len(by_tau) > 1)}.png"
         width = 45.0 * (1 + len(beside) + (prepared.truth is not None) + 2 * len(own))
         save(mask_figure([example], job.class_names, width=width), path, dpi=150)

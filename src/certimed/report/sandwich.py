@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from certimed.certificates import MODEL_INPUT, SETTINGS
 from certimed.errors import InputError
 from certimed.report.journal import STYLES, WIDTHS, journal_style, new_figure
 
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
 _PANEL = 62.0
 
 
-def sandwich_figure(rows: Sequence[Mapping[str, Any]], *, width: float = WIDTHS["double"]) -> Figure:
+def sandwich_figure(
+    rows: Sequence[Mapping[str, Any]], *, width: float = WIDTHS["double"], space: str = MODEL_INPUT
+) -> Figure:
     """One panel a method, one bar an image, in the order of their certified radii.
 
     The bar runs from the certified radius to the smallest perturbation that was found to break the answer; the truth is
@@ -24,6 +27,7 @@ def sandwich_figure(rows: Sequence[Mapping[str, Any]], *, width: float = WIDTHS[
     Args:
         rows: see :meth:`certimed.attacks.Sandwich.rows`.
         width: in millimetres.
+        space: where the radii live.
 
     Raises:
         InputError: nothing was attacked.
@@ -53,6 +57,6 @@ def sandwich_figure(rows: Sequence[Mapping[str, Any]], *, width: float = WIDTHS[
                 axis.plot([at for at, _ in found], [norm for _, norm in found], mark, ms=3, color=colour, label=said)
             axis.set(title=f"{label} ({own[0]['scope']})", xlabel="image", ylim=(0, largest * 1.1))
             axis.grid(alpha=0.25, lw=0.3, axis="y")
-        axes[0].set_ylabel("L2 norm, [0, 1] units")
+        axes[0].set_ylabel("L2 norm, units of the noise" if space == SETTINGS else "L2 norm, [0, 1] units")
         axes[-1].legend(frameon=False)
     return figure

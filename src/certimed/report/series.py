@@ -77,6 +77,7 @@ class Tally:
         few, unstable: pixels abstained by cause, of all ``pixels`` of the images that did not fail.
         foreground: pixels answered as another class than the first, and how many of them are certified.
         sizes: numbers of estimation samples drawn.
+        certified: pixels certified as each class.
     """
 
     shares: tuple[float, ...]
@@ -85,6 +86,7 @@ class Tally:
     unstable: int
     foreground: tuple[int, int]
     sizes: frozenset[int]
+    certified: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -228,7 +230,7 @@ class Series(Generic[C]):
     def tally(self) -> Tally:
         """Of masks: shares of pixels."""
         shares, causes, front, sizes = [], {TOO_FEW_SAMPLES: 0, UNSTABLE: 0}, np.zeros(2, dtype=np.int64), set()
-        pixels = 0
+        pixels, certified = 0, np.zeros(self.first.num_classes, dtype=np.int64)  # type: ignore[attr-defined]
         one: Any
         for one in self.certificates:
             shares.append(one.share_certified)
@@ -236,9 +238,11 @@ class Series(Generic[C]):
             for cause, count in one.abstention().items():
                 causes[cause] += count
             front += [np.count_nonzero(one.mask), np.count_nonzero((one.mask > 0) & one.certified)]
+            certified += np.bincount(one.mask[one.certified], minlength=len(certified))
             sizes.add(one.n)
-        foreground = (int(front[0]), int(front[1]))
-        return Tally(tuple(shares), pixels, causes[TOO_FEW_SAMPLES], causes[UNSTABLE], foreground, frozenset(sizes))
+        foreground, of_classes = (int(front[0]), int(front[1])), tuple(certified.tolist())
+        few, unstable = causes[TOO_FEW_SAMPLES], causes[UNSTABLE]
+        return Tally(tuple(shares), pixels, few, unstable, foreground, frozenset(sizes), of_classes)
 
     @cached_property
     def largest(self) -> float:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from certimed.certificates import MODEL_INPUT, shown
+from certimed.certificates import MODEL_INPUT, SETTINGS, shown
 from certimed.errors import InputError
 from certimed.metrics import PUBLISHED_RADII, ClassificationSummary, MaskSummary
 from certimed.metrics.measured import interval_rows
@@ -24,7 +24,8 @@ from certimed.metrics.segmentation import (
     SHARE_CERTIFIED,
     WHOLE_IMAGE,
 )
-from certimed.report.series import MARK_WORDS, Series, titles
+from certimed.report.notes import common_notes, lost_classes
+from certimed.report.series import Series, titles
 
 DASH = "-"
 
@@ -137,7 +138,7 @@ def accuracy_table(
         rows.append(Row(one, block, tuple(cells), tuple(small)))
     what = "certified accuracy (%) at radius r" if labelled else "images certified (%) at radius r, no labels"
     notes = [
-        f"r: L2 in [0, 1] units of the certified space ({_where(series)}). clean, noisy: base model without noise, and "
+        f"r: L2 in {_where(series)}. clean, noisy: base model without noise, and "
         "on single noisy copies (not certified). too few, unstable: abstained for want of samples, or because noise "
         "changes the answer.",
         *common_notes(series),
@@ -181,7 +182,7 @@ def mask_table(series: Sequence[Series[Any]], *, confidence: float = 0.95) -> Ta
         cells += [per_cent(share, 1, "lower"), str(one.failed)]
         rows.append(Row(one, one.method, tuple(cells), small))
     notes = [
-        f"radius: L2 in [0, 1] units of the certified space ({_where(series)}). Dice, IoU: mean over the classes but "
+        f"radius: L2 in {_where(series)}. Dice, IoU: mean over the classes but "
         "the first (the background), then over images; guaranteed to best case: the range that perturbations below "
         "the radius can reach; published: over certified pixels only, no bound under attack. One image is one unit, "
         "and a failed one counts with 0.",
@@ -226,7 +227,7 @@ def interval_table(series: Sequence[Series[Any]]) -> Table:
             cells += [str(found["finite"]), *decided, str(found["images"]), str(one.failed)]
             rows.append(Row(one, title, tuple(cells)))
     notes = [
-        f"radius: L2 in [0, 1] units of the certified space ({_where(series)}). For every perturbation below it the "
+        f"radius: L2 in {_where(series)}. For every perturbation below it the "
         "median under noise stays in its interval; median, width: means over images (of finite intervals); finite: "
         "images whose interval has two ends; below, above: images whose interval is proved to lie on that side of the "
         "threshold.",
@@ -247,56 +248,6 @@ def telling_radii(series: Sequence[Series[Any]], most: int | None = None) -> lis
     largest = max((one.largest for one in series), default=0.0)
     found = [radius for radius in PUBLISHED_RADII if radius < largest] or [0.0]
     return found[:: -(-len(found) // (most or len(found)))]
-
-
-def lost_classes(series: Sequence[Series[Any]]) -> list[str]:
-    """Classes that a network finds without noise and of which no pixel is rightly certified in any image.
-
-    A high share of certified pixels hides this where such a class is small: all that is certified is background.
-    """
-    notes = []
-    for one in series:
-        scored = [score.per_class for score in one.scores]
-        for index in range(1, len(scored[0][DICE_LOW]) if scored else 1):
-            # Exactly 1 may be the convention for a class that is absent.
-            found = any(0 < score["Dice (clean)"][index] < 1 for score in scored)
-            if found and not any(0 < score[DICE_LOW][index] < 1 for score in scored):
-                notes.append(
-                    f"Not one pixel of {one.class_name(index)} is rightly certified in any image by {one.method} at "
-                    f"sigma {one.sigma:g}, though the network finds it without noise: what is certified is of other "
-                    "classes."
-                )
-    return notes
-
-
-def common_notes(series: Sequence[Series[Any]]) -> list[str]:
-    """What is to be said of any results: failed images, failure probability, marks, native radii."""
-    alphas = sorted({one.first.alpha for one in series})
-    notes = []
-    if failed := max(one.failed for one in series):
-        said = "1 image failed and counts" if failed == 1 else f"{failed} images failed and count"
-        counts = "with Dice 0" if series[0].masks else "as wrong and not certified"
-        notes.append(f"{failed} failed and have no interval." if series[0].measured else f"{said} {counts}.")
-    risks = " or ".join(shown(alpha, "upper", digits=3) for alpha in alphas)
-    notes.append(f"Each certificate fails with probability at most {risks} over the noise drawn.")
-    notes += [f"{mark}: {words}." for mark, words in MARK_WORDS.items() if any(mark in one.marks for one in series)]
-    return notes + [sentence for one in series[:1] if (sentence := native_note(one)) is not None]
-
-
-def native_note(one: Series[Any]) -> str | None:
-    """What the radii of a series are worth at native resolution, where its certificates know and it is not the same."""
-    if one.native:
-        return None
-    found = [(c.native.norm, c.native.radius) for c in one.certificates if c.native is not None and not c.abstained]
-    if all(norm == 1 for norm, _ in found):
-        return None
-    radii = sorted(radius for _, radius in found)
-    return (
-        f"native resolution: preparing an image multiplies no L2 norm by more than "
-        f"{shown(max(norm for norm, _ in found), 'upper', digits=4)}, so radii there are at least those for arbitrary "
-        "perturbations of the model's input (where the noise has a grid, less than its radii by the rounding to it) "
-        f"divided by it; {one.label}: median {shown(radii[(len(radii) - 1) // 2], 'lower', digits=4)}."
-    )
 
 
 def accuracy_rows(
@@ -367,9 +318,10 @@ def score(found: MaskSummary, metric: str, name: str = FOREGROUND) -> str:
 
 
 def _where(series: Sequence[Series[Any]]) -> str:
-    return "; ".join(
-        "the model's input" if space == MODEL_INPUT else space for space in sorted({s.space for s in series})
-    )
+    spaces = sorted({one.space for one in series})
+    pixels = "; ".join("the model's input" if space == MODEL_INPUT else space for space in spaces if space != SETTINGS)
+    found = [f"[0, 1] units of the certified space ({pixels})"] if pixels else []
+    return "; ".join([*found, *(["units of the noise on each setting"] if SETTINGS in spaces else [])])
 
 
 def _why_samples_ended(summaries: Sequence[ClassificationSummary]) -> str:

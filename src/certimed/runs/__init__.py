@@ -2,10 +2,10 @@
 
 from certimed.runs.folder import RunFolder
 from certimed.runs.job import ClassJob, Job, MaskJob, MeasureJob
-from certimed.runs.loading import class_names, load_job
+from certimed.runs.loading import class_names, load_front, load_job, load_tuned
 from certimed.runs.manifest import data_section
 from certimed.runs.merging import merge
-from certimed.runs.methods import MethodEntry, MethodSpec, Prompting, score_methods, words_before_name
+from certimed.runs.methods import MethodEntry, MethodSpec, Prompting, words_before_name
 from certimed.runs.record import CERTIFIED, FAILED, Record
 from certimed.runs.redo import as_yaml, redo_command
 from certimed.runs.run import Silent, Watcher, execute, remaining
@@ -38,11 +38,12 @@ __all__ = [
     "class_names",
     "data_section",
     "execute",
+    "load_front",
     "load_job",
+    "load_tuned",
     "merge",
     "redo_command",
     "remaining",
-    "score_methods",
     "shard",
     "words_before_name",
 ]

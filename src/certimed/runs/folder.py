@@ -191,7 +191,8 @@ class RunFolder:
         """
         line = seal_line(record.to_json(), self.manifest[SETTINGS_DIGEST])
         checks = {"one_answer": record.checks} if record.checks else {}
-        timing = json.dumps({"item": record.item, "seconds": round(record.seconds, 6), **checks})
+        seen = {"clean_pixels": list(record.clean_pixels)} if record.clean_pixels else {}
+        timing = json.dumps({"item": record.item, "seconds": round(record.seconds, 6), **seen, **checks})
         self.append_lines([line], [timing])
 
     def append_lines(self, lines: list[str], timings: list[str]) -> None:
@@ -247,12 +248,13 @@ class RunFolder:
         """
         status = self.status()
         current = {number: item for item, (number, _) in status.items()}
-        seconds = self.timings()
+        seconds, seen = self.timings(), self.clean_pixels()
         for number, line in self.lines():
             if number not in current:
                 continue
             try:
-                record = Record.from_json(line, self.path, seconds.get(current[number], 0.0))
+                item = current[number]
+                record = Record.from_json(line, self.path, seconds.get(item, 0.0), seen.get(item, ()))
             except InputError as error:
                 raise InputError(f"{self.path / CERTIFICATES} line {number}: {error}") from error
             yield record
@@ -260,13 +262,30 @@ class RunFolder:
     def timings(self) -> dict[str, float]:
         """Seconds spent on each item, where known. No evidence: unreadable lines are passed over."""
         found: dict[str, float] = {}
+        for item, data in self.beside().items():
+            with suppress(ValueError, KeyError, TypeError, OverflowError):
+                seconds = float(data["seconds"])
+                if math.isfinite(seconds):
+                    found[item] = seconds
+        return found
+
+    def clean_pixels(self) -> dict[str, tuple[int, ...]]:
+        """Of masks: pixels of each class that the network answers without noise, where known. No evidence either."""
+        found: dict[str, tuple[int, ...]] = {}
+        for item, data in self.beside().items():
+            counts = data.get("clean_pixels")
+            if isinstance(counts, list) and all(isinstance(count, int) for count in counts):
+                found[item] = tuple(counts)
+        return found
+
+    def beside(self) -> dict[str, dict[str, Any]]:
+        """What is kept beside each item's certificate, its last line: seconds, and what was seen on the way."""
+        found: dict[str, dict[str, Any]] = {}
         with suppress(OSError, UnicodeDecodeError), (self.path / TIMING).open(encoding="utf-8") as stream:
             for line in stream:
-                with suppress(ValueError, KeyError, TypeError, RecursionError, OverflowError):
+                with suppress(ValueError, KeyError, TypeError, RecursionError):
                     data = json.loads(line)
-                    seconds = float(data["seconds"])
-                    if math.isfinite(seconds):
-                        found[str(data["item"])] = seconds
+                    found[str(data["item"])] = dict(data)
         return found
 
     def digest(self) -> str:

@@ -6,7 +6,7 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +34,10 @@ from certimed.errors import ImageError, InputError, ModelError
 from certimed.measurements import Measurement
 from certimed.metrics import MaskScores, mask_scores
 from certimed.noise import NoiseKey, content_id
-from certimed.operators import Geometry, apply
-from certimed.runs.methods import MethodEntry
+from certimed.operators import apply
+from certimed.runs.binding import Binding
+from certimed.runs.methods import MethodEntry, Prompting
+from certimed.runs.prepared import Prepared
 from certimed.runs.record import CERTIFIED, Record, arrays_name
 from certimed.runs.targets import MaskTarget, MeasureTarget
 from certimed.segmenters import SegmentationModel
@@ -46,19 +48,8 @@ if TYPE_CHECKING:
     from certimed.runs.spec import RunSpec
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """An image in the certified space.
-
-    Attributes:
-        pixels: float32 ``(C, *space)``.
-        geometry: the linear map that made it, where it is known and the space is not native.
-        truth: int64 ``space``, or None.
-    """
-
-    pixels: Tensor
-    geometry: Geometry | None = None
-    truth: NDArray[np.int64] | None = None
+NOISY_COPIES = 4
+"""Single noisy copies whose scores are averaged as "noisy"."""
 
 
 class Job(ABC):
@@ -71,7 +62,11 @@ class Job(ABC):
         engine: streams and methods.
         target: of labels and masks: what is certified.
         entries: the methods as the manifest records them.
+        tuned_on: content ids of the images that a prompt or an adapter was tuned on.
+        binding: what is bound to each image, where a model needs more than its input.
     """
+
+    binding: Binding | None = None
 
     def __init__(
         self,
@@ -82,36 +77,69 @@ class Job(ABC):
         target: Classes | Pixels | None,
         model: Any,
         denoiser: nn.Module | None,
-        kinds: Mapping[str, str] | None = None,
+        prompting: Prompting,
     ) -> None:
         self.spec, self.dataset, self.class_names = spec, dataset, tuple(class_names)
         self.engine, self.target, self.model, self.denoiser = engine, target, model, denoiser
-        identities = engine.identities()
+        identities, kinds, adapters = engine.identities(), prompting.kinds, prompting.adapters
         self.entries = tuple(
-            MethodEntry(one.name, (kinds or {}).get(one.name, one.name), one.scope, identities[one.name])
+            MethodEntry(
+                one.name, kinds.get(one.name, one.name), one.scope, identities[one.name], adapters.get(one.name)
+            )
             for one in engine.methods
         )
+        self.tuned_on = prompting.tuned_on
         self._batch_size = spec.batch_size
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What nothing says about the model and a person should decide, and what its loader had to decide."""
+        """What nothing says about the model and a person should decide, what its loader had to decide, and files that
+        are left out."""
+        left = self.dataset.ignored
+        files = (f"{left} other file{'s' * (left > 1)} in {self.dataset.source} left out: no image of this data set",)
         parts = [part for part in (self.model, self.denoiser) if part is not None]
-        return tuple(one for part in parts for name in ("warnings", "notes") for one in getattr(part, name, ()))
+        said = [one for part in parts for name in ("warnings", "notes") for one in getattr(part, name, ())]
+        return (*said, *(files if left else ()))
+
+    @property
+    def where(self) -> str:
+        """The device, in words."""
+        place = self.engine.device
+        if place.type == "cuda":
+            return f"{place} ({torch.cuda.get_device_name(place)})"
+        threads = torch.get_num_threads()
+        return f"the CPU ({threads} thread{'s' * (threads > 1)})" if place.type == "cpu" else str(place)
+
+    def refuse_tuned(self, item: str, x: Tensor) -> None:
+        """Refuse an image, as the model sees it, that a prompt or an adapter was tuned on, with ImageError."""
+        if content_id(x) in self.tuned_on:
+            raise ImageError(f"{item} was used to tune the prompt or adapter; a test image must not be")
 
     @abstractmethod
     def prepare(self, image: MedicalImage) -> Prepared:
         """The image in the certified space; ImageError where it does not fit."""
 
+    def clean_answer(self, prepared: Prepared) -> NDArray[Any] | None:
+        """Of masks: the network's answer without noise; None of labels, whose clean class is in the record."""
+        return None
+
     def scores(
-        self, image: MedicalImage, prepared: Prepared, found: Mapping[str, Result[Any]]
+        self, image: MedicalImage, prepared: Prepared, found: Mapping[str, Result[Any]], clean: NDArray[Any] | None
     ) -> dict[str, MaskScores]:
-        """Scores against the truth, by the certificate's label; empty where a target has none."""
+        """Scores against the truth, by the certificate's label; empty where a target has none.
+
+        Args:
+            clean: of :meth:`clean_answer`.
+        """
         return {}
 
     def targets(self, image: MedicalImage, prepared: Prepared) -> list[Any]:
         """What is certified of an image; ImageError where the image does not have what that needs."""
         return [self.target]
+
+    def engine_for(self, prepared: Prepared) -> Engine:
+        """The engine, its models bound to one image where they need more than its pixels."""
+        return self.engine if prepared.streams is None else self.engine.with_streams(prepared.streams)
 
     @abstractmethod
     def check_settings(self) -> None:
@@ -121,13 +149,30 @@ class Job(ABC):
             InputError: e.g. a number of samples that can prove nothing over so many pixels.
         """
 
+    def start_engine(self) -> None:
+        """Export the models, where another engine than PyTorch runs them, for the first image that can be read.
+
+        Raises:
+            InputError: a model that cannot be exported. ModelError: one that the engine answers otherwise.
+        """
+        for index in range(len(self.dataset) if self.spec.speed.exports else 0):
+            try:
+                pixels = self.prepare(self.dataset.load(index)).pixels.to(self.engine.device)
+            except ImageError:
+                continue
+            with torch.no_grad():
+                for name in {method.stream for method in self.engine.methods}:
+                    self.engine.streams[name](pixels.expand(2, *pixels.shape))
+            return
+
     @property
     def batch_size(self) -> int | None:
         """Noisy copies a forward pass; an automatic one is probed on first use."""
         if self._batch_size == AUTO:
-            prepared = self.prepare(self.dataset.load(0)).pixels.to(self.engine.device)
-            stream = self.engine.streams.get(DENOISED, self.engine.streams[PLAIN])
-            self._batch_size = probe_batch_size(stream, prepared, self.engine.law)
+            prepared = self.prepare(self.dataset.load(0))
+            streams = self.engine_for(prepared).streams
+            stream = streams.get(DENOISED, streams[PLAIN])
+            self._batch_size = probe_batch_size(stream, prepared.pixels.to(self.engine.device), self.engine.law)
         return self._batch_size  # type: ignore[return-value]
 
     def use_batch_size(self, size: int | None) -> None:
@@ -142,7 +187,7 @@ class Job(ABC):
         """
         prepared = self.prepare(image)
         before = set(self.engine.one_answer)
-        found = self.engine.run(
+        found = self.engine_for(prepared).run(
             prepared.pixels,
             self.targets(image, prepared),
             as_budget(self.spec.budget),
@@ -151,14 +196,18 @@ class Job(ABC):
             seed=self.spec.seed,
             item_id=image.id,
             batch_size=self.batch_size,
-            origin=Origin(image.intensity, image.decoders, prepared.geometry),
+            origin=Origin(
+                image.intensity, image.decoders, prepared.geometry, settings=prepared.settings, pixels=prepared.digest
+            ),
             clean=not self.spec.segments,
             progress=progress,
         )
         checked = {name: one.to_dict() for name, one in self.engine.one_answer.items() if name not in before}
         certificates = {one.label: one for result in found.values() for one in result.certificates}
         clean = {} if self.spec.segments else {name: result.clean for name, result in found.items()}
-        scores = self.scores(image, prepared, found)
+        seen = self.clean_answer(prepared)
+        scores = self.scores(image, prepared, found, seen)
+        clean_pixels = () if seen is None else np.bincount(seen.ravel(), minlength=len(self.class_names)).tolist()
         return Record(
             item=image.id,
             status=CERTIFIED,
@@ -169,6 +218,7 @@ class Job(ABC):
             scores=scores,
             intensity=image.intensity_record.to_json(),
             checks=checked,
+            clean_pixels=tuple(clean_pixels),
         )
 
     def record(self, index: int, progress: Progress | None = None) -> Record:
@@ -246,19 +296,16 @@ class Job(ABC):
 class ClassJob(Job):
     """Labels: a vision-language model with prompts, or any classifier."""
 
-    def __init__(self, *args: Any, tuned_on: frozenset[str] = frozenset(), **parts: Any) -> None:
-        super().__init__(*args, **parts)
-        self.tuned_on = tuned_on
-
     def check_settings(self) -> None:
         """See :class:`Job`; a request for labels was checked when it was made."""
 
     def prepare(self, image: MedicalImage) -> Prepared:
-        """See :class:`Job`; refuses an image a prompt was tuned on."""
+        """See :class:`Job`."""
         pixels = torch.from_numpy(image.pixels).to(self.engine.device)
         x = self.model.preprocess(pixels)
-        if content_id(x) in self.tuned_on:
-            raise ImageError(f"{image.id} was used to tune the prompt; a test image must not be")
+        self.refuse_tuned(image.id, x)
+        if self.binding is not None and self.binding.axes:
+            return self.binding.prepare(image, self.engine, self.dataset)
         if self.spec.space == NATIVE:
             return Prepared(pixels)
         return Prepared(x, self.model.geometry(tuple(pixels.shape)))
@@ -282,12 +329,24 @@ class MaskJob(Job):
         left as they are.
         """
         pixels, truth, size = torch.from_numpy(image.pixels), image.mask, self.spec.size
+        geometry = mask_geometry(tuple(pixels.shape), self.channels, size)
+        x = apply(geometry, pixels)
+        self.refuse_tuned(image.id, x)
+        if self.binding is not None and self.binding.axes:
+            return self.binding.prepare(image, self.engine, self.dataset, truth)
         if self.spec.space == NATIVE:
-            return Prepared(pixels, None, truth)
+            return self._boxed(Prepared(pixels, None, truth), image)
         if truth is not None and size is not None:
             truth = resized_truth(truth, size)
-        geometry = mask_geometry(tuple(pixels.shape), self.channels, size)
-        return Prepared(apply(geometry, pixels), geometry, truth)
+        return self._boxed(Prepared(x, geometry, truth), image)
+
+    def _boxed(self, prepared: Prepared, image: MedicalImage) -> Prepared:
+        return prepared if self.binding is None else self.binding.with_box(prepared, image, self.engine)
+
+    def targets(self, image: MedicalImage, prepared: Prepared) -> list[Any]:
+        """See :class:`Job`."""
+        assert isinstance(self.target, Pixels)
+        return [self.target if prepared.settings is None else replace(self.target, space=prepared.seen[1:])]
 
     def check_settings(self) -> None:
         """See :class:`Job`."""
@@ -303,22 +362,29 @@ class MaskJob(Job):
                 target.check(shape, budget, self.spec.alpha, self.engine.law)
             return
 
+    def clean_answer(self, prepared: Prepared) -> NDArray[Any] | None:
+        """See :class:`Job`."""
+        if not self.spec.masks:
+            return None
+        engine, pixels = self.engine_for(prepared), prepared.pixels.to(self.engine.device)
+        with torch.no_grad():
+            return _mask(engine.streams[PLAIN](engine.law.clean(engine.law.origin(pixels)).unsqueeze(0)))
+
     def scores(
-        self, image: MedicalImage, prepared: Prepared, found: Mapping[str, Result[Any]]
+        self, image: MedicalImage, prepared: Prepared, found: Mapping[str, Result[Any]], clean: NDArray[Any] | None
     ) -> dict[str, MaskScores]:
-        """See :class:`Job`. Beside the certified mask: the network alone on the clean image, and one noisy copy."""
-        if prepared.truth is None or not self.spec.masks:
+        """See :class:`Job`. Beside the certified mask: the network alone on the clean image, and on noisy copies."""
+        if prepared.truth is None or clean is None:
             return {}
         assert isinstance(self.spec.target, MaskTarget | MeasureTarget)
-        engine, pixels = self.engine, prepared.pixels.to(self.engine.device)
+        engine, pixels = self.engine_for(prepared), prepared.pixels.to(self.engine.device)
         key = NoiseKey(self.spec.seed, image.id, "evaluation")
-        plain = engine.streams[PLAIN]
         with torch.no_grad():
-            clean = _mask(plain(engine.law.clean(engine.law.origin(pixels)).unsqueeze(0)))
             made = {}
             for method in engine.methods:
-                noisy = next(noisy_batches(pixels, engine.law, key, 1, batch_size=1))
-                made[method.name] = {"clean": clean, "noisy": _mask(method.encoder(engine.streams)(noisy))}
+                copies = noisy_batches(pixels, engine.law, key, NOISY_COPIES, batch_size=1)
+                noisy = [_mask(method.encoder(engine.streams)(copy)) for copy in copies]
+                made[method.name] = {"clean": [clean], "noisy": noisy}
         try:
             return {
                 one.label: mask_scores(one, prepared.truth, plain=made[name], empty=self.spec.target.empty)
@@ -346,12 +412,13 @@ class MeasureJob(MaskJob):
             raise ImageError(f"{image.id} has no true mask, and {needed[0]} compares with one")
         spacing = asked.spacing if image.spacing is None else image.spacing
         if spacing is not None and len(spacing) == image.pixels.ndim - 1:
-            sizes = zip(image.pixels.shape[1:], prepared.pixels.shape[1:])
+            sizes = zip(image.pixels.shape[1:], prepared.seen[1:])
             spacing = tuple(step * native / here for step, (native, here) in zip(spacing, sizes))
         measured = Interval(
-            self.model.num_classes, self.measurements, asked.radii, asked.goals(), spacing, prepared.truth
+            *(self.model.num_classes, self.measurements, asked.radii, asked.goals(), spacing, prepared.truth),
+            space=prepared.seen[1:],
         )
-        return [measured] if self.target is None else [self.target, measured]
+        return [measured] if self.target is None else [*super().targets(image, prepared), measured]
 
 
 def _mask(scores: Tensor) -> NDArray[Any]:

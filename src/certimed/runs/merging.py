@@ -80,13 +80,13 @@ def _chosen_lines(parts: Sequence[RunFolder]) -> list[set[int]]:
 
 
 def _copy(part: RunFolder, wanted: set[int], target: RunFolder) -> None:
-    seconds = part.timings()
+    beside = part.beside()
     for block in _blocks(part, wanted):
         records = [json.loads(line) for line in block]
         items = [record["item"] for record in records]
         for record in records:
             _copy_arrays(part, record, target)
-        timings = [json.dumps({"item": item, "seconds": seconds[item]}) for item in items if item in seconds]
+        timings = [json.dumps(beside[item]) for item in items if item in beside]
         target.append_lines(block, timings)
 
 

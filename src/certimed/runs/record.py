@@ -39,6 +39,7 @@ class Record:
         seconds: wall time spent on the image. It differs from run to run, so it is no part of the line, nor of
             equality: run folders keep it in ``timing.jsonl``.
         checks: what the check of the base model saw at this image, by method; kept beside ``seconds``.
+        clean_pixels: of masks, pixels of each class in the network's answer without noise; kept beside ``seconds``.
         structural: whether model or settings failed, not the image; known while a run goes on only.
     """
 
@@ -53,6 +54,7 @@ class Record:
     intensity: dict[str, Any] | None = None
     seconds: float = field(default=0.0, compare=False)
     checks: dict[str, Any] = field(default_factory=dict, compare=False)
+    clean_pixels: tuple[int, ...] = field(default=(), compare=False)
     structural: bool = field(default=False, compare=False)
 
     @classmethod
@@ -100,7 +102,9 @@ class Record:
         )
 
     @classmethod
-    def from_json(cls, text: str, folder: Path | None = None, seconds: float = 0.0) -> Record:
+    def from_json(
+        cls, text: str, folder: Path | None = None, seconds: float = 0.0, clean_pixels: tuple[int, ...] = ()
+    ) -> Record:
         """Inverse of :meth:`to_json`, sealed or not; arrays are read from the run folder.
 
         Raises:
@@ -128,6 +132,7 @@ class Record:
             certificates=certificates,
             scores={label: _scores(one, certificates, label, item) for label, one in fields.mapping("scores").items()},
             seconds=seconds,
+            clean_pixels=clean_pixels,
         )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
+
+import torch
 
 from certimed.data import Dataset
 from certimed.errors import InputError, ModelError
@@ -25,8 +28,8 @@ HOPELESS = 3
 class Watcher(Protocol):
     """Told what a run is doing; every method may do nothing."""
 
-    def start(self, images: int, copies: int) -> None:
-        """So many images are to be done, each by at most so many noisy copies."""
+    def start(self, images: int, copies: int, where: str) -> None:
+        """So many images are to be done, each by at most so many noisy copies, on this device."""
 
     def image(self, item: str) -> None:
         """Work on an image begins (in this process only)."""
@@ -44,7 +47,7 @@ class Watcher(Protocol):
 class Silent:
     """A :class:`Watcher` that does nothing."""
 
-    def start(self, images: int, copies: int) -> None:
+    def start(self, images: int, copies: int, where: str) -> None:
         """See :class:`Watcher`."""
 
     def image(self, item: str) -> None:
@@ -87,7 +90,8 @@ def execute(
             named.
         retry_failed: also do images again that failed before.
         shard: ``"I/N"``, for part I of N of the images; None: all, or whatever the resumed folder holds.
-        workers: processes of this machine; 1 computes in this one.
+        workers: processes of this machine; 1 computes in this one. Several GPUs are dealt to them in turn, where the
+            request names none.
         executor: instead of ``workers``, see :mod:`certimed.executors`.
         allow_code: consent to run the code of ``python:`` models.
         dataset: instead of opening the one that the spec names; here only, not with workers.
@@ -105,19 +109,19 @@ def execute(
     before = RunFolder.open(out) if resume else None
     spec = _request(spec, before)
     work = job or spec.load(allow_code=allow_code, dataset=dataset)
-    for warning in work.warnings:
-        watch.note(warning)
     recorded = before.manifest.get("local", {}).get("batch_size") if before is not None else None
     if isinstance(recorded, int) and isinstance(spec.batch_size, str):
         work.use_batch_size(recorded)
     folder, part = _open(work, out, before, shard)
-    crew = executor or (LocalExecutor(workers) if workers > 1 else None)
+    crew = executor or (local_crew(work, workers) if workers > 1 else None)
     with folder:
-        if folder.repaired:
-            watch.note(f"an unfinished line of {folder.repaired} bytes was cut off; its image is done again")
         todo = remaining(part, folder, retry_failed=retry_failed)
         streams = len({method.stream for method in work.engine.methods})
-        watch.start(len(todo), streams * ((spec.n0 or 0) + spec.cap))
+        watch.start(len(todo), streams * ((spec.n0 or 0) + spec.cap), work.where)
+        for warning in work.warnings:
+            watch.note(warning)
+        if folder.repaired:
+            watch.note(f"an unfinished line of {folder.repaired} bytes was cut off; its image is done again")
         records = (
             _here(work.on(part), todo, watch)
             if crew is None
@@ -133,6 +137,17 @@ def execute(
                     faults.append(record.reason)
                     _stop_if_hopeless(faults)
     return RunFolder.open(folder.path)
+
+
+def local_crew(work: Job, workers: int) -> LocalExecutor:
+    """Workers of this machine, each on a GPU of its own as far as there are some."""
+    place = work.engine.device
+    if place.type != "cuda" or (work.spec.device == str(place) and place.index is not None):
+        return LocalExecutor(workers)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    found = torch.cuda.device_count()
+    names = visible if len(visible) == found else [str(index) for index in range(found)]
+    return LocalExecutor(workers, gpus=[names[index % found] for index in range(workers)])
 
 
 def _stop_if_hopeless(faults: Sequence[str | None]) -> None:
@@ -168,6 +183,7 @@ def _open(work: Job, out: str | Path, before: RunFolder | None, shard: str | Non
     part = dataset if chosen is None else dataset.subset(chosen.indices(dataset.ids))
     if before is None:
         work.check_settings()
+        work.start_engine()
         manifest = work.manifest(data_section(dataset))
         local = {} if work.batch_size is None else {"local": {"batch_size": work.batch_size}}
         return RunFolder.create(out, {**manifest, **local}, shard=section), part

@@ -10,13 +10,14 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
 from certimed.budgets import Fixed, Goal, as_budget, start_interval
-from certimed.certificates import MODEL_INPUT, SPACES
+from certimed.certificates import MODEL_INPUT, SETTINGS, SPACES
 from certimed.data import DEFAULT_READ, Dataset, ReadOptions, open_dataset
 from certimed.engine import FLOAT32, PLAIN, Acceleration, check_samples, check_sigma
 from certimed.engine.throughput import check_batch_size
 from certimed.errors import InputError
 from certimed.noise import DEFAULT_LAW, as_law
 from certimed.runs.targets import ClassTarget, MaskTarget, MeasureTarget, Tuning
+from certimed.settings import read_vary, spelt
 
 if TYPE_CHECKING:
     from certimed.runs.job import Job
@@ -34,6 +35,8 @@ class DataSpec:
         split: part of the data set.
         image_column, label_column: columns of the table, where they have other names than the known ones.
         patches: ``grid:SIZE`` or a CSV of patches, for whole-slide images.
+        boxes: CSV with the columns image, left, top, right, bottom: the box of each image, for promptable segmenters;
+            None: around the true mask.
         limit: the first so many images only, class-balanced where they are labelled.
         reading: how files are read.
         items: ids of the images that are taken, in this order; None: all.
@@ -48,6 +51,7 @@ class DataSpec:
     image_column: str | None = None
     label_column: str | None = None
     patches: str | None = None
+    boxes: str | None = None
     limit: int | None = None
     reading: ReadOptions = DEFAULT_READ
     items: tuple[str, ...] | None = None
@@ -112,9 +116,11 @@ class RunSpec:
         size: ``(height, width)`` images are resized to; None: native, or what the model says.
         output: what a segmentation network returns, where its files do not say.
         normalise: how a network's input is normalised, where its files do not say.
-        device: where the model runs.
+        device: where the model runs; ``"auto"``: on a GPU where there is one.
         batch_size: noisy copies a forward pass, None, or ``"auto"``.
         speed: precision and compilation.
+        vary: settings of the workflow and their noise, see :func:`certimed.settings.read_vary`: then the space is
+            "settings", sigma 1 and the noise on the settings alone.
 
     Raises:
         InputError: an impossible setting.
@@ -137,11 +143,13 @@ class RunSpec:
     size: tuple[int, int] | None = None
     output: str | None = None
     normalise: str | None = None
-    device: str = "cpu"
+    device: str = "auto"
     batch_size: int | str | None = None
     speed: Acceleration = FLOAT32
+    vary: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        self._check_vary()
         self.target.check()
         budget = as_budget(self.budget, default=Fixed(100) if self.segments else None)
         selecting = self.masks or not self.segments
@@ -169,6 +177,22 @@ class RunSpec:
             start_interval(budget, shares, self.alpha, [asked.get(name, Goal()) for name in self.target.measurements])
         elif isinstance(self.target, ClassTarget):
             budget.start([self.n0, 0], self.alpha, law.sigma, self.target.bound)
+
+    def _check_vary(self) -> None:
+        """Settings in their one spelling; InputError where they do not fit what else is asked for."""
+        if not self.vary:
+            if self.space == SETTINGS:
+                raise InputError("space 'settings' needs settings to vary; name them, e.g. window-center=30HU")
+            return
+        object.__setattr__(self, "vary", spelt(read_vary(self.vary)))
+        usual = next(one.default for one in fields(RunSpec) if one.name == "sigma")
+        if self.sigma not in (usual, 1.0) or self.denoiser is not None:
+            raise InputError(
+                "the noise is on settings alone, each with a size of its own, so that sigma is 1 and no denoiser has "
+                "work; leave both out"
+            )
+        object.__setattr__(self, "sigma", 1.0)
+        object.__setattr__(self, "space", SETTINGS)
 
     @property
     def masks(self) -> bool:

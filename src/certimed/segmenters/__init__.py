@@ -4,6 +4,7 @@ from certimed.segmenters.adapter import OUTPUT_NAMES, SegmentationModel, Sliding
 from certimed.segmenters.loading import load_segmenter
 from certimed.segmenters.monai import monai_bundle
 from certimed.segmenters.native import NativeSegmenter, mask_geometry
+from certimed.segmenters.sam import PromptedSegmenter, sam_segmenter
 from certimed.segmenters.small_unet import SmallUNet, load_small_unet
 from certimed.segmenters.smp import smp_checkpoint, smp_folder
 from certimed.segmenters.transformers import transformers_segmenter
@@ -11,6 +12,7 @@ from certimed.segmenters.transformers import transformers_segmenter
 __all__ = [
     "OUTPUT_NAMES",
     "NativeSegmenter",
+    "PromptedSegmenter",
     "SegmentationModel",
     "SlidingWindow",
     "SmallUNet",
@@ -19,6 +21,7 @@ __all__ = [
     "load_small_unet",
     "mask_geometry",
     "monai_bundle",
+    "sam_segmenter",
     "smp_checkpoint",
     "smp_folder",
     "transformers_segmenter",

@@ -132,6 +132,8 @@ def _recognise(spec: str) -> str:
             return "smp"
         if config.get("architecture") == ARCHITECTURE:
             return "unet"
+        if config.get("model_type") == "sam":
+            return "sam"
         if "architectures" in config or "model_type" in config:
             return "hf"
     raise SEGMENTERS.refusal(spec, f"folder {spec} holds no segmenter that is recognised")

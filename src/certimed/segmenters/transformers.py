@@ -16,10 +16,10 @@ from certimed.models.sources import brief, read_json, resolve_folder
 from certimed.models.weights import find_weights, read_weights
 from certimed.segmenters.adapter import SegmentationModel
 
-_WEIGHTS = ("model.safetensors", "model*.safetensors", "pytorch_model.bin", "pytorch_model*.bin")
-_FILES = ("model.safetensors", "pytorch_model.bin")
+WEIGHTS = ("model.safetensors", "model*.safetensors", "pytorch_model.bin", "pytorch_model*.bin")
+FILES = ("model.safetensors", "pytorch_model.bin")
 # Written by the library beside what it read: where from, and with which version.
-_NO_BEHAVIOUR = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "id2label", "label2id")
+NO_BEHAVIOUR = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "id2label", "label2id")
 
 
 class _FullSizeLogits(nn.Module):
@@ -49,7 +49,7 @@ def transformers_segmenter(reference: str, *, output: str | None = None, **setti
     """
     if output not in (None, "logits"):
         raise InputError(f"output={output!r}: semantic segmentation models of transformers return logits; leave it out")
-    folder = resolve_folder(reference, _WEIGHTS)
+    folder = resolve_folder(reference, WEIGHTS)
     config = read_json(folder / "config.json", "the architecture")
     library = require("transformers", "segment")
     try:
@@ -62,24 +62,24 @@ def transformers_segmenter(reference: str, *, output: str | None = None, **setti
             f"{folder} is no semantic segmentation model transformers can load ({type(error).__name__}: "
             f"{brief(error)}); use a folder of a model fine-tuned for segmentation"
         ) from error
-    weights = read_weights(find_weights(folder, _FILES, "save the model with save_pretrained"))
+    weights = read_weights(find_weights(folder, FILES, "save the model with save_pretrained"))
     model, filled = load_pretrained(family, built, weights, advice="use a checkpoint fine-tuned for segmentation")
     channels = int(getattr(model.config, "num_channels", 3))
-    chosen = choose(settings, channels, own=_own(folder, "mean" in settings or "normalise" in settings))
+    chosen = choose(settings, channels, own=own_normalisation(folder, "mean" in settings or "normalise" in settings))
     return SegmentationModel(
         _FullSizeLogits(model),
         num_classes=int(model.config.num_labels),
         output="logits",
         in_channels=channels,
         name=type(model).__name__,
-        configuration={name: value for name, value in config.items() if name not in _NO_BEHAVIOUR},
+        configuration={name: value for name, value in config.items() if name not in NO_BEHAVIOUR},
         state=filled.tensors,
         libraries=("transformers", "safetensors"),
         **(settings | chosen.settings | {"notes": (*filled.notes, *chosen.notes)}),
     )
 
 
-def _own(folder: Path, stated: bool) -> Normalisation | None:
+def own_normalisation(folder: Path, stated: bool) -> Normalisation | None:
     """What the folder's image processor does, or None where it has none and the normalisation is stated."""
     path = folder / "preprocessor_config.json"
     if stated and not path.is_file():

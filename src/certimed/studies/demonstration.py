@@ -12,12 +12,15 @@ from certimed.certificates import END_TO_END, ClassCertificate
 from certimed.engine import DENOISED, PLAIN
 from certimed.errors import InputError
 from certimed.prompts import TuningPlan, TuningProgress, tune_prompt
-from certimed.runs import DataSpec, MaskTarget, RunSpec, Tuning, Watcher
+from certimed.runs import DataSpec, MeasureTarget, RunSpec, Tuning, Watcher
 from certimed.studies.study import Study, run_study
 from certimed.vlm import load
 
 SIGMAS = (0.25, 0.5, 1.0)
 MASK_SIGMAS = (0.25, 0.5)
+MEASURED, MEASURED_AT = "area:grey matter", (0.1, 0.25)
+# Millimetres from pixel to pixel of the slices, which PNG files do not say.
+SPACING = 1.5
 # About a third of the spread of this model's token embeddings, as the published 0.005 is of CLIP's.
 TUNING_RATE = 0.1
 
@@ -28,7 +31,7 @@ class Demo:
 
     Attributes:
         prompts: runs of labels by several methods.
-        masks: runs of masks, or None.
+        masks: runs of masks and of a measurement read off them, or None.
         pictures: panels of masks.
     """
 
@@ -48,7 +51,7 @@ def demo(
     *,
     images: int = 22,
     n: int = 300,
-    masks: int = 2,
+    masks: int = 4,
     mask_n: int = 100,
     seed: int = 0,
     watcher: Watcher | None = None,
@@ -128,7 +131,7 @@ def _masks(folder: Path, images: int, n: int, seed: int, watcher: Watcher | None
     spec = RunSpec(
         model="demo",
         data=DataSpec(str(data), names, limit=images),
-        target=MaskTarget(),
+        target=MeasureTarget((MEASURED,), MEASURED_AT, spacing=(SPACING, SPACING), taus=(0.75,)),
         methods=(PLAIN, DENOISED),
         budget=n,
         seed=seed,

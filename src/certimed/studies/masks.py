@@ -33,7 +33,7 @@ def segmentation(
     images: int | None = None,
     output: str | None = None,
     seed: int = 0,
-    device: str = "cpu",
+    device: str = "auto",
     workers: int = 1,
     allow_code: bool = False,
     watcher: Watcher | None = None,

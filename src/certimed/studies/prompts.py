@@ -45,7 +45,7 @@ def promptsmooth(
     images: int | None = None,
     budget: str | None = None,
     template: str = "same",
-    device: str = "cpu",
+    device: str = "auto",
     workers: int = 1,
     allow_code: bool = False,
     watcher: Watcher | None = None,

@@ -11,8 +11,16 @@ from typing import Any
 from certimed.errors import InputError
 from certimed.integrity import write_whole
 from certimed.metrics import PUBLISHED_RADII
-from certimed.report.series import Series, series
-from certimed.report.tables import Table, accuracy_rows, accuracy_table, csv_text, mask_rows, mask_table
+from certimed.report.series import Series, by_kind, series
+from certimed.report.tables import (
+    Table,
+    accuracy_rows,
+    accuracy_table,
+    csv_text,
+    interval_table,
+    mask_rows,
+    mask_table,
+)
 from certimed.runs import Job, RunFolder, RunSpec, Watcher, execute
 from certimed.runs.folder import MANIFEST
 
@@ -48,7 +56,7 @@ class Study:
 
     def rows(self) -> list[dict[str, Any]]:
         """The table in long form, all digits: see :mod:`certimed.report.tables`. Failed images count as wrong."""
-        return mask_rows(self.series) if self.masks else accuracy_rows(self.series, self.radii)
+        return mask_rows(self._answers) if self.masks else accuracy_rows(self._answers, self.radii)
 
     def table(self, *, most: int | None = None) -> Table:
         """The table for people; certificates that do not cover the whole pipeline are marked.
@@ -57,8 +65,18 @@ class Study:
             most: most columns of radii; None: all of :attr:`radii`.
         """
         if self.masks:
-            return mask_table(self.series)
-        return accuracy_table(self.series, self.radii if most is None else None, most=most)
+            return mask_table(self._answers)
+        return accuracy_table(self._answers, self.radii if most is None else None, most=most)
+
+    def measured(self) -> Table | None:
+        """The table of measurements; None where nothing was measured."""
+        found = [own for own in by_kind(self.series) if own[0].measured]
+        return interval_table(found[0]) if found else None
+
+    @property
+    def _answers(self) -> list[Series[Any]]:
+        """The series of labels or masks, without those of measurements beside them."""
+        return [one for one in self.series if not one.measured]
 
     def envelope(self) -> list[dict[str, Any]]:
         """The largest certified accuracy of each method at each radius over all sigmas, as papers like to draw it.

@@ -35,7 +35,7 @@ class Interval:
         goals: what is asked of measurements, by name; see :class:`certimed.budgets.Goal`.
         spacing: millimetres along each axis of the certified space; None: not known, lengths are in pixels.
         truth: integers ``space``, for measurements that compare with it.
-        binary_threshold: see :class:`certimed.targets.Pixels`.
+        binary_threshold, space: see :class:`certimed.targets.Pixels`.
     """
 
     num_classes: int
@@ -45,6 +45,7 @@ class Interval:
     spacing: tuple[float, ...] | None = None
     truth: NDArray[Any] | None = None
     binary_threshold: float | None = None
+    space: tuple[int, ...] | None = None
     kind: ClassVar[str] = IntervalClaim.kind
     selects: ClassVar[bool] = False
 
@@ -75,17 +76,18 @@ class Interval:
 
     def check(self, shape: tuple[int, ...], budget: Budget, alpha: float, law: NoiseLaw, views: Views = None) -> None:
         """See :class:`~certimed.targets.Target`."""
+        space = self.space or shape[1:]
         for one in self.measurements:
-            one.unit(self.spacing, len(shape) - 1)
+            one.unit(self.spacing, len(space))
             if one.kind.needs_truth and self.truth is None:
                 raise InputError(f"{one.name} compares with a true mask, and the image has none")
-        if self.truth is not None and self.truth.shape != shape[1:]:
-            raise InputError(f"the truth has shape {self.truth.shape} and the image {shape[1:]}")
-        self.start(shape[1:], shape, budget, alpha, law, views)
+        if self.truth is not None and self.truth.shape != space:
+            raise InputError(f"the truth has shape {self.truth.shape} and the image {space}")
+        self.start(space, shape, budget, alpha, law, views)
 
     def select(self, shape: tuple[int, ...], device: torch.device, n0: int) -> SpaceTally:
         """Nothing is left to choose: the shape of the mask stands in for a choice."""
-        return SpaceTally(shape[1:])
+        return SpaceTally(self.space or shape[1:])
 
     def estimate(self, selected: tuple[int, ...], device: torch.device, cap: int) -> ValueTally:
         """See :class:`~certimed.targets.Target`."""

@@ -38,12 +38,14 @@ class Pixels:
         taus: probabilities to exceed, each from 0.5 to below 1; each gives a claim of its own.
         correction: ``"holm"`` or ``"bonferroni"``.
         binary_threshold: for two classes and *one* output channel: class 1 where the channel exceeds this value.
+        space: shape of the mask, where noise is not on an image of that shape; None: the input's.
     """
 
     num_classes: int
     taus: tuple[float, ...] = (0.75,)
     correction: str = "holm"
     binary_threshold: float | None = None
+    space: tuple[int, ...] | None = None
     kind: ClassVar[str] = MaskClaim.kind
     selects: ClassVar[bool] = True
     reads_image: ClassVar[bool] = False
@@ -80,7 +82,7 @@ class Pixels:
 
     def select(self, shape: tuple[int, ...], device: torch.device, n0: int) -> ModeTally:
         """See :class:`~certimed.targets.Target`."""
-        return ModeTally(self, shape[1:], device, n0)
+        return ModeTally(self, self.space or shape[1:], device, n0)
 
     def estimate(self, selected: Tensor, device: torch.device, cap: int) -> AgreementTally:
         """See :class:`~certimed.targets.Target`."""
@@ -123,7 +125,12 @@ class Pixels:
     ) -> Session[Agreement, Thresholds]:
         shares = [share.level for share in self._shares(alpha)]
         return start_mask(
-            budget, shape[1:], self.taus, shares, self.correction, sample_variation(law, math.prod(shape), views)
+            budget,
+            self.space or shape[1:],
+            self.taus,
+            shares,
+            self.correction,
+            sample_variation(law, math.prod(shape), views),
         )
 
     def _shares(self, alpha: float) -> list[Share]:

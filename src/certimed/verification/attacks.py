@@ -81,6 +81,7 @@ SETTINGS: dict[str, Check] = {
     "alpha": LEVEL,
     "seed": INTEGER,
     "clip": (lambda value: isinstance(value, bool), "true or false"),
+    "search": _word("gradient", "grid"),
 }
 
 
@@ -214,7 +215,8 @@ def _digest(values: NDArray[Any]) -> str:
 def _certificates(folder: Path) -> dict[tuple[Any, ...], Any]:
     """Class of each certificate that answers (of masks None), by item, method, radius and scope."""
     found = {}
-    for line in (folder / "certificates.jsonl").read_text(encoding="utf-8").splitlines():
+    path = folder / "certificates.jsonl"
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
             record = json.loads(line)
             for one in record["certificates"]:

@@ -12,6 +12,7 @@ from certimed.verification.intervals import interval_claim_faults
 from certimed.verification.laws import read_law
 from certimed.verification.masks import mask_claim_faults, read_layers
 from certimed.verification.native import native_faults
+from certimed.verification.settings import settings_faults
 from certimed.verification.shapes import certificate_shape
 
 _ROUNDING = Fraction(1, 10**9)  # shares may be smaller than the exact ones by rounding, never larger
@@ -43,6 +44,7 @@ def certificate_faults(data: Any, arrays: Path | None = None) -> Iterator[str]:
     if misplaced is not None:
         yield f"placement: {misplaced}"
         return
+    yield from settings_faults(data, law)
     yield from native_faults(data)
 
 

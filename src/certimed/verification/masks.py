@@ -18,7 +18,7 @@ from certimed.verification.budgets import Allowance, read_budget
 from certimed.verification.exact import context, number, quantile, upper_tail
 from certimed.verification.laws import Law
 from certimed.verification.looks import schedule_faults
-from certimed.verification.shapes import pixels_of
+from certimed.verification.shapes import answered_space, pixels_of
 from certimed.verification.stops import mask_stop_faults
 
 _LAYERS = ("agreement", "certified", "mask")
@@ -73,7 +73,7 @@ def mask_claim_faults(data: dict[str, Any], law: Law, layers: Layers | str) -> I
 
 
 def _array_faults(data: dict[str, Any], layers: Layers) -> list[str]:
-    space, claim = tuple(data["shape"][1:]), data["claim"]
+    space, claim = answered_space(data), data["claim"]
     for layer, values in layers.items():
         if values.shape != space:
             return [f"the array {layer!r} has shape {values.shape}, not {space}"]
@@ -98,7 +98,7 @@ def _digest(layers: Layers) -> str:
 
 def _look_faults(data: dict[str, Any], allowed: Allowance, law: Law) -> Iterator[str]:
     claim, samples, looks = data["claim"], data["samples"], data["samples"]["looks"]
-    level, pixels = Fraction(data["alpha"]["level"]), pixels_of(data["shape"])
+    level, pixels = Fraction(data["alpha"]["level"]), pixels_of(data)
     if samples["proved_at"] != len(looks) - 1:
         yield f"proved_at={samples['proved_at']}, but a mask is claimed from the last of {len(looks)} looks"
     if looks[-1] != [samples["n"], claim["threshold"] or 0]:
@@ -117,7 +117,7 @@ def _look_faults(data: dict[str, Any], allowed: Allowance, law: Law) -> Iterator
 
 
 def _proof_faults(data: dict[str, Any], layers: Layers, allowed: Allowance, law: Law) -> Iterator[str]:
-    claim, samples, pixels = data["claim"], data["samples"], pixels_of(data["shape"])
+    claim, samples, pixels = data["claim"], data["samples"], pixels_of(data)
     counts, sizes = np.unique(layers["agreement"], return_counts=True)
     histogram = list(zip(counts.tolist(), sizes.tolist()))
     level = allowed.share(len(samples["looks"]) - 1, Fraction(data["alpha"]["level"]))

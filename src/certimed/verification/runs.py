@@ -22,11 +22,12 @@ from certimed.verification.certificates import certificate_faults
 from certimed.verification.intervals import request_faults
 from certimed.verification.laws import GRID_STEPS, NAMED
 from certimed.verification.masks import arrays_name
+from certimed.verification.settings import varied_faults, without_reach
 from certimed.verification.shapes import MANIFEST, METHOD, RECORD, REQUEST, SHARD, shape_faults
 
 NAME = "run.json"
 LINES = "certificates.jsonl"
-FROZEN_KINDS = ("zero-shot", "both")
+FROZEN_KINDS = ("zero-shot", "both", "test-time-lora")
 """Kinds of methods that tune a part on the image and hold it fixed: their certificates cannot be end-to-end."""
 
 _EMPTY = ("one", "zero", "skip")
@@ -140,8 +141,7 @@ def _manifest_faults(check: RunCheck) -> Iterator[str]:
     methods = manifest.get("methods")
     for one in methods if isinstance(methods, list) else []:
         yield from (f"methods: {fault}" for fault in shape_faults(one, METHOD))
-        if isinstance(one, dict) and one.get("kind") in FROZEN_KINDS and one.get("scope") == "end-to-end":
-            yield f"method {one.get('name')!r:.80} is tuned on the image and held fixed; it cannot be end-to-end"
+        yield from _entry_faults(one if isinstance(one, dict) else {})
     if isinstance(methods, list) and len(check.methods) != len(methods):
         yield "two methods have one name"
     if isinstance(request.get("target"), dict):
@@ -152,6 +152,16 @@ def _manifest_faults(check: RunCheck) -> Iterator[str]:
     if "shard" in manifest:
         faults = list(shape_faults(manifest["shard"], SHARD))
         yield from (f"shard: {fault}" for fault in faults or _shard_faults(check))
+
+
+def _entry_faults(one: dict[str, Any]) -> Iterator[str]:
+    name = f"method {one.get('name')!r:.80}"
+    if one.get("kind") in FROZEN_KINDS and one.get("scope") == "end-to-end":
+        yield f"{name} is tuned on the image and held fixed; it cannot be end-to-end"
+    if (one.get("kind") == "adapted") != (one.get("adapter") is not None):
+        yield f"{name} is of kind {one.get('kind')!r:.40} and its adapter is {one.get('adapter')!r:.80}"
+    if one.get("adapter") is not None and one.get("adapter") == one.get("identity"):
+        yield f"{name} has the identity of its adapter alone, not of model and adapter"
 
 
 def _target_faults(target: dict[str, Any], task: str) -> Iterator[str]:
@@ -256,6 +266,8 @@ def _set_faults(check: RunCheck, data: dict[str, Any], found: dict[tuple[Any, An
                          (certificate, first))  # fmt: skip
             if mine != its:
                 yield f"its certificates are of images of different {'geometry' if name == 'native' else name}"
+        if without_reach(certificate) != without_reach(first):
+            yield "its certificates are of images of different settings"
         for name in ("pixels", "intensity", "decoders"):
             if certificate["provenance"][name] != first["provenance"][name]:
                 yield f"its certificates are of images with different {name}"
@@ -361,6 +373,7 @@ def _belongs(check: RunCheck, item: str, certificate: dict[str, Any]) -> Iterato
         yield from _differs("correction", claim["correction"], target.get("correction"))
         yield from _differs("number of classes", claim["num_classes"], check.classes)
         taus = len(check.mask_taus)
+    yield from varied_faults(certificate, request)
     share, chosen = certificate["alpha"], certificate["chosen_from"]
     of, why = (taus, "taus") if taus > 1 else (len(chosen), "methods") if chosen else (1, "alone")
     if (share["of"], share["why"]) != (of, why):
@@ -403,6 +416,11 @@ def _provenance_faults(check: RunCheck, own: dict[str, Any]) -> Iterator[str]:
     precision = speed.get("precision") if isinstance(speed, dict) else None
     if precision is not None and own["dtype"].split()[0].strip(",") != precision:
         yield f"dtype {own['dtype']!r:.40} is not the {precision!r:.40} that was requested"
+    engine = speed.get("engine") if isinstance(speed, dict) else None
+    if engine is not None and own["dtype"].partition(",")[0].partition(" in ")[2] != (
+        "" if engine in ("torch", "compile") else engine
+    ):
+        yield f"dtype {own['dtype']!r:.40} is not that of engine {engine!r:.40}, which was requested"
     if "dtype" in run and own["dtype"].split()[0].strip(",") != str(run["dtype"]).split()[0].strip(","):
         yield f"dtype {own['dtype']!r:.40} is not the run's {run['dtype']!r:.40}"
     named = run.get("versions")

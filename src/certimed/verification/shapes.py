@@ -79,7 +79,7 @@ OBJECT: Check = (lambda value: isinstance(value, dict), "an object")
 SPACE_SHAPE: Check = (lambda value: _wholes(value, 1, 2), "a list of two or more sizes")
 
 SCOPES = ("end-to-end", "frozen at x", "chosen at x")
-SPACES = ("model input", "native")
+SPACES = ("model input", "native", "settings")
 CORRECTIONS = ("holm", "bonferroni")
 STOPS = ("answered", "futile", "cap reached", "interrupted")
 SHARES = ("alone", "taus", "methods")
@@ -228,15 +228,32 @@ REQUEST: dict[str, Check] = {
     "space": _one_of(*SPACES),
 }
 
-KINDS = ("plain", "few-shot", "zero-shot", "both", "pool", "per-sample", "split", "denoised")
+KINDS = (
+    *("plain", "few-shot", "zero-shot", "both", "pool", "per-sample", "split", "denoised"),
+    *("adapted", "test-time-lora"),
+)
 METHOD: dict[str, Check] = {
     "name": TEXT,
     "kind": _one_of(*KINDS),
     "scope": _one_of(*SCOPES),
     "identity": _optional(TEXT),
+    "adapter": _optional(HEX),
 }
 
 SHARD: dict[str, Check] = {"index": POSITIVE_COUNT, "count": POSITIVE_COUNT, "images": COUNT, "ids_sha256": HEX}
+
+
+SETTINGS: dict[str, Check] = {
+    "axes": (lambda value: isinstance(value, list) and bool(value), "a list of one or more settings"),
+    "image": SPACE_SHAPE,
+}
+SETTING: dict[str, Check] = {
+    **dict.fromkeys(("name", "unit"), TEXT),
+    "how": _one_of("added", "multiplied"),
+    "scale": POSITIVE,
+    "at": REAL,
+    "reach": NOT_NEGATIVE,
+}
 
 
 def shape_faults(data: Any, wanted: Mapping[str, Check]) -> Iterator[str]:
@@ -256,10 +273,13 @@ def shape_faults(data: Any, wanted: Mapping[str, Check]) -> Iterator[str]:
 
 def certificate_shape(data: Any) -> Iterator[str]:
     """As :func:`shape_faults` of a certificate, all its parts included."""
-    faults = list(shape_faults(data, CERTIFICATE))
+    varied = isinstance(data, dict) and data.get("space") == "settings"
+    faults = list(shape_faults(data, CERTIFICATE | ({"settings": OBJECT} if varied else {})))
     if faults:
         yield from faults
         return
+    if varied:
+        yield from (f"settings: {fault}" for fault in shape_faults(data["settings"], SETTINGS))
     kind, stop = data["kind"], data["samples"].get("stop")
     details = {name: check for name, check in STOP_DETAILS.items() if isinstance(stop, dict) and name in stop}
     for part, wanted in (
@@ -280,6 +300,11 @@ def certificate_shape(data: Any) -> Iterator[str]:
         yield f"samples: a look of a certificate of kind {kind!r} has {integers} integers"
 
 
-def pixels_of(shape: list[int]) -> int:
-    """Pixels of an input ``(C, *space)``."""
-    return math.prod(shape[1:])
+def answered_space(data: Mapping[str, Any]) -> tuple[int, ...]:
+    """Shape of the masks of a certificate: the input's, or where noise is on settings, that of the image."""
+    return tuple((data["settings"]["image"] if data["space"] == "settings" else data["shape"])[1:])
+
+
+def pixels_of(data: Mapping[str, Any]) -> int:
+    """Pixels that a certificate is about."""
+    return math.prod(answered_space(data))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from certimed.errors import InputError
+from certimed.models.device import checked_device
 from certimed.models.forms import CLASSIFIERS
 from certimed.models.sources import looks_like_path, read_json, resolve_folder
 from certimed.vlm.protocol import VisionLanguageModel
@@ -124,14 +125,3 @@ def _recognise(folder: Path, prompted: bool) -> str:
         f"folder {folder} has neither config.json nor open_clip_config.json, so it is no model in a known format",
         prompted=prompted,
     )
-
-
-def checked_device(device: str | torch.device) -> torch.device:
-    """The device; InputError where PyTorch does not know it or does not see it here."""
-    try:
-        place = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"device {device!r} is not known to PyTorch; use 'cpu', 'cuda' or 'cuda:0'") from error
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {device!r} needs a CUDA GPU and PyTorch sees none here; use device='cpu'")
-    return place

@@ -10,9 +10,10 @@ from certimed.certificates import TOO_FEW_SAMPLES, ClassCertificate
 from certimed.certificates.words import stop_text
 from certimed.report.html.numbers import plain
 from certimed.report.html.pictures import Budget, thumbnail
-from certimed.report.html.sources import Pictures, Run
+from certimed.report.html.sources import Run
 from certimed.report.html.words import SCOPES
 from certimed.runs import Record
+from certimed.runs.images import Pictures
 
 if TYPE_CHECKING:
     from certimed.report.html.part import Line

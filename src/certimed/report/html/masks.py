@@ -11,24 +11,24 @@ from numpy.typing import NDArray
 
 from certimed.budgets import Fixed, parse_budget
 from certimed.certificates import MaskCertificate, MaskClaim, shown
-from certimed.certificates.arrays import smallest_unsigned
 from certimed.certificates.words import stop_text
 from certimed.data import MedicalImage
 from certimed.errors import InputError
 from certimed.metrics import MaskScores, MaskSummary, mask_scores, mean_interval, overlap_scores, with_failed
 from certimed.metrics.segmentation import ALL_CLASSES, DICE_HIGH, DICE_LOW, DICE_PUBLISHED, FOREGROUND
 from certimed.report.html.charts import Curve, line_chart
+from certimed.report.html.layers import SECTION, viewer_layers, weight
 from certimed.report.html.numbers import down, percent, plain
 from certimed.report.html.part import Line, Material, Part, grey_levels, run_title, shares
-from certimed.report.html.pictures import Budget, Pixels, base_picture, certified_space, packed, worked_example
-from certimed.report.html.sources import Pictures, Run
+from certimed.report.html.pictures import Budget, certified_space, worked_example
+from certimed.report.html.sources import Run
 from certimed.report.html.words import SCOPES, copies
 from certimed.report.profiles import Layers, RadiusProfile, foreground
 from certimed.report.tables import Table, bound, mask_table, score
 from certimed.runs import CERTIFIED, Record
+from certimed.runs.images import Pictures
 
 _MOST_POINTS, _FEW_POINTS, _FEW_IMAGES = 120, 33, 60
-_SECTION = 2
 
 
 @dataclass
@@ -58,7 +58,7 @@ class MaskReader:
             return
         certificates = {label: one for label, one in record.certificates.items() if isinstance(one, MaskCertificate)}
         first = next(iter(certificates.values()))
-        image = self.pictures.load(record.item) if first.mask.ndim == _SECTION else None
+        image = self.pictures.load(record.item)
         pixels, truth = (None, None) if image is None else certified_space(image, first)
         if truth is not None and not all(
             _same_scores(record.certificates[label], truth, scores) for label, scores in record.scores.items()
@@ -67,42 +67,23 @@ class MaskReader:
             truth = None
         truth = truth if record.scores else None
         entry: dict[str, Any] = {"name": plain(record.item), "series": {}}
-        maps: dict[str, Any] = {}
+        drawn: dict[str, tuple[MaskCertificate, Layers]] = {}
         for label, certificate in certificates.items():
             layers = Layers.of(certificate)
             key = self.keys.setdefault(label, f"r{self.run.index}m{len(self.keys)}")
             own = self.profiles.setdefault(label, [])
             own.append(RadiusProfile(layers, certificate.mask, truth, certificate.num_classes))
             entry["series"][key] = _numbers(certificate, record.scores.get(label))
-            if certificate.mask.ndim == _SECTION:
-                maps[key] = _packed_layers(certificate, layers)
-        if maps:
-            self._spend(entry, record, first, maps, pixels, truth)
-        if self.best is None and image is not None:
+            drawn[key] = certificate, layers
+        shown = viewer_layers(drawn, pixels, truth, None if image is None else image.geometry)
+        if self.budget.spend("x" * weight(shown)) is not None:
+            empty = next((scores.empty for scores in record.scores.values()), "one")
+            entry["layers"] = {**shown, "empty": empty}
+        if self.best is None and image is not None and first.mask.ndim == SECTION:
             best = max(certificates.values(), key=lambda one: one.share_certified)
             if not best.abstained:
                 self.best = best, image
         self.entries.append(entry)
-
-    def _spend(
-        self,
-        entry: dict[str, Any],
-        record: Record,
-        first: MaskCertificate,
-        maps: dict[str, Any],
-        pixels: Pixels | None,
-        truth: NDArray[np.int64] | None,
-    ) -> None:
-        empty = next((scores.empty for scores in record.scores.values()), "one")
-        channels, height, width = first.shape
-        drawn: dict[str, Any] = {"height": height, "width": width, "channels": channels, "maps": maps, "empty": empty}
-        if pixels is not None:
-            drawn["base"] = base_picture(pixels)
-        if truth is not None:
-            drawn["truth"] = packed(truth.astype(np.uint16))
-        weight = sum(len(one["mask"]) + len(one["ranks"]) for one in maps.values())
-        if self.budget.spend(drawn.get("base", "") + drawn.get("truth", "") + "x" * weight) is not None:
-            entry["layers"] = drawn
 
 
 def _same_scores(certificate: MaskCertificate, truth: NDArray[np.int64], recorded: MaskScores) -> bool:
@@ -114,16 +95,6 @@ def _same_scores(certificate: MaskCertificate, truth: NDArray[np.int64], recorde
         np.array_equal(scores.per_class[name], recorded.per_class.get(name, ()), equal_nan=True)
         for name in (DICE_LOW, DICE_HIGH)
     )
-
-
-def _packed_layers(certificate: MaskCertificate, layers: Layers) -> dict[str, Any]:
-    ranks = layers.ranks.astype(smallest_unsigned(len(layers.radii)))
-    return {
-        "mask": packed(certificate.mask.astype(np.uint16)),
-        "ranks": packed(ranks),
-        "bytes": ranks.itemsize,
-        "radii": [float(radius) for radius in layers.radii],
-    }
 
 
 def _numbers(certificate: MaskCertificate, scores: MaskScores | None) -> dict[str, Any]:
@@ -160,7 +131,7 @@ class MaskPart(Part):
 
     template = "segmentation.html.j2"
     contents = (("masks", "Masks"), ("viewer", "Radius slider"))
-    scripts = ("charts.js", "viewer.js")
+    scripts = ("charts.js", "planes.js", "viewer.js")
 
     def __init__(self, material: Material) -> None:
         super().__init__(lines := material.of(MaskClaim.kind))

@@ -22,14 +22,16 @@ from certimed.report.html.measured import MeasurePart
 from certimed.report.html.numbers import plain, plain_lines
 from certimed.report.html.part import Line, Material, Part
 from certimed.report.html.pictures import Budget
-from certimed.report.html.sources import Pictures, Run, find_pictures, open_runs
+from certimed.report.html.sources import Run, open_runs
+from certimed.report.html.varied import SettingsPart
 from certimed.report.series import series_of
 from certimed.runs import CERTIFIED, Record, as_yaml, redo_command
+from certimed.runs.images import Pictures, find_pictures
 
 PICTURE_BYTES = 24_000_000
 """Most of a page that pictures may take; what does not fit is listed without."""
 
-PARTS: tuple[type[Part], ...] = (ClassPart, MaskPart, MeasurePart)
+PARTS: tuple[type[Part], ...] = (ClassPart, MaskPart, MeasurePart, SettingsPart)
 """The parts of the page in their order; what a run has nothing of is left out."""
 
 
@@ -88,7 +90,7 @@ def write_report(
     jinja2 = require("jinja2", "report")
     opened = open_runs(runs, verify=verify)
     where = {"path": data, "labels": labels, "masks": masks, "split": split}
-    found = {run.index: find_pictures(run, run.folder.status(), **where) for run in opened}
+    found = {run.index: find_pictures(run.folder, run.folder.status(), **where) for run in opened}
     context, notes = _context(opened, found, Budget(picture_bytes), (*PARTS, *more))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("certimed.report", "templates"),
@@ -116,7 +118,7 @@ def _context(
     parts = [part for kind in kinds if (part := kind.of(Material(runs, lines, found, budget, readers))) is not None]
     worked = [one for part in parts for one in part.worked()]
     reports = {line.run.name: line.of.intensities for line in lines}
-    notes = [f"{run.name}: {note}" for run in runs if (note := found[run.index].note) is not None]
+    notes = [f"{run.name}: {plain(note)}" for run in runs if (note := found[run.index].note) is not None]
     notes += [note for part in parts for note in part.notes()]
     notes += [f"{name}: {plain(warning)}." for name, report in reports.items() for warning in report.warnings]
     if budget.refused:

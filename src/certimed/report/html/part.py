@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from certimed.certificates import NATIVE, Certificate
 from certimed.report.html.numbers import percent, plain
 from certimed.report.html.pictures import Budget
-from certimed.report.html.sources import Pictures, Run
+from certimed.report.html.sources import Run
 from certimed.report.html.words import METHODS
 from certimed.report.sentences import Sentence, in_short
 from certimed.report.series import Series
+from certimed.runs.images import Pictures
 
 if TYPE_CHECKING:
     from certimed.report.html.masks import MaskReader
@@ -156,7 +157,7 @@ def run_title(own: Sequence[Line]) -> str:
 
 def grey_levels(lines: Sequence[Line]) -> float | None:
     """RMS grey levels of radius 1, where all inputs have one size."""
-    values = {one.units().values for line in lines for one in line.read()}
+    values = {one.units().values for line in lines for one in line.read() if one.about.settings is None}
     return 255 / values.pop() ** 0.5 if len(values) == 1 else None
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
 
-from certimed.certificates import NATIVE, Certificate
+from certimed.certificates import NATIVE, SETTINGS, Certificate
 from certimed.data import MedicalImage
 from certimed.noise import NoiseKey
 from certimed.operators import apply
@@ -51,12 +51,12 @@ def thumbnail(image: MedicalImage, edge: int = THUMBNAIL) -> str:
     """A JPEG of at most ``edge`` pixels a side as a data address; for looking at, not for measuring."""
     picture = Image.fromarray(eight_bits(image.pixels))
     picture.thumbnail((edge, edge), Image.Resampling.LANCZOS)
-    return _address(picture, "JPEG", quality=82, optimize=True)
+    return address(picture, "JPEG", quality=82, optimize=True)
 
 
 def base_picture(pixels: Pixels) -> str:
     """A JPEG of the certified image at its own size, below the overlays."""
-    return _address(Image.fromarray(eight_bits(pixels)), "JPEG", quality=88, optimize=True)
+    return address(Image.fromarray(eight_bits(pixels)), "JPEG", quality=88, optimize=True)
 
 
 def packed(values: NDArray[Any]) -> str:
@@ -112,8 +112,9 @@ def worked_picture(pixels: Pixels, radius: float, item: str, seed: int) -> Worke
 def worked_example(
     what: str, certificate: Certificate[Any], line: Line, image: MedicalImage | None, budget: Budget
 ) -> dict[str, Any] | None:
-    """A radius of a series, drawn, with its units; None where the image is not there or the page is full."""
-    if image is None or certificate.real_radius == 0:
+    """A radius of a series, drawn, with its units; None where the image is not there, the page is full, or noise is on
+    settings."""
+    if image is None or certificate.real_radius == 0 or certificate.space == SETTINGS:
         return None
     pixels, _ = certified_space(image, certificate)
     drawn = worked_picture(pixels, certificate.real_radius, certificate.item, certificate.seed)
@@ -147,11 +148,11 @@ def certified_space(image: MedicalImage, certificate: Certificate[Any]) -> tuple
     Without a recorded map the model's own preprocessing may crop or interpolate a little differently; the size of a
     perturbation drawn on it does not depend on that.
     """
-    native, (channels, *size) = certificate.native, certificate.shape
+    native, (channels, *size) = certificate.native, certificate.about.answered
     pixels, truth = torch.from_numpy(image.pixels), image.mask
     if native is not None and native.shape == image.pixels.shape:
         pixels = apply(native.geometry, pixels)
-    elif certificate.space != NATIVE and len(size) == len(pixels.shape) - 1 == 2:
+    elif certificate.space not in (NATIVE, SETTINGS) and len(size) == len(pixels.shape) - 1 == 2:
         height, width = size
         if channels == 1 and pixels.shape[0] > 1:
             pixels = pixels.mean(dim=0, keepdim=True)
@@ -162,15 +163,16 @@ def certified_space(image: MedicalImage, certificate: Certificate[Any]) -> tuple
         top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
         pixels = pixels[:, top : top + height, left : left + width]
     if channels > pixels.shape[0]:
-        pixels = pixels.expand(channels, -1, -1)
+        pixels = pixels.expand(channels, *pixels.shape[1:])
     return np.asarray(pixels, dtype=np.float32), None if truth is None else resized_truth(truth, size)
 
 
 def _png(values: NDArray[np.uint8]) -> str:
-    return _address(Image.fromarray(values), "PNG", optimize=True)
+    return address(Image.fromarray(values), "PNG", optimize=True)
 
 
-def _address(picture: Image.Image, kind: str, **options: Any) -> str:
+def address(picture: Image.Image, kind: str, **options: Any) -> str:
+    """A picture as a data address."""
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

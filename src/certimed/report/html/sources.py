@@ -1,15 +1,14 @@
-"""What a page is made of: runs with names of their own, and their images where those can still be read."""
+"""What a page is made of: runs under names of their own, checked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from certimed.data import Dataset, MedicalImage
-from certimed.errors import CertimedError, ImageError, InputError, MissingExtraError
+from certimed.errors import InputError, MissingExtraError
 from certimed.integrity import line_holds, manifest_fault
 from certimed.report.html.numbers import plain
 from certimed.report.series import named
@@ -79,92 +78,3 @@ def _check(folder: RunFolder, verify: bool) -> tuple[str, tuple[str, ...]]:
     if faults:
         return "Broken seals were found: the run was changed after it was written.", tuple(faults[:20])
     return "All seals hold; the statements themselves were not recomputed here.", ()
-
-
-@dataclass
-class Pictures:
-    """The images of a run, found again by their ids.
-
-    Attributes:
-        note: why there are no pictures, or what is not sure about them; None where all is well.
-    """
-
-    note: str | None = None
-    _dataset: Dataset | None = None
-    _places: dict[str, int] = field(default_factory=dict)
-
-    def load(self, item: str) -> MedicalImage | None:
-        """One image, or None where it cannot be read."""
-        if self._dataset is None or item not in self._places:
-            return None
-        with suppress(ImageError, MissingExtraError):
-            return self._dataset.load(self._places[item])
-        return None
-
-
-def find_pictures(run: Run, items: Iterable[str], **where: str | Path | None) -> Pictures:
-    """Open the images of a run: from where it read them, or from where they are now.
-
-    Only files that the data set's own reader lists are ever opened; a run's ids choose among them and are no paths.
-
-    Args:
-        run: the run.
-        items: ids of its images.
-        where: fields of :class:`certimed.runs.DataSpec` that have changed: ``path``, ``labels``, ``masks``, ``split``.
-            With a ``path`` the others are no longer the recorded ones.
-    """
-    wanted, spec = set(items), run.spec.data
-    if moved := where.get("path"):
-        rest = {name: where.get(name) for name in ("labels", "masks", "split")}
-        given = {name: None if value is None else str(value) for name, value in rest.items()}
-        tried = [replace(spec, path=str(moved), **given)]  # type: ignore[arg-type]
-    else:
-        source = run.section("data").get("source")
-        tried = [spec, *([replace(spec, path=source)] if isinstance(source, str) else [])]
-    reason = ""
-    for one in tried:
-        try:
-            dataset = one.open()
-        except (CertimedError, OSError, ValueError) as error:
-            reason = reason or plain(error)
-            continue
-        places = {item: index for index, item in enumerate(dataset.ids) if item in wanted}
-        if places:
-            missing = len(wanted) - len(places)
-            note = f"{missing} of {len(wanted)} images were not found in the data." if missing else None
-            return Pictures(note, dataset, places)
-        reason = reason or "no image there has a name of this run"
-    if not moved:
-        return Pictures("The images are no longer where the run read them; name their folder with --data.")
-    return Pictures(f"No pictures are shown: {reason}.")
-
-
-@dataclass(frozen=True)
-class Images:
-    """Where the images of a run are read from: the recorded place, unless another is named.
-
-    Attributes:
-        run: the run folder.
-        data, masks, labels, split: where they are now.
-    """
-
-    run: Path
-    data: Path | None = None
-    masks: Path | None = None
-    labels: Path | None = None
-    split: str | None = None
-
-    def load(self, items: Sequence[str]) -> list[MedicalImage]:
-        """The images of these ids; InputError where one cannot be found or read."""
-        (run,) = open_runs([self.run], verify=False)
-        pictures = find_pictures(
-            run, items, path=self.data, labels=self.labels, masks=self.masks, split=self.split
-        )  # fmt: skip
-        loaded = []
-        for item in items:
-            image = pictures.load(item)
-            if image is None:
-                note = pictures.note or "it cannot be read"
-                raise InputError(f"the image {item!r:.80} of {self.run} cannot be shown: {note}")
-            loaded.append(image)
-        return loaded

@@ -10,7 +10,9 @@ from certimed.certificates import (
     CHOSEN_AT_X,
     END_TO_END,
     FROZEN_AT_X,
+    MODEL_INPUT,
     NATIVE,
+    SETTINGS,
     Certificate,
     ClassClaim,
     IntervalClaim,
@@ -81,7 +83,10 @@ _NATIVE_LIMIT = (
     "The radius is measured in the model's input,",
     "after resizing and cropping. A change of the original file counts by what it becomes there.",
 )
-
+_SETTINGS_LIMIT = (
+    "Where noise is on settings, the raw image is fixed:",
+    "covered is a user or a program that sets them otherwise. A turned viewport is no turned patient.",
+)
 
 _SEVERAL_SPACES = (
     "Radii of different spaces or image sizes are not comparable:",
@@ -92,7 +97,9 @@ _SEVERAL_SPACES = (
 def limits(certificates: Sequence[Certificate[Any]], *, comparable: bool) -> list[tuple[str, str]]:
     """What is not proved: (the point, its explanation)."""
     found = list(LIMITS) if comparable else [*LIMITS, _SEVERAL_SPACES]
-    if any(one.space != NATIVE for one in certificates):
+    if any(one.space == SETTINGS for one in certificates):
+        found.insert(3, _SETTINGS_LIMIT)
+    if any(one.space == MODEL_INPUT for one in certificates):
         found.insert(3, _NATIVE_LIMIT)
     scopes = {one.scope for one in certificates}
     found[:0] = [
@@ -141,6 +148,10 @@ def where(spaces: Iterable[str]) -> str:
     """In which image an attacker may change values."""
     found = set(spaces)
     native, model = "image at its own resolution", "model's input, after resizing and cropping"
+    if SETTINGS in found:
+        return "settings of the workflow, the raw image being fixed" + ", or as each certificate says" * (
+            len(found) > 1
+        )
     if len(found) > 1:
         return f"{model}, or the {native}, as each certificate says"
     return native if NATIVE in found else model

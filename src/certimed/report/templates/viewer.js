@@ -3,12 +3,12 @@
 (() => {
   const data = readData("viewer-data");
   if (data === null) return;
-  const COLOURS = [[120, 120, 120], [230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178], [204, 121, 167]];
   const control = Object.fromEntries(
-    ["run", "series", "sort", "text", "image", "radius", "certified", "abstained", "prediction", "truth"].map((name) => [name, byId(`v-${name}`)]),
+    ["run", "series", "sort", "text", "image", "radius", "certified", "abstained", "prediction", "truth", "lines"].map((name) => [name, byId(`v-${name}`)]),
   );
   const STEP = 24;
   const canvas = byId("v-canvas");
+  const planes = new Planes(byId("v-planes"), canvas, () => now !== null && draw());
   const cache = new Map();
   let now = null; // the image and method on show, decoded
   let listed = []; // [position, image] of the images that match, in order
@@ -16,8 +16,6 @@
 
   const run = () => data.runs[Number(control.run.value)];
   const entry = () => (control.image.value === "" ? undefined : run().images[Number(control.image.value)]);
-  const colour = (index) => (index === 0 ? COLOURS[0] : COLOURS[1 + ((index - 1) % (COLOURS.length - 1))]);
-
   async function inflate(text, width) {
     const bytes = Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
@@ -81,7 +79,7 @@
       inflate(map.mask, 2),
       inflate(map.ranks, map.bytes),
       layers.truth === undefined ? null : inflate(layers.truth, 2),
-      layers.base === undefined ? null : picture(layers.base),
+      layers.base === undefined ? null : layers.base.startsWith("data:") ? picture(layers.base) : inflate(layers.base, 1),
     ]);
     const classes = run().classes.length;
     const kept = countsByStep(classes, map.radii.length, ranks, mask, truth);
@@ -91,76 +89,19 @@
     return decoded;
   }
 
-  /* For each pixel on which sides another class begins: low bits a lower class, high bits a higher one. */
-  function edges(values, width, height) {
-    const found = new Uint8Array(values.length);
-    for (let y = 0; y < height; y += 1) {
-      for (let x = 0; x < width; x += 1) {
-        const i = y * width + x;
-        const own = values[i];
-        const mark = (bit, other) => {
-          if (other !== own) found[i] |= own > other ? bit : bit << 4;
-        };
-        if (x > 0) mark(1, values[i - 1]);
-        if (x + 1 < width) mark(2, values[i + 1]);
-        if (y > 0) mark(4, values[i - width]);
-        if (y + 1 < height) mark(8, values[i + width]);
-      }
-    }
-    return found;
+  function draw() {
+    const show = Object.fromEntries(["certified", "abstained", "prediction", "truth", "lines"].map((name) => [name, control[name].checked]));
+    planes.draw(now, Number(control.radius.value), show);
   }
 
-  function draw() {
-    const { width, height } = now.layers;
-    const zoom = Math.max(1, Math.min(8, Math.round(640 / Math.max(width, height))));
-    canvas.width = width * zoom;
-    canvas.height = height * zoom;
-    const context = canvas.getContext("2d", { willReadFrequently: true });
-    context.imageSmoothingEnabled = false;
-    context.fillStyle = "#808080";
-    context.fillRect(0, 0, canvas.width, canvas.height);
-    if (now.base !== null) context.drawImage(now.base, 0, 0, canvas.width, canvas.height);
-    const surface = context.getImageData(0, 0, canvas.width, canvas.height);
-    const pixels = surface.data;
-    const step = Number(control.radius.value);
-    const show = Object.fromEntries(["certified", "abstained", "prediction", "truth"].map((name) => [name, control[name].checked]));
-    now.truthEdges ??= now.truth === null ? null : edges(now.truth, width, height);
-    now.maskEdges ??= edges(now.mask, width, height);
-    const rim = Math.max(1, Math.round(zoom / 3));
-    const onEdge = (bits, dx, dy) =>
-      (bits & 1 && dx < rim) || (bits & 2 && dx >= zoom - rim) || (bits & 4 && dy < rim) || (bits & 8 && dy >= zoom - rim);
-    const mix = (place, tone, part) => {
-      for (let channel = 0; channel < 3; channel += 1) pixels[place + channel] += part * (tone[channel] - pixels[place + channel]);
-    };
-    for (let y = 0; y < canvas.height; y += 1) {
-      const sy = Math.floor(y / zoom);
-      for (let x = 0; x < canvas.width; x += 1) {
-        const sx = Math.floor(x / zoom);
-        const i = sy * width + sx;
-        const place = 4 * (y * canvas.width + x);
-        const stays = now.ranks[i] >= step;
-        if (stays && show.certified && now.mask[i] > 0) mix(place, colour(now.mask[i]), 0.5);
-        if (!stays && show.abstained) {
-          const band = (x + y) % 9;
-          if (band < 2) mix(place, [255, 255, 255], 0.8);
-          else if (band < 3) mix(place, [0, 0, 0], 0.8);
-        }
-        const [dx, dy] = [x % zoom, y % zoom];
-        if (show.prediction && (x + y) % 8 < 5 && onEdge(now.maskEdges[i] & 15, dx, dy)) mix(place, colour(now.mask[i]), 1);
-        if (show.truth && now.truthEdges !== null) {
-          // White inside, black outside: seen on any image.
-          if (onEdge(now.truthEdges[i] & 15, dx, dy)) mix(place, [255, 255, 255], 1);
-          else if (onEdge(now.truthEdges[i] >> 4, dx, dy)) mix(place, [0, 0, 0], 1);
-        }
-      }
-    }
-    context.putImageData(surface, 0, 0);
-  }
+  /* Values of an image, and what its parts are called. */
+  const values = () => now.ranks.length * now.layers.channels;
+  const parts = () => (now.layers.size.length > 2 ? "voxels" : "pixels");
 
   function said(radius, share, dice) {
-    const levels = (radius / Math.sqrt(now.layers.width * now.layers.height * now.layers.channels)) * 255;
+    const levels = (radius / Math.sqrt(values())) * 255;
     const end = dice === null ? "" : `; Dice stays within ${down(dice[0])} to ${up(dice[1])}`;
-    return `Below radius ${down(radius)}, ${down(levels, 2)} grey levels RMS, ${percent(share)} of the pixels keep their class${end}.`;
+    return `Below radius ${down(radius)}, ${down(levels, 2)} grey levels RMS, ${percent(share)} of the ${parts()} keep their class${end}.`;
   }
 
   function table(rows) {
@@ -210,7 +151,7 @@
     byId("v-dice").textContent = dice === null ? "–" : `${down(dice[0])} – ${up(dice[1])}`;
     byId("v-dice-box").hidden = dice === null;
     Object.assign(canvas.dataset, { shown: now.name, radius, share, low: dice === null ? "" : dice[0], high: dice === null ? "" : dice[1] });
-    control.radius.setAttribute("aria-valuetext", `${down(radius)}, ${percent(share)} of the pixels stay`);
+    control.radius.setAttribute("aria-valuetext", `${down(radius)}, ${percent(share)} of the ${parts()} stay`);
     byId("v-said").textContent = said(radius, share, dice);
     units(radius);
     if (found === null) byId("v-table").replaceChildren();
@@ -221,8 +162,7 @@
 
   /* The radius of the slider in the units different readers think in. */
   function units(radius) {
-    const { width, height, channels } = now.layers;
-    const perValue = (radius / Math.sqrt(width * height * channels)) * 255;
+    const perValue = (radius / Math.sqrt(values())) * 255;
     const entries = [
       ["L2, values in [0, 1]", down(radius, 4)],
       ["L2, grey levels", down(radius * 255, 1)],
@@ -238,17 +178,17 @@
       entries.push([`at native ${native.shape.slice(1).join(" × ")}, L2`, down(own, 4)]);
       entries.push(["native per-value RMS, grey levels", down((own / Math.sqrt(size)) * 255, 2)]);
     }
-    entries.push(["scope", now.numbers.scope], ["space", `${now.numbers.space}, ${height} × ${width}`]);
+    entries.push(["scope", now.numbers.scope], ["space", `${now.numbers.space}, ${now.layers.size.join(" × ")}`]);
     byId("v-units").replaceChildren(...entries.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
   }
 
   function statement() {
-    const { numbers: own, layers } = now;
-    const tested = `${(layers.width * layers.height).toLocaleString("en")} pixels`;
-    let text = `Every position of the slider holds at once: each pixel has a radius of its own, tested together with all ${tested} (Bonferroni). This fails with probability at most ${own.risk} over the noise drawn. `;
+    const own = now.numbers;
+    const tested = `${now.ranks.length.toLocaleString("en")} ${parts()}`;
+    let text = `Every position of the slider holds at once: each ${parts().slice(0, -1)} has a radius of its own, tested together with all ${tested} (Bonferroni). This fails with probability at most ${own.risk} over the noise drawn. `;
     if (now.truth !== null) text += "Dice: mean over the classes but the first; each class's worst case is taken by itself. ";
     if (own.proved) {
-      text += `The run's own certificate is a second statement from the same ${own.n} copies: ${percent(own.share)} of the pixels at radius ${down(own.radius)} (${own.correction}, tau ${own.tau})`;
+      text += `The run's own certificate is a second statement from the same ${own.n} copies: ${percent(own.share)} of the ${parts()} at radius ${down(own.radius)} (${own.correction}, tau ${own.tau})`;
       text += own.low === undefined || own.low === null ? ". " : `, Dice at least ${down(own.low)}. `;
       text += `Either fails with probability at most ${own.risks}.`;
     } else text += `The run's own certificate (${own.correction}, tau ${own.tau}) proves no pixel here.`;
@@ -260,7 +200,7 @@
     now = null;
     byId("v-none").textContent = text;
     byId("v-none").hidden = false;
-    canvas.hidden = true;
+    planes.holder.hidden = true;
     control.radius.disabled = true;
     for (const id of ["v-value", "v-share", "v-dice"]) byId(id).textContent = "–";
     for (const id of ["v-said", "v-statement"]) byId(id).textContent = "";
@@ -282,17 +222,20 @@
     const before = now === null ? own.radius : now.radii[Number(control.radius.value) - 1];
     now = decoded;
     byId("v-none").hidden = true;
-    canvas.hidden = false;
+    planes.holder.hidden = false;
+    planes.arrange(now.layers, now.mask);
     control.radius.disabled = false;
     control.radius.max = now.radii.length;
     // The slider stays at the radius it had, or goes to the run's own.
     const reached = now.radii.findIndex((radius) => radius >= before - 1e-12);
     control.radius.value = reached < 0 ? now.radii.length : reached + 1;
     control.truth.disabled = now.truth === null;
-    canvas.setAttribute("aria-label", `Image ${one.name} with its mask: certified pixels in the colour of their class, abstained pixels hatched`);
+    byId("v-parts").textContent = parts() === "voxels" ? "Voxels that stay" : "Pixels that stay";
+    byId("v-lines-box").hidden = now.layers.size.length < 3;
+    planes.describe(`Image ${one.name} with its mask: certified pixels in the colour of their class, abstained pixels hatched`);
     byId("v-statement").textContent = statement();
     const keys = run().classes.map((name, c) => {
-      const [r, g, b] = colour(c);
+      const [r, g, b] = classColour(c);
       const swatch = element("span", { class: "swatch", "aria-hidden": "true", style: `background:rgb(${r},${g},${b})` });
       return element("li", {}, c === 0 ? "" : swatch, element("bdi", {}, name), c === 0 ? " (clear)" : "");
     });
@@ -303,7 +246,7 @@
 
   function card(index, one) {
     const own = one.series[control.series.value];
-    const base = one.layers === undefined ? undefined : one.layers.base;
+    const base = one.layers === undefined ? undefined : one.layers.thumb ?? (one.layers.size.length > 2 ? undefined : one.layers.base);
     const kinds = [["certified", own.share], ["few", own.few], ["unstable", own.unstable]];
     const parts = kinds.map(([kind, share]) => element("span", { class: `o-${kind}`, style: `width:${100 * share}%` }));
     const button = element("button", { type: "button", "aria-label": `Show above: ${one.name}` }, "Show above");
@@ -373,7 +316,7 @@
   control.text.addEventListener("input", debounced(listImages));
   control.image.addEventListener("change", show);
   control.radius.addEventListener("input", () => now !== null && read());
-  for (const each of ["certified", "abstained", "prediction", "truth"]) control[each].addEventListener("change", () => now !== null && draw());
+  for (const each of ["certified", "abstained", "prediction", "truth", "lines"]) control[each].addEventListener("change", () => now !== null && draw());
   byId("v-more").addEventListener("click", extend);
   byId("v-previous").addEventListener("click", () => turn(-1));
   byId("v-next").addEventListener("click", () => turn(1));
