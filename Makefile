@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-slow test-browser lint types unit docs clean
+.PHONY: demo test test-slow test-gpu test-browser lint types unit docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/certimed demo
@@ -32,6 +32,10 @@ test-browser: $(VENV)/.dev
 	command -v chromium > /dev/null || command -v google-chrome > /dev/null || (apt-get update && apt-get install --yes chromium)
 	test -f node_modules/axe-core/axe.min.js || npm install --no-save --no-package-lock axe-core@4.14.1
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser
+
+# Tests that need a GPU; without one each is skipped by name.
+test-gpu: $(VENV)/.dev
+	$(BIN)/python -m pytest -m gpu tests/gpu
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow

@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 from benchmarks.home import ROOT
-from certimed.report.figures import draw_curves
+from certimed.report.figures import draw_curves, draw_intervals
 
 FIGURES = ROOT / "docs" / "figures"
 
@@ -23,8 +23,9 @@ def main() -> None:
     demo = parser.parse_args().demo
     FIGURES.mkdir(exist_ok=True)
     runs = sorted(demo.glob("prompts-sigma-*"), key=lambda path: float(path.name.rpartition("-")[2]))
-    draw_curves(runs, FIGURES / "demo-prompts.png", ("plain", "zero-shot", "few-shot"))
-    panel = sorted((demo / "masks-sigma-0.5" / "pictures").glob("*.png"))[0]
+    draw_curves(runs, FIGURES / "demo-prompts.png", ("plain", "zero-shot", "few-shot", "lora"))
+    draw_intervals([demo / "masks-sigma-0.25"], FIGURES / "demo-measured.png", width="140")
+    panel = sorted((demo / "masks-sigma-0.25" / "pictures").glob("*.png"))[0]
     shutil.copy(panel, FIGURES / "demo-masks.png")
 
 

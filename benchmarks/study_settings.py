@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,25 +62,24 @@ SETS = {
             ("gain=0.2", "gamma=0.2"),
             ("crop=8px", "rotation=5deg"),
         ),
-        images=33,
-        attacked=8,
-        n=400,
+        images=22,
+        attacked=4,
+        n=300,
         attack=AttackSpec(copies=8, bisections=3, steps=8, n=400),
     ),
     "jsrt4": Set(
         "JSRT: chest radiographs, right lung, left lung, heart; other exposures",
-        (("gain=0.2", "offset=0.1"), ("gamma=0.3",)),
-        images=20,
-        attacked=4,
+        (("gain=0.2", "offset=0.1"),),
+        images=8,
+        attacked=2,
         n=100,
         attack=AttackSpec(copies=6, bisections=1, steps=4, n=100),
     ),
 }
 
 
-def request(name: str, vary: tuple[str, ...], places: Places) -> RunSpec:
+def request(name: str, setting: Set, vary: tuple[str, ...], places: Places) -> RunSpec:
     """The run of one row."""
-    setting = SETS[name]
     if name == "demo":
         entries = tuple(f"{slug}={text}" for slug, text in demo_prompts()["classes"].items())
         data = DataSpec(str(asset("demo_images")), entries, limit=setting.images)
@@ -138,9 +137,10 @@ def _guaranteed(record: Record) -> float:
 
 
 def _certify(given: argparse.Namespace, places: Places) -> tuple[str, dict[str, Any]]:
-    setting, rows = SETS[given.name], []
+    own = {name: value for name in ("images", "attacked", "n") if (value := getattr(given, name)) is not None}
+    setting, rows = replace(SETS[given.name], **own), []
     for number, vary in enumerate(setting.vary):
-        spec = request(given.name, vary, places)
+        spec = request(given.name, setting, vary, places)
         path = (given.out or places.models / "settings") / given.name / str(number)
         folder = execute(spec, path, resume=path.exists())
         records = [record for record in folder.records() if record.certificates]
@@ -213,6 +213,8 @@ def _quartiles(ratios: Sequence[float]) -> str:
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="default: settings below the models")
+    for name in ("images", "attacked", "n"):
+        parser.add_argument(f"--{name}", type=int, help="default: as the set says")
 
 
 if __name__ == "__main__":

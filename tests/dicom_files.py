@@ -74,7 +74,7 @@ def write_series(
         intercept: of the rescale.
         order: names of the files, by slice; default: reversed.
     """
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
     steps = np.linalg.norm(lps[:3, :3], axis=0)
     lines = [*(lps[:3, 0] / steps[0]), *(lps[:3, 1] / steps[1])]

@@ -170,3 +170,14 @@ def volume_run(folder: Path, out: Path, *, n: int = 60) -> Run:
         sigma=0.1,
     )
     return certimed.run(spec, out, allow_code=True)
+
+
+def slice_spec(folder: Path, slices: str = "every:3") -> RunSpec:
+    """A request for slices of volumes, by the model of planes."""
+    data = DataSpec(
+        str(folder),
+        classes=("background", "ventricle", "lesion"),
+        slices=slices,
+        reading=ReadOptions(percentiles=(0, 100)),
+    )
+    return RunSpec("python:report_runs:bands", data, MaskTarget((0.6,)), n0=5, budget="fixed:60", sigma=SIGMA)

@@ -86,7 +86,7 @@ def published_mask_work(task: dict[str, Any]) -> Work:
     return lambda: len(all_predictions(model, (image + 0.25 * torch.randn(image.shape) for _ in range(n))))
 
 
-def demo_classifier(task: dict[str, Any]) -> tuple[nn.Module, list[Tensor], int]:
+def demo_classifier(task: dict[str, Any]) -> tuple[Any, list[Tensor], int]:
     """The demo model with plain prompts, its first images, and its number of classes."""
     from benchmarks.home import Places
     from benchmarks.performance.classification import demo_world, inputs, zero_shot
@@ -97,12 +97,14 @@ def demo_classifier(task: dict[str, Any]) -> tuple[nn.Module, list[Tensor], int]
 
 def certimed_work(task: dict[str, Any]) -> Work:
     """This package on the demo model: class, radius and samples of every image."""
+    from benchmarks.performance.engines import Encoded
     from certimed.classification import SmoothedClassifier
     from certimed.engine import Acceleration
 
     model, images, classes = demo_classifier(task)
-    speed = Acceleration(task.get("precision", "float32"))
-    smoothed = SmoothedClassifier(speed.wrap(model), classes, task["sigma"], noise="float32")
+    speed = Acceleration(task.get("precision", "float32"), task.get("engine", "torch"))
+    run = Encoded(model.vlm, model.text_features, speed)
+    smoothed = SmoothedClassifier(run, classes, task["sigma"], noise="float32")
     smoothed.certify(images[0], n0=32, n=32)
 
     def certify() -> list[list[float]]:

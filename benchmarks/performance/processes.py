@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.performance.engines import EXACT, fastest
 from benchmarks.performance.replay import ALPHA
 from benchmarks.performance.settings import Scale
 from benchmarks.timing import spread
@@ -19,6 +20,8 @@ SIGMA = 0.25
 KINDS = ("fixed:{n}", "looks:{first},{n}", "grid@{n}", "betting:0.25@{n}", "planned:5%@{n}")
 ART, SAME_N, DEFAULT = "ART", "certimed, same fixed n", "certimed, default budget"
 LOW_PRECISION = "certimed, default budget, bfloat16"
+FAST = "certimed, default budget, OpenVINO"
+SAME_N_FAST = "certimed, same fixed n, OpenVINO float32"
 DEMO_CLASSES = 11
 ART_VERSION = "1.20.1"
 ART_INSTALL = (
@@ -82,6 +85,9 @@ def art(scale: Scale, python: str | None) -> dict[str, Any]:
         DEFAULT: {"kind": "certimed", "images": DEMO_CLASSES, "budget": f"grid@{scale.n}", **common},
     }
     sides[LOW_PRECISION] = {**sides[DEFAULT], "precision": "bfloat16"}
+    sides[SAME_N_FAST] = {**sides[SAME_N], "engine": EXACT.engine}
+    best = fastest()
+    sides[FAST] = {**sides[DEFAULT], "precision": best.precision, "engine": best.engine}
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
     for _ in range(scale.repeats):
         for name, task in sides.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.home import table
-from benchmarks.performance.bars import LOW, OURS, Results, bars, loop_ratio, section
+from benchmarks.performance.bars import FAST, FAST_EXACT, LOW, OURS, Results, bars, between, loop_ratio, section
 from benchmarks.performance.classification import PUBLISHED
 from benchmarks.performance.processes import ART_VERSION
 from benchmarks.performance.replay import DECISIONS
@@ -27,7 +27,7 @@ Sides of a comparison run in turn, in one process (or each in a process of its o
 thread. Times are processor time, which on one thread is the time on the clock of an idle machine, and steadier on a
 busy one (the clock is kept beside it in the results). Figures are medians, spreads are the smallest and the largest
 run. *Samples* are estimation samples; the n0 selection samples come on top and are part of every time. A bar that was
-not met says so.
+not met says so. Nothing here ran on a GPU: there was none (`make test-gpu` runs the tests that need one).
 """
 
 
@@ -52,6 +52,13 @@ def _bars(results: Results) -> str:
     return table(["bar", "measured", "spread", "met"], rows)
 
 
+_OLD = """
+The loops, the other toolbox, shares, images and memory were measured before labels and masks got one engine, other
+engines came and the grid law became the default; the command above measures them anew. What the grid law costs is
+measured by `python -m benchmarks.noise`.
+"""
+
+
 def _machine(results: Results) -> str:
     if not results:
         return "Nothing has been measured yet.\n"
@@ -67,7 +74,7 @@ def _machine(results: Results) -> str:
         f"Machine: {about['processor']}, {about['cores']} cores, **{about['threads']} thread** for everything timed, "
         f"bfloat16 instructions: {low}; Python {about['python']}, PyTorch {about['torch']}. Load of the machine when "
         f"a section began: {min(loads, default=0):.1f} to {max(loads, default=0):.1f}. It all took {minutes:.0f} min.\n"
-        f"{quick}"
+        f"{quick}{_OLD if 'fast' not in (section(results, 'loop') or {'fast'}) else ''}"
     )
 
 
@@ -137,29 +144,45 @@ def _loop(results: Results) -> str | None:
         f"**Measured**, {loop['samples']} samples a run:\n\n"
         + table(["loop", "a sample", "spread", "samples a second"], rows)
     )
-    ours = {side: loop_ratio(results, side) for side in (OURS, LOW)}
-    first = ours[OURS]
-    if first is None:
+    ours = {side: found for side in (OURS, FAST_EXACT, LOW, FAST) if (found := loop_ratio(results, side)) is not None}
+    if not ours:
         return text
-    low = ours[LOW]
-    assert low is not None
+    first = ours[OURS]
     rows = [
         [
             sigma,
             f"{count:.0f}",
             f"{first['published']:.0f} s",
-            f"{first['ours'][sigma]:.0f} s",
-            f"{low['ours'][sigma]:.0f} s",
+            *(f"{found['ours'][sigma]:.0f} s" for found in ours.values()),
         ]
         for sigma, count in first["samples"].items()
     ]
+    less = ", ".join(f"{found['ratio']['median']:.1f} x less time ({side})" for side, found in ours.items())
     return text + (
         "\n**Multiplied**: time an image = samples an image x seconds a sample. A model with random weights has no "
         "accuracy to speak of, so the samples are those of the default budget on the studies' images (above), "
         "selection samples included; the published loop always takes n0 + n.\n\n"
-        + table(["sigma", "samples an image", PUBLISHED, OURS, LOW], rows)
-        + f"\nOver the four sigmas: {first['fewer']:.2f} x fewer samples; {first['ratio']['median']:.1f} x less time "
-        f"in float32, {low['ratio']['median']:.1f} x in bfloat16.\n"
+        + table(["sigma", "samples an image", PUBLISHED, *ours], rows)
+        + f"\nOver the four sigmas: {first['fewer']:.2f} x fewer samples; {less}.\n"
+    )
+
+
+def _engines(results: Results) -> str | None:
+    found = section(results, "engines")
+    if found is None:
+        return None
+    rows = []
+    for model, one in found["models"].items():
+        for side, seconds in one["seconds a sample"].items():
+            ratio = one["over bfloat16"][side]
+            rows.append(
+                [model, side, f"{1000 * seconds['median']:.2f} ms", f"{ratio['median']:.2f} x", between(ratio, "")]
+            )
+        rows += [[model, side, "not run", "-", why] for side, why in one["missing"].items()]
+    return (
+        f"Forward passes alone, batches of {found['batch']}, random weights where the model is not the demo's. "
+        "[What another engine means for a certificate](scale.md#engines).\n\n"
+        + table(["model", "engine", "a sample", "over PyTorch's bfloat16 autocast", "spread"], rows)
     )
 
 
@@ -205,7 +228,9 @@ def _verdicts(results: Results) -> str | None:
         )
     if loop is not None and demo is not None:
         shares = {"PLIP size, float32": loop["forward share"][OURS], "PLIP size, bfloat16": loop["forward share"][LOW]}
-        shares["demo, float32"] = demo[OURS]
+        shares |= {"demo, float32": demo[OURS]}
+        if FAST in loop["forward share"]:
+            shares[f"PLIP size, OpenVINO ({loop['fast']})"] = loop["forward share"][FAST]
         rows = [
             [name, f"{one['median']:.1%}", f"{one['low']:.1%} to {one['high']:.1%}"] for name, one in shares.items()
         ]
@@ -318,6 +343,7 @@ def _growth(results: Results) -> str | None:
 
 PARTS: tuple[tuple[str, str, Callable[[Results], str | None]], ...] = (
     ("Fewer samples: budgets", "budgets", _budgets),
+    ("Engines", "", _engines),
     ("Against the published classification loop", "loop", _loop),
     ("Images from end to end", "images", _images),
     ("Precision, and where the time goes", "", _verdicts),

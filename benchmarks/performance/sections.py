@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.home import Places, write_result
-from benchmarks.performance import classification, growth, processes, profiles, segmentation
+from benchmarks.performance import classification, engines, growth, processes, profiles, segmentation
 from benchmarks.performance.recordings import PUBLISHED_SIGMAS, record, recording_path, runs
 from benchmarks.performance.replay import compare
 from benchmarks.performance.settings import Scale
@@ -47,6 +47,7 @@ def study(plan: Plan) -> dict[str, Any]:
 SECTIONS: dict[str, Callable[[Plan], dict[str, Any]]] = {
     "study": study,
     "recorded": recorded,
+    "engines": lambda plan: engines.engines(plan.scale),
     "loop": lambda plan: classification.loop(plan.scale),
     "demo": lambda plan: classification.demo_shares(plan.scale, plan.places),
     "segmentation": lambda plan: segmentation.loop(plan.scale),
@@ -63,6 +64,7 @@ SECTIONS: dict[str, Callable[[Plan], dict[str, Any]]] = {
 DECIDES: dict[str, tuple[str, ...]] = {
     "study": ("n0", "n", "every"),
     "recorded": ("n0", "n", "recorded", "replays"),
+    "engines": ("repeats", "clip", "engine_side"),
     "loop": ("repeats", "clip", "clip_samples"),
     "demo": ("repeats", "n"),
     "segmentation": ("repeats", "side", "mask_n"),

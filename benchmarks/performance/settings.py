@@ -22,6 +22,7 @@ class Scale:
         side, mask_n, statistics_sides: images of the segmentation loop, its samples, sides for the statistics alone.
         memory_n: samples at which peak memory is compared.
         growth_n, sizes, classes, prompts, growth_samples: points of the growth curves.
+        engine_side: side of the images that engines segment.
     """
 
     name: str = "full"
@@ -32,12 +33,12 @@ class Scale:
     replays: int = 10
     every: int = 1
     clip: ClipSize = PLIP
-    clip_samples: int = 100
+    clip_samples: int = 30
     demo_images: int = 2
     demo_sigmas: tuple[float, ...] = (0.25, 0.5)
     verdict_images: int = 22
     verdict_n: int = 1_000
-    side: int = 256
+    side: int = 128
     mask_n: int = 100
     statistics_sides: tuple[int, ...] = (64, 128, 256, 512)
     memory_n: tuple[int, ...] = (400, 3_000, 20_000)
@@ -46,6 +47,7 @@ class Scale:
     classes: tuple[int, ...] = (2, 8, 32, 128)
     prompts: tuple[int, ...] = (1, 2, 4, 8)
     growth_samples: int = 200
+    engine_side: int = 128
 
 
 FULL = Scale()
@@ -72,4 +74,5 @@ QUICK = Scale(
     classes=(2, 4),
     prompts=(1, 2),
     growth_samples=20,
+    engine_side=64,
 )

@@ -21,6 +21,7 @@ from certimed.attacks import AttackSpec, attack
 from certimed.certificates import END_TO_END, FROZEN_AT_X, NATIVE
 from certimed.cli.app import app
 from certimed.data import open_dataset
+from certimed.engine import Acceleration
 from certimed.errors import InputError
 from certimed.runs import Prompting, Tuning, load_tuned
 from certimed.verification import verify
@@ -206,6 +207,9 @@ def test_test_time_lora_tunes_at_the_image_and_is_frozen_at_x(tmp_path: Path) ->
     tuned, again, plain = method.head(subject)(x), method.head(subject)(x), job.engine.methods[0].head(subject)(
         job.engine.methods[0].view(subject, x)
     )  # fmt: skip
+    for refused in (request.changed(space=NATIVE), request.changed(speed=Acceleration("bfloat16"))):
+        with pytest.raises(InputError, match="in float32 at the model's input"):
+            refused.load()
     assert torch.equal(tuned, again) and not torch.allclose(tuned, plain, atol=1e-4)
 
 

@@ -187,7 +187,7 @@ def test_a_planned_size_depends_on_the_selection_alone_and_grows_with_what_is_as
     sizes = [Planned(fraction).plan(95, 100, 0.001, 0.25) for fraction in (0.2, 0.1, 0.05, 0.02)]
     assert sizes == sorted(sizes) and sizes[0] < sizes[-1] < 10_000
     assert Planned().plan(20, 100, 0.001, 0.25) == 32  # a minority: not worth a sample more
-    assert Planned(absolute=0.0125).plan(97, 100, 0.001, 0.25) == Planned().plan(97, 100, 0.001, 0.25)
+    assert Planned(absolute=0.000625).plan(97, 100, 0.001, 0.25) == Planned().plan(97, 100, 0.001, 0.25)
     assert Planned().plan(97, 100, 0.001, 1.0) == Planned().plan(97, 100, 0.001, 0.1)
     assert Planned(n=20).plan(9, 10, 0.001, 0.25) == 20
 

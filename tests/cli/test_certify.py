@@ -170,7 +170,8 @@ VALUES = {
     "normalise": "imagenet", "device": "cuda:1", "data.path": "elsewhere", "data.classes": "a,b",
     "data.labels": "t.csv",
     "data.masks": "truth", "data.boxes": "boxes.csv", "data.image_column": "file", "data.label_column": "grade",
-    "data.patches": "grid:64",
+    "data.patches": "grid:64", "data.slices": "all", "data.reading.volume": True, "data.reading.orientation": "RAS",
+    "data.reading.series": "2", "data.reading.percentiles": "1,99", "resample": "2,2",
     "data.reading.level": 2, "data.reading.nan": "zero", "data.split": "test", "data.limit": 3,
     "data.reading.window": "40,400", "data.reading.frame": 2, "data.reading.axis": "coronal", "data.reading.slice": 7,
     "methods": "plain,denoised", "templates": "a slide of {}", "tuning.initial_context": "a photo of",
@@ -190,7 +191,7 @@ def typed(option):
 
 
 NO_OPTION = {
-    "data.items", "data.groups", "data.reading.percentiles", "data.reading.max_pixels", "target", "tuning", "speed",
+    "data.items", "data.groups", "data.reading.max_pixels", "target", "tuning", "speed",
     "data", "data.reading",
 }  # fmt: skip
 """Fields without an option: what configuration files alone name, and fields made of others."""

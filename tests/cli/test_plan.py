@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_helper import CLASSIFIER, SEGMENTER, call, refused
-from tiny_runs import write_images, write_scans
+from tiny_runs import mask_spec, write_images, write_scans
 
 from certimed.budgets import Fixed, Grid, Planned, expected
 from certimed.runs import forecast
 from certimed.runs.forecast import Forecast, Pilot, expected_samples
+from certimed.runs.forecast import forecast as forecast_of
 
 
 def test_a_run_is_its_images_times_overhead_and_copies() -> None:
@@ -58,7 +60,25 @@ def test_masks_are_piloted_as_the_run_certifies_them(tmp_path: Path, monkeypatch
         "70 of them an image (budget fixed:60, as 1 of the images went)" in said.text
     )
     assert "3 images take about 0 h 0 min" in said.text
-    assert "tau 0.75 (radius 0.1686) over 262,144 pixels with holm needs n >= 68" in said.text
+    assert "tau 0.75 (radius 0.1686) over 64 pixels with holm needs n >= 39" in said.text  # of the data's own size
+    text = call("plan", "masks", *SEGMENTER, "--data", scans, "--n", 60, "--pixels", 262_144).text
+    assert "over 262,144 pixels with holm needs n >= 68" in text
+
+
+def test_a_pilot_of_masks_takes_fewer_copies_than_the_run(tmp_path: Path) -> None:
+    scans = write_scans(tmp_path / "scans", 3)
+    job = mask_spec(scans, budget=1000).load(allow_code=True)
+    drawn: list[int] = []
+    record = type(job).record
+
+    def counted(self: Any, index: int, progress: Any = None) -> Any:
+        return record(self, index, lambda done: (drawn.append(done), progress(done)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(job), "record", counted)
+        found = forecast_of(job)
+    assert found.copies == 1005  # those of the run, known beforehand
+    assert sum(drawn) == 26 * found.piloted  # fewer than 3 % of an image's
 
 
 def test_classes_are_forecast_and_unreadable_images_named(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ SUBSTITUTIONS: list[tuple[str, str]] = [
 ]
 # Verb -> what is added unless the command says it itself.
 ADDED: dict[str, dict[str, str]] = {
-    "demo": {"--images": "1", "--n": "10", "--masks": "1", "--mask-n": "60"},
+    "demo": {"--images": "1", "--n": "10", "--masks": "1", "--mask-n": "64"},
     "certify measurements": {"--n": "60", "--limit": "2"},
     "certify masks": {"--n0": "10", "--n": "60", "--limit": "2"},
     "certify classes": {"--n0": "10", "--n": "40", "--limit": "3"},

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import vlm_families
+from dicom_files import write
 from PIL import Image
 
 from benchmarks.sam_boxes import write_sam
@@ -80,6 +81,14 @@ def discs(root: Path, count: int) -> None:
         Image.fromarray((disc * 255).astype(np.uint8)).save(root / "masks" / f"{number}.png")
 
 
+def radiographs(root: Path) -> None:
+    """DICOM files of two classes."""
+    generator = np.random.default_rng(8)
+    for name in ("effusion", "normal"):
+        (root / name).mkdir(parents=True)
+        write(root / name / "1.dcm", generator.integers(0, 4096, (SIZE, SIZE), np.uint16), bits=12)
+
+
 def kather(root: Path) -> None:
     """A training and a test part in the layout of the preset."""
     names = tuple(item.folders[0] for item in classification_preset("kather").classes)
@@ -145,6 +154,7 @@ PLACES: dict[str, Callable[[Path], None]] = {
     "ct": ct_slices,
     "xrays-train": lambda place: write_pictures(place, 4, 4, channels=1),
     "photographs": lambda place: class_folders(place, 2, 5, ("dark", "bright")),
+    "radiographs": radiographs,
     "my_unet": smp_network,
     "my_bundle": monai_bundle,
     "my_medsam": write_sam,

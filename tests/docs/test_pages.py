@@ -57,6 +57,14 @@ def test_a_newcomer_needs_no_more_than_fifteen_commands() -> None:
         assert any(verb in command for command in commands), verb
 
 
+@pytest.mark.parametrize("who", ["pathology", "radiology", "assessor"])
+def test_a_tutorial_has_fewer_than_fifteen_commands_and_its_limits_first(who: str) -> None:
+    page = ROOT / "docs" / f"tutorial-{who}.md"
+    commands = [step.command for block in blocks(page) if block.language == "console" for step in steps(block)]
+    assert 5 <= len(commands) < 15
+    assert any("verify" in command for command in commands) and "not" in prose(page)
+
+
 def test_the_site_asks_nothing_of_the_network() -> None:
     """No fonts, scripts or styles from elsewhere."""
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")

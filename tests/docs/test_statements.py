@@ -36,7 +36,7 @@ def quotes(page: str) -> list[str]:
 
 
 def test_quoted_statements_are_the_programs(certificate: ClassCertificate) -> None:
-    native = certificate.statement()
+    native = certificate.statement(list(demo_prompts()["classes"].values()))
     without = re.sub(r"At native resolution .*? by more than [\d.]+\. ", "", native)
     assert native != without
     assert without in quotes("README.md")

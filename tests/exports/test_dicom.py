@@ -16,7 +16,7 @@ from dicom_files import write, write_series
 from tiny_runs import full_run, mask_spec
 from toys import mask_certificate
 
-from certimed import load_run
+from certimed import DataSpec, load_run
 from certimed.data.images import ReadOptions
 from certimed.errors import InputError
 from certimed.exports.dicom_codes import SCHEME, private, unit
@@ -98,7 +98,7 @@ def sizes(tmp_path_factory):
 
 def subject(folder: Any, image: Any, certificate: Any, **options: Any) -> Subject:
     files = tuple(map(Path, image.geometry.files))
-    return Subject(folder, folder.digest(), certificate, image, files, ExportOptions(**options))
+    return Subject(folder, folder.digest(), certificate.item, certificate, image, files, ExportOptions(**options))
 
 
 def judged(path: Path) -> list[str]:
@@ -265,12 +265,12 @@ def test_a_volume_lands_on_its_slices_however_it_was_turned(masks, tmp_path, nam
     folder = write_series(tmp_path / "series", values, affine, order=[3, 0, 4, 1, 2])
     image = read_series(folder, ReadOptions(volume=True, orientation=turned))
     certificate = mask_certificate(image.pixels.shape[1:], item="case")
-    (path,) = write_seg(subject(masks.folder, image, certificate), tmp_path / "case")
+    (path,) = write_seg([subject(masks.folder, image, certificate)], tmp_path / "case", [])
     read = hd.seg.segread(path).get_volume(combine_segments=True)
     lps = np.diag([-1, -1, 1, 1]) @ image.geometry.matrix
     wanted = hd.Volume(segment_numbers(certificate), lps, "PATIENT")
     assert np.array_equal(read.match_geometry(wanted).array, wanted.array)
-    (path,) = write_pm(subject(masks.folder, image, certificate), tmp_path / "case")
+    (path,) = write_pm([subject(masks.folder, image, certificate)], tmp_path / "case", [])
     radii = hd.imread(path).get_volume().match_geometry(wanted).array
     assert (radii <= certificate.radius_map()).all() and np.allclose(radii, certificate.radius_map(), rtol=1e-6)
     assert judged(path) == []
@@ -347,8 +347,40 @@ def test_a_smaller_certified_grid_is_carried_to_the_source(masks, tmp_path) -> N
     certificate = mask_certificate((4, 4), item="case", shape=(1, 4, 4))
     geometry = Geometry(SAME, 1, (Axis(12, (0, 0), 6, (-1, -1)), Axis(8, (0, 0), 4, (0, 0))))
     certificate = replace(certificate, native=NativeRadius.of(certificate.real_radius, geometry))
-    (path,) = write_seg(subject(masks.folder, image, certificate), tmp_path / "case")
+    (path,) = write_seg([subject(masks.folder, image, certificate)], tmp_path / "case", [])
     found = hd.seg.segread(path).get_volume(combine_segments=True).array[0]
     wanted = np.kron(segment_numbers(certificate), np.ones((2, 2), int))
     assert np.array_equal(found[2:-2], wanted) and not found[:2].any() and not found[-2:].any()
     assert read_series(folder, ReadOptions(volume=True)).pixels.shape == (1, 8, 12, 2)
+
+
+@pytest.fixture(scope="module")
+def sliced(tmp_path_factory):
+    """A series cut into slices, two of the five left out; disc in every one."""
+    base = tmp_path_factory.mktemp("sliced")
+    rows, columns, planes = np.mgrid[:8, :10, :5]
+    values = np.where((rows - 4) ** 2 + (columns - 5) ** 2 < 6 + planes, 220, 30)
+    write_series(base / "scans" / "case", values, ORIENTATIONS["axial"], order=[3, 0, 4, 1, 2])
+    (base / "scans").mkdir(exist_ok=True)
+    data = DataSpec(str(base / "scans"), slices="1:4", reading=ReadOptions(window=(0, 512)))
+    spec = replace(mask_spec(base / "scans"), data=data)
+    return full_run(spec, base / "run")
+
+
+@pytest.mark.parametrize("kind", ["dicom-seg", "dicom-pm"])
+def test_slices_of_a_series_go_into_one_object(sliced, tmp_path, kind) -> None:
+    (path,) = export(sliced.folder, tmp_path / "out", kind).files
+    assert path.parent.name == "case" and judged(path) == []
+    read = pydicom.dcmread(path)
+    records = sorted(sliced.records(), key=lambda one: one.item)
+    assert len(read.ReferencedSeriesSequence[0].ReferencedInstanceSequence) == len(records) == 3
+    seg = kind == "dicom-seg"
+    volume = hd.seg.segread(path).get_volume(combine_segments=True) if seg else hd.imread(path).get_volume()
+    certificates = [record.certificates["plain"] for record in records]
+    wanted = [segment_numbers(one) if seg else one.radius_map() for one in certificates]
+    order = sorted(range(3), key=lambda place: volume.map_indices_to_reference(np.array([[place, 0, 0]]))[0, 2])
+    for place, values in zip(order, wanted, strict=True):
+        assert np.allclose(volume.array[place], values, rtol=1e-6) and (volume.array[place] <= values).all()
+    if seg:
+        (algorithm,) = read.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence
+        assert {"slices=3", "alpha_of_all_slices=0.003"} <= set(algorithm.AlgorithmParameters.split(","))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -68,3 +70,20 @@ def test_abstention_is_what_is_not_certified(tmp_path) -> None:
     made = mask_certificate()
     write_png(tmp_path / "a.png", made, "abstained")
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")) == 255, ~made.certified)
+
+
+def test_every_orientation_and_a_shear_come_back(tmp_path) -> None:
+    """All 48 orders and directions of the axes, upright, turned and sheared: voxels equal, matrices to float32."""
+    nibabel = pytest.importorskip("nibabel")
+    made, generator = mask_certificate(space=(3, 4, 5)), np.random.default_rng(2)
+    shear = np.array([[1.1, 0.2, -0.1], [0.0, 0.7, 0.3], [0.05, 0.0, 2.3]])
+    for order in itertools.permutations(range(3)):
+        for signs in itertools.product((1, -1), repeat=3):
+            affine = np.eye(4)
+            affine[:3, :3] = shear @ (np.eye(3)[:, order] * signs)
+            affine[:3, 3] = generator.normal(0, 50, 3)
+            write_nifti(tmp_path / "m.nii", made, affine=affine)
+            stored = nibabel.load(tmp_path / "m.nii")
+            assert np.array_equal(np.asarray(stored.dataobj), made.mask)
+            assert np.array_equal(stored.affine, affine.astype(np.float32).astype(np.float64))
+            assert stored.header.get_xyzt_units()[0] == "mm"

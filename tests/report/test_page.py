@@ -27,7 +27,7 @@ from certimed.report.html.charts import nice_ticks
 from certimed.report.html.numbers import down, embedded_json, percent, plain, up
 from certimed.report.html.pictures import pixels_to_flip, worked_picture
 from certimed.report.profiles import Layers, RadiusProfile, foreground
-from certimed.report.sentences import in_short
+from certimed.report.sentences import SENTENCES, in_short
 from certimed.report.series import series
 from certimed.report.tables import per_cent, span_text
 from certimed.runs import CERTIFIED, RunFolder, RunSpec
@@ -418,3 +418,12 @@ def test_the_lowest_dice_over_radii_never_rises(place):
             profile = RadiusProfile(Layers.of(certificate), certificate.mask, certificate.mask, 3)
             lows = [overlap_scores(profile.counts(radius))[DICE_LOW] for radius in profile.radii]
             assert all((after <= before).all() for before, after in pairwise(lows)), name
+
+
+def test_a_kind_without_words_of_its_own_has_a_sentence(place, monkeypatch):
+    (one,) = series([place / "a"])
+    monkeypatch.delitem(SENTENCES, "classes")
+    proved = sum(not c.abstained for c in one.certificates)
+    assert in_short([one]).text.startswith(
+        f"Something is proved about {proved} of 12 images, under every change shorter"
+    )

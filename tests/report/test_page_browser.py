@@ -354,3 +354,31 @@ def test_a_volume_fits_and_axe_is_content(volumes, show, width, scheme):
     drawn(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert serious_faults(page) == []
+
+
+@pytest.mark.slow
+def test_a_page_of_a_large_volume_is_small_and_smooth(tmp_path, show):
+    volume_run(volume_images(tmp_path / "heads", 1, (128, 128, 128)), tmp_path / "run", n=100)
+    report = write_report([tmp_path / "run"], tmp_path / "report.html", verify=False)
+    assert report.pictures == 1 and report.size <= 15e6
+    page = show(tmp_path / "report.html")
+    drawn(page)
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable")
+
+    def spent():
+        return {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}["ProcessTime"]
+
+    for slider in ("v-radius", "v-slice-0"):
+        before = spent()
+        page.evaluate(
+            """id => {
+                const slider = document.getElementById(id);
+                for (let i = 1; i <= 40; i += 1) {
+                    slider.value = Math.round((i * slider.max) / 40);
+                    slider.dispatchEvent(new Event("input"));
+                }
+            }""",
+            slider,
+        )
+        assert (spent() - before) / 40 <= 0.05  # seconds of a processor for a step: above 20 pictures a second

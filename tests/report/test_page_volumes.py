@@ -7,12 +7,16 @@ import zlib
 
 import numpy as np
 import pytest
-from report_runs import VOLUME_AFFINE, volume_images, volume_run
+from report_runs import VOLUME_AFFINE, slice_spec, volume_images, volume_run
 from toys import mask_certificate
 
+import certimed
 from certimed.data import Geometry
+from certimed.metrics import count_pixels, overlap_scores
+from certimed.metrics.segmentation import DICE_LOW
 from certimed.report.html.layers import viewer_layers, weight
-from certimed.report.profiles import Layers
+from certimed.report.profiles import Layers, foreground
+from certimed.report.tables import bound, per_cent
 
 pytest.importorskip("jinja2", reason="jinja2 is not installed (extra: report)")
 pytest.importorskip("nibabel", reason="nibabel is not installed (extra: medical)")
@@ -48,6 +52,11 @@ def test_the_planes_lie_as_the_patient_does_and_hold_exact_radii(tmp_path):
         grey = unpacked(layers["base"], "u1", layers["shape"])
         assert (grey.min(), grey.max()) == (0, 255) and layers["thumb"].startswith("data:image/jpeg")
     assert "Dice, clean" in page
+    # Where the images are not there any more, the planes are still the patient's.
+    (tmp_path / "heads").rename(tmp_path / "gone")
+    write_report([tmp_path / "run"], tmp_path / "page.html", verify=False)
+    bare = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert '"name": "Axial"' in bare or '"name":"Axial"' in bare
 
 
 def test_without_a_place_planes_are_those_of_the_file():
@@ -65,3 +74,26 @@ def test_a_page_of_a_large_volume_is_small():
     geometry = Geometry.of(VOLUME_AFFINE, (128, 128, 128), "nifti")
     found = viewer_layers({"a": (certificate, Layers.of(certificate))}, pixels, None, geometry)
     assert 1e6 < weight(found) <= 15e6
+
+
+def test_slices_are_put_together_by_volume(tmp_path):
+    """The table's shares and Dice are those of the volume's voxels; what holds at once fails with the sum."""
+    volume_images(tmp_path / "heads", 2)
+    run = certimed.run(slice_spec(tmp_path / "heads"), tmp_path / "run", allow_code=True)
+    write_report([tmp_path / "run"], tmp_path / "page.html", verify=False)
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    (table,) = re.findall(r'<section id="volumes".*?<tbody>(.*?)</tbody>', page, re.S)
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S) for row in re.findall(r"<tr>.*?</tr>", table, re.S)]
+    rows = [[re.sub(r"<[^>]+>", "", cell) for cell in row] for row in rows]
+    opened = run.spec.data.open()
+    scans = {item: index for index, item in enumerate(opened.ids)}
+    for row, name in zip(rows, ("0.nii.gz", "1.nii.gz"), strict=True):
+        own = [record for record in run.records() if record.item.startswith(name)]
+        certificates = [record.certificates["plain"] for record in own]
+        truth = np.stack([opened.load(scans[record.item]).mask for record in own])
+        mask, sure = (np.stack([getattr(one, what) for one in certificates]) for what in ("mask", "certified"))
+        scores = overlap_scores(count_pixels(mask, sure, truth, 3))
+        assert row[:4] == ["plain", name, str(len(own)), "0"] and len(own) == 3
+        assert row[4] == per_cent(float(sure.mean()), 1, "lower")
+        assert row[5] == bound(foreground(scores[DICE_LOW]), "lower")
+        assert row[6] == "0.003"

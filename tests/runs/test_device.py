@@ -22,6 +22,9 @@ def test_auto_is_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> No
         assert checked_device("auto") == torch.device(place)
     with pytest.raises(InputError, match="sees none here"):
         checked_device("cuda:1")
+    for name in ("meta", "xla"):
+        with pytest.raises(InputError, match=f"'{name}' cannot be computed on here"):
+            checked_device(name)
     with pytest.raises(InputError, match="use 'auto', 'cpu'"):
         checked_device("gpu")
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from tiny_runs import class_spec, full_run, manifest, mask_spec, write_images, write_scans
 
-from certimed import InputError, load_run
+from certimed import DataSpec, InputError, load_run
 from certimed.cli.console import harmless
 from certimed.exports.tables import columns, rows, to_pandas, write_cohen, write_csv, write_parquet
 from certimed.runs import Record, RunFolder
@@ -77,6 +77,22 @@ def test_pandas_and_parquet(kind, request, tmp_path):
     again = pandas.read_parquet(tmp_path / "run.parquet")
     assert again["item"].tolist() == frame["item"].tolist()
     assert again["radius"].dropna().tolist() == to_pandas(found.folder)["radius"].dropna().tolist()
+
+
+def test_masks_carry_their_scores(tmp_path):
+    scans = write_scans(tmp_path / "scans", 2)
+    found = full_run(mask_spec(scans), tmp_path / "run")
+    frame = {row["item"]: row for row in found.rows()}
+    for record in found.records():
+        row, scores = frame[record.item], record.scores["plain"]
+        assert row["guaranteed_dice"] == scores.per_class["guaranteed Dice"][1]
+        assert row["clean_dice"] == scores.per_class["Dice (clean)"][1]
+        assert row["guaranteed_dice"] <= row["published_dice"] <= row["best_case_dice"]
+        told = json.loads(row["scores"])
+        assert told["guaranteed Dice"] == list(scores.per_class["guaranteed Dice"])
+        assert told["certified accuracy"] == scores.whole["certified accuracy"]
+    bare = full_run(mask_spec("").changed(data=DataSpec(str(scans / "images"), ("a", "b"))), tmp_path / "bare")
+    assert {row["guaranteed_dice"] for row in bare.rows()} == {None}
 
 
 def test_cohen_format(run, masks, tmp_path):

@@ -112,7 +112,7 @@ def test_a_value_of_another_kind_is_one_sentence_or_accepted(field, value):
         ({"model": "m", "data": {"path": "x"}, "sigma": "high"}, "sigma of the run cannot be 'high': "),
         ({"model": "m", "data": {"path": "x"}, "methods": "plain"}, "methods of the run cannot be 'plain': a list"),
         ({"model": "m", "data": {"path": "x"}, "methods": []}, "no method is named"),
-        ({"model": "m", "data": {"path": "x"}, "size": [3]}, "a list of 2 is wanted"),
+        ({"model": "m", "data": {"path": "x"}, "size": [3]}, "must hold two sides"),
         ({"model": "m", "data": {"path": "x"}, "size": [0, 3]}, "has an empty side"),
         ({"model": "m", "data": {"path": "x", "limit": 0}}, "limit 0 leaves no image"),
         ({"model": "m", "data": {"path": "x"}, "tuning": {"copies": 0}}, "copies=0"),

@@ -222,11 +222,17 @@ def test_monai_networks_are_padded_to_what_they_need(tmp_path, definition, multi
 
 
 @pytest.mark.parametrize("change", [{"spatial_dims": 3}, {"_target_": "SegResNet", "init_filters": 8}])
-def test_volumetric_monai_networks_are_refused_when_loaded(tmp_path, change):
+def test_volumetric_monai_networks_take_volumes_and_no_planes(tmp_path, change):
     definition = {**UNET, **change} if "spatial_dims" in change else {**change, "in_channels": 1, "out_channels": 2}
-    bundle(tmp_path, definition)
-    with pytest.raises(InputError, match=r"is 3-D \(spatial_dims 3\), and images are certified as 2-D slices"):
-        load_segmenter(f"monai:{tmp_path}", output="logits")
+    network = bundle(tmp_path, definition)
+    model = load_segmenter(f"monai:{tmp_path}", output="logits")
+    assert model.axes == 3
+    with torch.inference_mode():
+        assert model(image(1, 1, 17, 19, 18)).shape == (1, 2, 17, 19, 18)
+        x = image(1, 1, 16, 24, 16)
+        assert torch.allclose(model(x), network(x), atol=1e-5)
+    with pytest.raises(InputError, match="is a network of volumes"):
+        model.check_axes(2, "a.png")
 
 
 def test_monai_windows_equal_the_library(tmp_path):

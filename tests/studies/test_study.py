@@ -38,15 +38,17 @@ def test_items_of_a_request_are_checked() -> None:
 def test_the_demo_certifies_tunes_and_draws(tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="transformers is not installed (extra: vlm)")
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra: figures)")
-    found = demo(tmp_path / "demo", images=2, n=60, masks=1, mask_n=58)
-    labels = [f"prompts-sigma-{sigma}" for sigma in ("0.25", "0.5", "1")]
+    found = demo(tmp_path / "demo", images=2, n=60, masks=1, mask_n=64)
+    labels = [f"prompts-sigma-{sigma}" for sigma in ("0.5", "1")]
     assert list(found.prompts.folders) == labels
     assert [entry["name"] for entry in found.prompts.folders[labels[0]].methods] == [
-        "plain", "few-shot", "zero-shot", "both", "pool",
+        "plain", "zero-shot", "few-shot", "lora",
     ]  # fmt: skip
-    assert found.masks is not None and {one.label for one in found.masks.series} == {"plain", "denoised"}
+    assert found.masks is not None and {one.label for one in found.masks.series if one.masks} == {"plain", "denoised"}
+    measured = found.masks.measured()
+    assert measured is not None and {row.cells[1] for row in measured.rows} == {"area:grey matter"}
     assert found.largest().scope == "end-to-end"
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in found.pictures) and len(found.pictures) == 2
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in found.pictures) and len(found.pictures) == 1
     for study in (found.prompts, found.masks):
         for folder in study.folders.values():
             assert isinstance(folder, RunFolder)

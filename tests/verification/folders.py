@@ -139,7 +139,8 @@ class Work:
         """What certifying one image gives: the line's object without its digest, and of masks the arrays."""
         label = None if self.masks else ITEMS.index(item) % 2
         blank = {"schema": "certimed/record/2", "item": item, "status": "failed", "reason": None, "label": label,
-                 "group": "patient", "intensity": None, "clean": {}, "certificates": [], "scores": {}}  # fmt: skip
+                 "group": "patient", "intensity": None, "place": None, "clean": {}, "certificates": [],
+                 "scores": {}}  # fmt: skip
         try:
             pixels = image(item)
         except ValueError as error:

@@ -613,6 +613,15 @@ KINDS: dict[str, Forgery] = {
     "label changed": Forgery("grid", record("label", lambda label: 1 - label), REDRAW),
     "group changed": Forgery("grid", record("group", "another patient"), REDRAW),
     "intensity of the file changed": Forgery("grid", record("intensity", {"scale": 1}), REDRAW),
+    "a place in the patient that is no map": Forgery(
+        "grid", record("place", {"affine": [[0.0] * 4] * 3 + [[0, 0, 0, 1]], "shape": [6, 8], "source": "nifti"}), FILES
+    ),
+    "a place in the patient of another image": Forgery(
+        "grid", record("place", {"affine": np.eye(4).tolist(), "shape": [6, 8, 3], "source": "nifti"}), FILES
+    ),
+    "a place in the patient invented": Forgery(
+        "grid", record("place", {"affine": np.eye(4).tolist(), "shape": [6, 8], "source": "nifti"}), REDRAW
+    ),
     "clean prediction changed": Forgery(
         "grid", record("clean", lambda found: found | {"plain": 1 - found["plain"]}), REDRAW
     ),

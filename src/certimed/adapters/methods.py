@@ -14,7 +14,6 @@ from certimed.adapters.adaptation import Adaptation
 from certimed.adapters.parts import Installed, Parts
 from certimed.certificates import FROZEN_AT_X
 from certimed.engine import Head, Method, Scores, Subject, noisy_batches
-from certimed.errors import InputError
 from certimed.noise import NoiseKey
 from certimed.prompts import FixedText, entropy_of_mean
 from certimed.vlm import PromptedClassifier, VisionLanguageModel, cosine_logits
@@ -55,6 +54,7 @@ class TestTimeLora(Method):
     Attributes:
         vlm: the frozen model.
         text: its text features, ``(K, D)``.
+        captions: what they were made of, in plain JSON types.
         parts: what is tuned.
         copies, steps, lr: noisy copies, steps and learning rate.
     """
@@ -63,14 +63,13 @@ class TestTimeLora(Method):
 
     vlm: VisionLanguageModel
     text: Tensor
+    captions: tuple[Any, ...]
     parts: Parts = field(default_factory=Parts)
     copies: int = 100
     steps: int = 1
     lr: float = 5e-3
 
     def __post_init__(self) -> None:
-        if not isinstance(self.vlm, VisionLanguageModel):
-            raise InputError(f"{TEST_TIME} is certified at the model's input; choose space input")
         object.__setattr__(self, "scope", FROZEN_AT_X)
         object.__setattr__(self, "stream", f"{TEST_TIME}/{self.name}")
 
@@ -83,7 +82,7 @@ class TestTimeLora(Method):
     def settings(self) -> list[Any]:
         """See :class:`~certimed.engine.Method`."""
         parts = {**asdict(self.parts), "kinds": list(self.parts.kinds)}
-        return [TEST_TIME, parts, self.copies, self.steps, self.lr, self.text.tolist()]
+        return [TEST_TIME, parts, self.copies, self.steps, self.lr, *self.captions]
 
     def head(self, subject: Subject) -> Head:
         """Tunes on the image's tuning copies; the head is the whole tuned model, from noisy copies to logits."""

@@ -291,7 +291,9 @@ class Planned(Budget):
 
     Args:
         fraction: of the expected radius, 0 < fraction < 1.
-        absolute: loss that is always accepted, in the units of sigma; None: ``fraction * sigma``.
+        absolute: loss that is always accepted, in the units of sigma; None: ``fraction * sigma / 20``, so that only
+            images whose radius is next to nothing get few samples for it, and the mean loss keeps to ``fraction`` on
+            sets of small radii too.
         n: cap.
     """
 
@@ -317,7 +319,7 @@ class Planned(Budget):
 
     def plan(self, agreeing: int, n0: int, alpha: float, sigma: float) -> int:
         """Estimation samples of an image on which ``agreeing`` of ``n0`` selection samples have the selected class."""
-        absolute = self.fraction if self.absolute is None else self.absolute / sigma
+        absolute = self.fraction / 20 if self.absolute is None else self.absolute / sigma
         return planned_size(agreeing, n0, self.n, alpha, self.fraction, absolute)
 
     def start(

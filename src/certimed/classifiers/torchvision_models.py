@@ -21,6 +21,10 @@ from certimed.vlm.preprocessing import Preprocess
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
 _CLASSES = 1000
 # Their initialisation takes minutes, and every tensor is replaced.
+_SCALED = (
+    "{} scales its input once more inside (transform_input), as torchvision's own weights need it; one that was "
+    "trained without it gives wrong answers here"
+)
 _OPTIONS: dict[str, dict[str, Any]] = {name: {"init_weights": False} for name in ("googlenet", "inception_v3")}
 
 
@@ -67,27 +71,16 @@ def load_torchvision(reference: str, name: str, **settings: Any) -> Classificati
     transform = published.transforms()
     own = Normalisation(tuple(transform.mean), tuple(transform.std))
     chosen = choose(settings, channels, stored=(done.mean, done.std), own=own)
-    crop, edge = int(transform.crop_size[0]), int(transform.resize_size[0])
-    prepared: dict[str, Any] = {} if size is None else {"input_shape": (channels, *size)}
+    prepared = _as_published(transform, channels) if size is None else {"input_shape": (channels, *size)}
     notes = (*done.notes, *chosen.notes)
     if checkpoint and hasattr(network, "transform_input"):
+        notes += (f"{file.name}: {_SCALED.format(architecture)}",)
+    if size is None and checkpoint:
         notes += (
-            f"{file.name}: {architecture} scales its input once more inside (transform_input), as torchvision's own "
-            "weights need it; one that was trained without it gives wrong answers here",
+            f"{file.name}: images are prepared as for torchvision's own {architecture}, shorter edge "
+            f"{prepared['edge']}, crop {prepared['input_shape'][1]}; give --size where yours was trained on images "
+            "resized otherwise",
         )
-    if size is None:
-        prepared = {
-            "input_shape": (channels, crop, crop),
-            "resize": "shortest",
-            "edge": edge,
-            "interpolation": transform.interpolation.value,
-            "crop_offset": "round",
-        }
-        if checkpoint:
-            notes += (
-                f"{file.name}: images are prepared as for torchvision's own {architecture}, shorter edge {edge}, crop "
-                f"{crop}; give --size where yours was trained on images resized otherwise",
-            )
     model = ClassificationModel(
         network,
         class_names=None if checkpoint else published.meta["categories"],
@@ -104,6 +97,18 @@ def load_torchvision(reference: str, name: str, **settings: Any) -> Classificati
             f"torchvision's preparation for {architecture}",
         )
     return model
+
+
+def _as_published(transform: Any, channels: int) -> dict[str, Any]:
+    """How torchvision prepares images for its published weights, in the words of a model's arguments."""
+    crop, edge = int(transform.crop_size[0]), int(transform.resize_size[0])
+    return {
+        "input_shape": (channels, crop, crop),
+        "resize": "shortest",
+        "edge": edge,
+        "interpolation": transform.interpolation.value,
+        "crop_offset": "round",
+    }
 
 
 def _built(builder: Any, options: dict[str, Any], **more: Any) -> nn.Module:

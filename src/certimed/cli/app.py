@@ -23,7 +23,7 @@ from certimed.cli import (
     tune,
     verify,
 )
-from certimed.cli.stopping import orderly_stop
+from certimed.cli.stopping import orderly_stop, quiet_libraries
 from certimed.threads import use_threads
 
 app = typer.Typer(
@@ -70,5 +70,6 @@ def _root(
 def main() -> None:
     """Entry point of the ``certimed`` script."""
     use_threads()  # before any verb imports PyTorch
+    quiet_libraries()
     with orderly_stop():
         app()

@@ -232,16 +232,10 @@ def certify(
         if dry_run:
             from certimed.cli.rehearsing import rehearse
 
-            rehearse(spec, allow_code=allow_code, talk=tell)
+            rehearse(spec.load(allow_code=allow_code), talk=tell)
             say(as_yaml(spec))
             return
-        inputs.one_of("--executor", executor, EXECUTORS)
-        if address is not None and executor != "ray":
-            raise InputError(f"--address {address} is of a Ray cluster; add --executor ray")
-        if out_ is None and resume is None:
-            raise InputError("give either --out NEW_FOLDER for a new run or --resume RUN to go on with one")
-        if retry_failed and resume is None:
-            raise InputError("--retry-failed is for a run that has failed images; add --resume RUN")
+        _check_running(out_, resume, retry_failed=retry_failed, executor=executor, address=address, progress=progress)
         job = spec.load(allow_code=allow_code)
         crew: Executor | None = None
         if executor == "ray":
@@ -263,6 +257,24 @@ def certify(
             draw(job, folder, pictures)
         failed = conclude(folder, quiet=quiet, as_json=as_json)
     inputs.exit_for_failures(failed)
+
+
+def _check_running(
+    out: Path | None, resume: Path | None, *, retry_failed: bool, executor: str, address: str | None, progress: str
+) -> None:
+    """Refuse options of running that do not fit together, before anything is loaded."""
+    from certimed.cli import inputs
+    from certimed.cli.watching import KINDS
+    from certimed.errors import InputError
+
+    inputs.one_of("--executor", executor, EXECUTORS)
+    inputs.one_of("--progress", progress, KINDS)
+    if address is not None and executor != "ray":
+        raise InputError(f"--address {address} is of a Ray cluster; add --executor ray")
+    if out is None and resume is None:
+        raise InputError("give either --out NEW_FOLDER for a new run or --resume RUN to go on with one")
+    if retry_failed and resume is None:
+        raise InputError("--retry-failed is for a run that has failed images; add --resume RUN")
 
 
 def shorthands(verb: str, typed: Typed, n: int | None, protocol: str | None, adapt: str | None = None) -> Typed:

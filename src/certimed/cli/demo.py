@@ -42,18 +42,20 @@ def demo(
         place, prompts = harmless(str(out)), found.prompts
         say(
             f"{prompts.series[0].images} held-out slices of the MNI152 brain template, {len(prompts.folders)} noise "
-            f"levels, a small CLIP trained without noise; {n:,} noisy copies an image, alpha 0.001."
+            f"levels, a small CLIP trained without noise, and what was learnt under noise: a prompt (few-shot) and an "
+            f"adapter of the image side (lora); {n:,} noisy copies an image, alpha 0.001."
         )
         print_table(prompts.table(most=MOST_RADII))
-        say(f"The largest radius, in words. {harmless(found.largest().statement(), 1000)}")
-        say(
-            f"Everything is in {place}: run.json and certificates.jsonl for each sigma, and the prompts. "
-            f"See it as a page: certimed report {place}/prompts-sigma-*"
-        )
         if found.masks is not None:
             say(
                 f"{masks} held-out slices, a small U-Net trained without noise, with and without one diffusion step in "
-                f"front; {mask_n:,} noisy copies an image, tau 0.75, alpha 0.001 for all pixels."
+                f"front; {mask_n:,} noisy copies an image, alpha 0.001 for the measurement and all pixels (tau 0.75)."
             )
+            if (measured := found.masks.measured()) is not None:
+                print_table(measured)
             print_table(found.masks.table())
-            say(f"Pictures are in {place}/masks-sigma-*/pictures.")
+        statement = found.largest().statement(prompts.series[0].class_names)
+        say(f"The largest radius, in words. {harmless(statement, 1000)}")
+        say(f"A run for each sigma, pictures of masks (masks-sigma-*/pictures) and the prompt are in {place}.")
+        say(f"As a page: certimed report {place}/*-sigma-*")
+        say(f"As evidence: certimed pack {place}/*-sigma-* --out evidence")

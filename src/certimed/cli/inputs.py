@@ -100,15 +100,27 @@ def new_file(option: str, path: Path) -> Path:
 
 def size(option: str, text: str | None) -> tuple[int, int] | None:
     """``HEIGHTxWIDTH``, or None."""
+    found = sides(option, text)
+    if found is None:
+        return None
+    if len(found) != 2:
+        raise InputError(f"{option} {text} is not HEIGHTxWIDTH; write e.g. {option} 512x512")
+    return found[0], found[1]
+
+
+def sides(option: str, text: str | None) -> tuple[int, ...] | None:
+    """``HEIGHTxWIDTH``, or three sides of volumes; None stays None."""
     if text is None:
         return None
     try:
-        height, width = (int(part) for part in text.lower().split("x"))
-    except ValueError as error:
-        raise InputError(f"{option} {text} is not HEIGHTxWIDTH; write e.g. {option} 512x512") from error
-    if height < 1 or width < 1:
+        found = tuple(int(part) for part in text.lower().split("x"))
+    except ValueError:
+        found = ()
+    if len(found) not in (2, 3):
+        raise InputError(f"{option} {text} is not HEIGHTxWIDTH; write e.g. {option} 512x512")
+    if min(found) < 1:
         raise InputError(f"{option} {text} has an empty side; write e.g. {option} 512x512")
-    return height, width
+    return found
 
 
 def exit_for_failures(failed: int) -> None:

@@ -67,14 +67,15 @@ def plan(
             _ceilings(spec)
             if radius is not None:
                 _needed_for_radius(spec, radius)
+        job = spec.load(allow_code=allow_code) if named else None
         if spec.masks:
-            _needed_for_tau(spec, pixels or 512 * 512)
+            _needed_for_tau(spec, pixels or (job and job.pixels) or 512 * 512)
         if verb == "measurements":
             _needed_for_ends(spec)
-        if named:
+        if job is not None:
             from certimed.cli.rehearsing import rehearse
 
-            rehearse(spec, allow_code=allow_code)
+            rehearse(job)
 
 
 def _unnamed(verb: str, typed: Typed) -> dict[str, Any]:
@@ -131,7 +132,7 @@ def _needed_for_ends(spec: RunSpec) -> None:
 
 _SHARED = {name: MORE[name] for name in ("config", "allow_code", "n", "adapt")}
 _RADIUS = Annotated[float | None, typer.Option(help="Radius wanted: smallest n that can reach it.")]
-_PIXELS = Annotated[int | None, typer.Option(help="Pixels of one image; 512 x 512.")]
+_PIXELS = Annotated[int | None, typer.Option(help="Pixels of one image; default: as --data has, else 512 x 512.")]
 app = typer.Typer(cls=Verbs, help="Plan a run before it starts.", no_args_is_help=True, rich_markup_mode="rich")
 app.command("classes", help=CLASSES_HELP)(verb_command("classes", plan, {**_SHARED, "radius": (_RADIUS, None)}))
 app.command("masks", help=MASKS_HELP)(verb_command("masks", plan, {**_SHARED, "pixels": (_PIXELS, None)}))

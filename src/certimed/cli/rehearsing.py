@@ -10,11 +10,11 @@ from rich.text import Text
 from certimed.cli.console import harmless, say, tell
 
 if TYPE_CHECKING:
-    from certimed.runs import Job, RunSpec
+    from certimed.runs import Job
 
 
-def rehearse(spec: RunSpec, *, allow_code: bool, talk: Callable[..., None] = say) -> None:
-    """Open model and data, read every image, certify a few, and tell what the run would be."""
+def rehearse(job: Job, *, talk: Callable[..., None] = say) -> None:
+    """Read every image, certify a few, and tell what the run would be."""
     from certimed.cli.results import say_intensities
     from certimed.data import IntensityReport
     from certimed.errors import ImageError
@@ -23,7 +23,7 @@ def rehearse(spec: RunSpec, *, allow_code: bool, talk: Callable[..., None] = say
 
     for sentence in check():
         tell(sentence, style="dim")
-    job = spec.load(allow_code=allow_code)
+    spec = job.spec
     talk(
         f"{len(job.dataset)} images of {harmless(job.dataset.source)}, {len(job.class_names)} classes "
         f"({harmless(', '.join(job.class_names))}); model {harmless(spec.model)}; methods "

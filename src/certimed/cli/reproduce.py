@@ -39,65 +39,71 @@ where it stopped. Folder layouts: docs/reproduce.md.
 _PROTOCOL = "Protocol"
 
 
+_Dataset = Annotated[str | None, typer.Option(help="kather, pannuke, sicapv2, skincancer, covid19 or rsna18.")]
+_Model = Annotated[
+    str | None, typer.Option(help="plip, quiltnet, medclip, biomedclip, or any model as in certimed certify classes.")
+]
+_Sigma = Annotated[str | None, typer.Option(help="Noise levels; published: 0.1,0.25,0.5,1.", rich_help_panel=_PROTOCOL)]
+_Methods = Annotated[
+    str | None,
+    typer.Option(
+        help="Methods out of plain, few-shot, zero-shot, both, pool, per-sample, split; default: the first four.",
+        rich_help_panel=_PROTOCOL,
+    ),
+]
+_N = Annotated[
+    int | None, typer.Option("--n", min=1, help="Noisy copies; published: 10 000.", rich_help_panel=_PROTOCOL)
+]
+_Budget = Annotated[
+    str | None, typer.Option(help="Instead of a fixed n, as for certify, e.g. grid.", rich_help_panel=_PROTOCOL)
+]
+_Limit = Annotated[
+    int | None, typer.Option(min=1, help="Test images; published: 500, in sweeps 100.", rich_help_panel=_PROTOCOL)
+]
+_Shots = Annotated[
+    int | None, typer.Option(min=1, help="Tuning images a class; published: 16.", rich_help_panel=_PROTOCOL)
+]
+_Epochs = Annotated[
+    int | None, typer.Option(min=1, help="Of few-shot tuning; published: 50.", rich_help_panel=_PROTOCOL)
+]
+_Recipe = Annotated[
+    str | None, typer.Option(help="published (CoOp's optimiser) or default (better).", rich_help_panel=_PROTOCOL)
+]
+_Sweep = Annotated[
+    str | None, typer.Option(help="Ablation over shots, context, steps or copies.", rich_help_panel=_PROTOCOL)
+]
+_Values = Annotated[
+    str | None, typer.Option(help="Values of the sweep, separated by commas.", rich_help_panel=_PROTOCOL)
+]
+_BaselineTemplate = Annotated[
+    str,
+    typer.Option(
+        help="Template of method plain: same (as learnt methods start from), published, or a text with {}.",
+        rich_help_panel=_PROTOCOL,
+    ),
+]
+_Seed = Annotated[int | None, typer.Option(help="Of subset, shots and noise; published: 3.", rich_help_panel=_PROTOCOL)]
+
+
 @app.command(help=HELP)
 def promptsmooth(
-    dataset: Annotated[
-        str | None, typer.Option(help="kather, pannuke, sicapv2, skincancer, covid19 or rsna18.")
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="plip, quiltnet, medclip, biomedclip, or any model as in certimed certify classes."),
-    ] = None,
+    dataset: _Dataset = None,
+    model: _Model = None,
     allow_code: opt.AllowCode = False,
     data_root: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; new, or of this run stopped.")] = None,
-    sigma: Annotated[
-        str | None, typer.Option(help="Noise levels; published: 0.1,0.25,0.5,1.", rich_help_panel=_PROTOCOL)
-    ] = None,
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            help="Methods out of plain, few-shot, zero-shot, both, pool, per-sample, split; default: the first four.",
-            rich_help_panel=_PROTOCOL,
-        ),
-    ] = None,
-    n: Annotated[
-        int | None, typer.Option("--n", min=1, help="Noisy copies; published: 10 000.", rich_help_panel=_PROTOCOL)
-    ] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(help="Instead of a fixed n, as for certify, e.g. grid.", rich_help_panel=_PROTOCOL),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, help="Test images; published: 500, in sweeps 100.", rich_help_panel=_PROTOCOL),
-    ] = None,
-    shots: Annotated[
-        int | None, typer.Option(min=1, help="Tuning images a class; published: 16.", rich_help_panel=_PROTOCOL)
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Of few-shot tuning; published: 50.", rich_help_panel=_PROTOCOL)
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(help="published (CoOp's optimiser) or default (better).", rich_help_panel=_PROTOCOL),
-    ] = None,
-    sweep: Annotated[
-        str | None, typer.Option(help="Ablation over shots, context, steps or copies.", rich_help_panel=_PROTOCOL)
-    ] = None,
-    values: Annotated[
-        str | None, typer.Option(help="Values of the sweep, separated by commas.", rich_help_panel=_PROTOCOL)
-    ] = None,
-    baseline_template: Annotated[
-        str,
-        typer.Option(
-            help="Template of method plain: same (as learnt methods start from), published, or a text with {}.",
-            rich_help_panel=_PROTOCOL,
-        ),
-    ] = "same",
-    seed: Annotated[
-        int | None, typer.Option(help="Of subset, shots and noise; published: 3.", rich_help_panel=_PROTOCOL)
-    ] = None,
+    sigma: _Sigma = None,
+    methods: _Methods = None,
+    n: _N = None,
+    budget: _Budget = None,
+    limit: _Limit = None,
+    shots: _Shots = None,
+    epochs: _Epochs = None,
+    recipe: _Recipe = None,
+    sweep: _Sweep = None,
+    values: _Values = None,
+    baseline_template: _BaselineTemplate = "same",
+    seed: _Seed = None,
     device: opt.Device = "auto",
     batch_size: opt.BatchSize = None,
     workers: opt.Workers = 1,

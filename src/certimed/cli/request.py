@@ -87,7 +87,8 @@ _MEASURED = "Measurements"
 _MODEL_HELP = {
     "classes": "hf:FOLDER_OR_ID, timm:NAME:FILE, torchvision:NAME:FILE, onnx:FILE, open_clip:hf-hub:ORG/NAME, "
     "biomedclip, medclip:FOLDER, a folder, demo; yours: python:MODULE:FACTORY.",
-    "masks": "smp:FOLDER, smp:ARCH:ENCODER:FILE, monai:BUNDLE, hf:FOLDER, sam:FOLDER, onnx:FILE, unet:FOLDER, demo; "
+    "masks": "smp:FOLDER, smp:ARCH:ENCODER:FILE, monai:BUNDLE, nnunet:FOLDER, hf:FOLDER, sam:FOLDER, onnx:FILE, "
+    "unet:FOLDER, demo; "
     "yours: python:MODULE:FACTORY.",
 }
 _BUDGET_HELP = {
@@ -101,8 +102,11 @@ OPTIONS = (
     Option("--model", "model", str, "", _MODEL, differs=True),
     Option("--denoiser", "denoiser", str, "In front: diffusers:FOLDER_OR_ID, guided-diffusion:FILE, onnx:FILE; "
            "yours: python:MODULE:FACTORY.", _MODEL, differs=True),
-    Option("--size", "size", str, "Resize to HEIGHTxWIDTH; of a python: or onnx: classifier, its input size.", _MODEL,
-           read=_inputs("size", "--size")),
+    Option("--size", "size", str, "Resize to HEIGHTxWIDTH (volumes: three sides); of a python: or onnx: classifier, "
+           "its input size.", _MODEL,
+           read=_inputs("sides", "--size")),
+    Option("--resample", "resample", str, "Resize to this spacing, in mm along each axis, by commas: 1,1,1.", _MODEL,
+           MASKS, read=_numbers("--resample")),
     Option("--output", "output", str, "What the network returns, where its files do not say: logits, probabilities, "
            "'binary logit', 'binary probability'.", _MODEL, MASKS),
     Option("--normalise", "normalise", str, "How inputs are normalised, where the files do not say: imagenet, none, or "
@@ -124,6 +128,15 @@ OPTIONS = (
     Option("--label-column", "data.label_column", str, "Column of the labels in the table.", _DATA, CLASSES),
     Option("--patches", "data.patches", str, "Cut whole-slide images: grid:SIZE, or a CSV of x, y, size.", _DATA),
     Option("--level", "data.reading.level", int, "Level of a whole-slide image, from 0, the largest.", _DATA),
+    Option("--volume", "data.reading.volume", bool, "Read volumes (NIfTI, DICOM series) whole, for 3-D networks.",
+           _DATA, MASKS),
+    Option("--orientation", "data.reading.orientation", str, "Turn the axes of volumes, e.g. to RAS; default: as "
+           "stored.", _DATA, MASKS),
+    Option("--slices", "data.slices", str, "Slices of volumes as images: all, every:K, or A:B.", _DATA),
+    Option("--series", "data.reading.series", str, "Number or UID of the DICOM series, where a folder holds several.",
+           _DATA),
+    Option("--percentiles", "data.reading.percentiles", str, "Percentiles of a volume that become 0 and 1, LOW,HIGH; "
+           "0.5,99.5.", _DATA, read=_numbers("--percentiles")),
     Option("--nan", "data.reading.nan", str, "Values that are no number: refuse, zero or min.", _DATA),
     Option("--split", "data.split", str, "Part of the data set to use, e.g. test, where it names its parts.", _DATA),
     Option("--limit", "data.limit", int, "The first N images only (class-balanced where labelled).", _DATA),

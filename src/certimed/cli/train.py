@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from certimed.cli import options as opt
 from certimed.cli.console import harmless, one_sentence_errors, say
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from certimed.data import Dataset
 
 app = typer.Typer(
     help="Train the parts certification needs on your own images.", no_args_is_help=True, rich_markup_mode="rich"
@@ -33,6 +39,15 @@ CONVERT_HELP = """Convert OpenAI's guided-diffusion checkpoint into a diffusers 
 _TRAINING = "Training"
 
 
+_Widths = Annotated[str, typer.Option(help="Channels of each level, multiples of 8.", rich_help_panel=_TRAINING)]
+_Patch = Annotated[
+    int, typer.Option(help="Pixel blocks folded into channels; 1 sharpest, 8 fastest.", rich_help_panel=_TRAINING)
+]
+_Augment = Annotated[
+    str, typer.Option(help="none, flip, jitter, affine; no flip where sides matter.", rich_help_panel=_TRAINING)
+]
+
+
 @app.command(help=HELP)
 def denoiser(
     data: opt.Data = None,
@@ -42,16 +57,10 @@ def denoiser(
     steps: Annotated[int, typer.Option(min=1, rich_help_panel=_TRAINING)] = 2000,
     batch: Annotated[int, typer.Option(min=1, help="Images a step.", rich_help_panel=_TRAINING)] = 16,
     learning_rate: Annotated[float, typer.Option(rich_help_panel=_TRAINING)] = 1e-3,
-    widths: Annotated[
-        str, typer.Option(help="Channels of each level, multiples of 8.", rich_help_panel=_TRAINING)
-    ] = "64,128,192",
-    patch: Annotated[
-        int, typer.Option(help="Pixel blocks folded into channels; 1 sharpest, 4 fastest.", rich_help_panel=_TRAINING)
-    ] = 4,
+    widths: _Widths = "64,128,192",
+    patch: _Patch = 4,
     max_sigma: Annotated[float, typer.Option(help="Largest noise level needed.", rich_help_panel=_TRAINING)] = 1.0,
-    augment: Annotated[
-        str, typer.Option(help="none, flip, jitter, affine; no flip where sides matter.", rich_help_panel=_TRAINING)
-    ] = "jitter",
+    augment: _Augment = "jitter",
     bfloat16: Annotated[bool, typer.Option(help="Train in bfloat16 autocast.", rich_help_panel=_TRAINING)] = False,
     checkpoint_every: Annotated[int, typer.Option(min=1, rich_help_panel=_TRAINING)] = 200,
     seed: opt.Seed = 0,
@@ -65,14 +74,11 @@ def denoiser(
     """See :data:`HELP`."""
     with one_sentence_errors():
         import numpy as np
-        import torch
 
         from certimed.cli import inputs
         from certimed.denoising import DenoiserTraining, train_denoiser
         from certimed.errors import InputError
-        from certimed.operators import apply
         from certimed.runs import DataSpec
-        from certimed.segmenters.native import mask_geometry
 
         if channels not in (1, 3):
             raise InputError(f"--channels {channels} is unusual; use 1 for grey or 3 for colour images")
@@ -91,12 +97,7 @@ def denoiser(
             bfloat16=bfloat16,
             seed=seed,
         )
-        dataset = source.open()
-        images = []
-        for index in range(len(dataset)):
-            pixels = torch.from_numpy(dataset.load(index).pixels)
-            pixels = apply(mask_geometry(tuple(pixels.shape), channels, shape), pixels)
-            images.append(pixels.expand(channels, -1, -1).clamp(0, 1).numpy())
+        images = _prepared(source.open(), channels, shape)
         say(f"training on {len(images)} images of {size}, {steps} steps of {batch}")
 
         def report(step: int, loss: float) -> None:
@@ -107,6 +108,21 @@ def denoiser(
         )
         place, samples = harmless(str(folder)), harmless(str(folder / "samples.png"))
         say(f"denoiser written to {place}; look at {samples}")
+
+
+def _prepared(dataset: Dataset, channels: int, shape: tuple[int, int] | None) -> list[NDArray[np.float32]]:
+    """Every image at the training's size and number of channels."""
+    import torch
+
+    from certimed.operators import apply
+    from certimed.segmenters.native import mask_geometry
+
+    images = []
+    for index in range(len(dataset)):
+        pixels = torch.from_numpy(dataset.load(index).pixels)
+        pixels = apply(mask_geometry(tuple(pixels.shape), channels, shape), pixels)
+        images.append(pixels.expand(channels, -1, -1).clamp(0, 1).numpy())
+    return images
 
 
 def convert(

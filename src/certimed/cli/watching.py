@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 from certimed.cli.console import err, harmless, tell
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 KINDS = ("auto", "bar", "plain", "none")
 _EVERY = 60.0  # seconds between lines in a log
+_NAME = 18  # characters of an image's name, so that the line fits 80 columns
 
 
 @contextmanager
@@ -66,7 +67,7 @@ class _Lines(_Quiet):
 
     def start(self, images: int, copies: int, where: str) -> None:
         """See :class:`certimed.runs.Watcher`."""
-        tell(f"{images} images to do on {where}")
+        tell(f"{images} image{'s' * (images != 1)} to do on {where}")
         self.images, self.done, self.begin = images, 0, time.monotonic()
         self.said = self.begin
 
@@ -93,13 +94,14 @@ class _Bar(_Quiet):
 
     def start(self, images: int, copies: int, where: str) -> None:
         """See :class:`certimed.runs.Watcher`."""
-        tell(f"{images} images to do on {where}")
+        tell(f"{images} image{'s' * (images != 1)} to do on {where}")
         self.most = copies
-        self.task = self.bar.add_task("starting", total=images * copies, rate="")
+        self.images, self.done = images, 0
+        self.task = self.bar.add_task("starting", total=images * copies, rate="", images=f"0 of {images}")
 
     def image(self, item: str) -> None:
         """See :class:`certimed.runs.Watcher`."""
-        self.bar.update(self.task, description=harmless(item, 32))
+        self.bar.update(self.task, description=harmless(item, _NAME))
 
     def copies(self, done: int) -> None:
         """See :class:`certimed.runs.Watcher`."""
@@ -112,7 +114,8 @@ class _Bar(_Quiet):
         """See :class:`certimed.runs.Watcher`."""
         super().record(record)
         self.bar.advance(self.task, self.most - self.spent)
-        self.spent = 0
+        self.spent, self.done = 0, self.done + 1
+        self.bar.update(self.task, images=f"{self.done} of {self.images}")
 
 
 @contextmanager
@@ -136,9 +139,9 @@ def tuning_line() -> Iterator[Callable[[TuningProgress], None]]:
 def _bar() -> Progress:
     columns = (
         TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("copies, {task.fields[rate]}", markup=False),
+        BarColumn(bar_width=10),
+        TextColumn("{task.fields[images]}", markup=False),
+        TextColumn("{task.fields[rate]}", markup=False),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),

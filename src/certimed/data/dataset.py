@@ -13,6 +13,7 @@ from certimed.data.files import printable, stored_files
 from certimed.data.images import MedicalImage, ReadOptions
 from certimed.data.masks import read_mask
 from certimed.data.reading import read_patch_pixels, read_pixels
+from certimed.data.records import Step
 from certimed.data.slides import Region
 from certimed.errors import ImageError, InputError
 
@@ -82,8 +83,10 @@ class FileStore:
                 item.mask, options, name=item.id, num_classes=self.mask_classes, geometry=read.geometry
             )
         source = printable(path)
+        # What was asked for slice by slice is no choice that a person should look at.
+        steps = tuple(Step(f"each_{one.kind}", one.values) if _cut(item, one.kind) else one for one in read.steps)
         return MedicalImage(
-            *(item.id, read.pixels, item.label, read.steps, source, mask, item.group, how),
+            *(item.id, read.pixels, item.label, steps, source, mask, item.group, how),
             decoders=read.decoders,
             spacing=read.spacing,
             geometry=read.geometry,
@@ -94,7 +97,7 @@ class FileStore:
     def contents(self, item: Item) -> Iterable[bytes]:
         """The bytes of the image's files, then of the mask file, a megabyte at a time; of what is cut its digest."""
         cut = item.region or item.slice or item.frame
-        if item.region is not None or item.slice is not None or item.frame is not None:
+        if item.region is not None or _cut(item, "slice") or _cut(item, "frame"):
             for path in (*stored_files(_file(item)), *([item.mask] if item.mask else [])):
                 stamp = path.stat()
                 yield f"{cut}{_file_digest(path, stamp.st_mtime_ns, stamp.st_size)}".encode()
@@ -180,6 +183,10 @@ class Dataset:
         names = "no class names" if self.class_names is None else f"classes {', '.join(self.class_names)}"
         extra = ", with masks" if self.has_masks else ""
         return f"Dataset({self.source!r}, {len(self)} images, {names}{extra}, {self.ignored} files ignored)"
+
+
+def _cut(item: Item, kind: str) -> bool:
+    return (kind == "slice" and item.slice is not None) or (kind == "frame" and item.frame is not None)
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

@@ -143,7 +143,7 @@ def _checked(header: Any, options: ReadOptions) -> int:
     """The number of frames, once the header says an image that can be read."""
     if not any(element in header for element in _PIXEL_ELEMENTS):
         kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
-        named = f" ({kind.name})" if kind else ""
+        named = f" ({kind.name!s:.80})" if kind else ""
         raise UnreadableError(f"it is a DICOM file without pixel data{named}, or cut off before it")
     for element in ("Rows", "Columns", "PhotometricInterpretation"):
         if header.get(element) is None:

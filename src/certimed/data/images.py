@@ -165,8 +165,6 @@ class ReadOptions:
             raise InputError(f"level={self.level} is not usable: levels count from 0")
         if self.orientation is not None:
             object.__setattr__(self, "orientation", orientation_codes(self.orientation))
-            if not self.volume:
-                raise InputError(f"orientation={self.orientation!r} is of volumes read whole; read them so (volume)")
         if self.max_pixels < 1:
             raise InputError(f"max_pixels={self.max_pixels} is not usable: give at least 1")
 

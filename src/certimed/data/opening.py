@@ -76,6 +76,8 @@ def open_dataset(
     if not path.exists():
         raise InputError(f"there is no file or folder {path}")
     columns = Columns(image_column, label_column)
+    if options.orientation is not None and not options.volume:
+        raise InputError(f"orientation={options.orientation!r} is of volumes read whole; read them so (--volume)")
     if slices is not None and (options.volume or patches is not None):
         raise InputError(f"slices={slices!r} are of planes, and the data is read whole or in patches; choose one")
     if path.is_dir():

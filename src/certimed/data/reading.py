@@ -19,6 +19,7 @@ from certimed.data.records import Reading
 from certimed.data.slides import Region
 from certimed.errors import ImageError, InputError, MissingExtraError
 
+_LONGEST = 500  # characters of a reason
 _QUIET = threading.RLock()
 
 
@@ -100,10 +101,9 @@ def reading(name: str) -> Iterator[None]:
             yield
         except (ImageError, MissingExtraError):
             raise
-        except InputError as error:
-            raise ImageError(f"{name} cannot be read: {error}") from None
-        except UnreadableError as error:
-            raise ImageError(f"{name} cannot be read: {error}") from None
+        except (InputError, UnreadableError) as error:
+            # Words of the file's may be in it, and theirs may have line ends.
+            raise ImageError(f"{name} cannot be read: {' '.join(str(error).split())[:_LONGEST]}") from None
         except Image.DecompressionBombError:
             limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
             raise ImageError(f"{name} cannot be read: its header says more pixels than {limit}") from None

@@ -51,6 +51,8 @@ _WORDS = _PLACED | {
     "volume": "the whole volume of {sides} voxels",
     "turned_to": "axes turned to {codes}",
     "frame": "frame {index} of {count}",
+    "each_slice": "{axis} slice {index} of {count} (RAS, counted from {start}; {side} at the left)",
+    "each_frame": "frame {index} of {count}",
     "series": "{count} further images of the file (thumbnail, label and the like) left out",
     "empty_tiles": "{count} empty tiles read as 0 (black)",
     "level": "level {index} of {count}",

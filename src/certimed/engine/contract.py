@@ -10,16 +10,28 @@ for in its answers (:func:`check_one_answer`), once a model and run.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from certimed.errors import ModelError
+
+
+class Copies(Protocol):
+    """Noisy copies by their number: a batch of them, or what draws each when it is asked for."""
+
+    def __len__(self) -> int:
+        """How many."""
+
+    def __getitem__(self, index: int, /) -> Tensor:
+        """One, ``(C, *space)``."""
+
 
 FAR = 50
 """How many times the noise of its companions a noisy copy must not feel."""
@@ -33,6 +45,7 @@ COPIES = 8
 # off the CPU may be TF32, which has float16's bits.
 _ROUNDING = {torch.bfloat16: 0.05, torch.float16: 0.01, torch.float32: 1e-3}
 _FACTOR = 4  # of the resolution that scores of this size have; of a tie that no rounding moves a score by
+_MOST_ANSWERS = 1 << 18  # pixels of a copy that are compared
 _MOST_TIES = 0.25  # of all answers compared: where more of them change, nothing can be told from ties
 
 
@@ -150,8 +163,8 @@ def _normalises_by_the_batch(part: nn.Module) -> bool:
 
 def check_one_answer(
     scores: Callable[[Tensor], Tensor],
-    noisy: Tensor,
-    far: Tensor,
+    noisy: Copies,
+    far: Copies,
     *,
     dtype: torch.dtype = torch.float32,
     largest: int | None = None,
@@ -174,7 +187,8 @@ def check_one_answer(
         scores: the model: ``(B, C, *space)`` -> ``(B, K)`` or ``(B, K, *space)``, the highest score winning and ties
             going to the lowest class. Runs under the grad
             mode of the caller, as the engine does.
-        noisy: ``(B, C, *space)``, two or more noisy copies as the engine draws them.
+        noisy: two or more noisy copies ``(C, *space)`` as the engine draws them, by their number: a batch of them, or
+            what draws each when it is asked for.
         far: as many, with FAR times the noise.
         dtype: coarsest floating point precision that the forward pass uses.
         largest: inputs of a forward pass at most, as in the run; larger batches are cut. At 1 only what the model
@@ -187,17 +201,19 @@ def check_one_answer(
     copies, half = len(noisy), len(noisy) // 2
     passes = 0
 
-    def answered(*rows: int, beside: Tensor | None = None) -> Tensor:
+    def answered(*rows: int, beside: Copies | None = None) -> Tensor:
         nonlocal passes
-        x = noisy[list(rows)]  # a copy: what a model does to its input then is its own business
-        x = x if beside is None else torch.stack([x, beside], dim=1).flatten(0, 1)
-        passes += len(x)
-        found = torch.cat([scores(part) for part in torch.split(x, largest or len(x))])[
-            :: 1 if beside is None else 2
-        ].float()
-        if not bool(torch.isfinite(found).all()):
+        asked = [(one, row) for row in rows for one in ((noisy,) if beside is None else (noisy, beside))]
+        passes += len(asked)
+        found = []
+        for begin in range(0, len(asked), largest or len(asked)):
+            # Stacked, so a copy: what a model does to its input then is its own business.
+            x = torch.stack([one[row] for one, row in asked[begin : begin + (largest or len(asked))]])
+            found.append(_thinned(scores(x).detach()))
+        seen = torch.cat(found)[:: 1 if beside is None else 2].float()
+        if not bool(torch.isfinite(seen).all()):
             raise ModelError("the model returned scores that are not finite on noisy copies; no class can be counted")
-        return found.detach()
+        return seen
 
     whole = answered(*range(copies))
     again = {
@@ -205,7 +221,7 @@ def check_one_answer(
         BESIDE_FAR: answered(*range(copies), beside=far),
         REVERSED: answered(*reversed(range(copies))).flip(0),
     }
-    share = _rounding(noisy, dtype)
+    share = _rounding(whole, dtype)
     low, high = (float(extreme) for extreme in torch.aminmax(whole))
     spread, eps = high - low, torch.finfo(dtype).eps
     tie = share * spread + _FACTOR * eps * max(abs(low), abs(high))
@@ -240,6 +256,16 @@ def check_one_answer(
     return OneAnswer(
         copies, passes, min(2 * copies, largest or 2 * copies), (WHOLE, *again), answers, ties, difference, tie
     )
+
+
+def _thinned(scores: Tensor) -> Tensor:
+    """Scores of every n-th pixel in each direction where there are more than 2^18: the rest would only cost memory."""
+    space = scores.shape[2:]
+    step = 1
+    while math.prod(-(-side // step) for side in space) > _MOST_ANSWERS:
+        step += 1
+    every = (slice(None),) * 2 + (slice(None, None, step),) * len(space)
+    return scores[every].clone() if step > 1 else scores
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import copy
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any, Generic, TypeVar
 
@@ -36,13 +37,13 @@ from certimed.certificates import (
     collect_provenance,
 )
 from certimed.engine.contract import COPIES, FAR, OneAnswer, check_one_answer, unchanged
-from certimed.engine.copies import Model, Progress, as_image, check_samples, model_device, noisy_batches
+from certimed.engine.copies import Model, Progress, as_image, check_samples, model_device
 from certimed.engine.embeddings import EmbeddingCache
 from certimed.engine.methods import Method, Scores, Subject
 from certimed.engine.streams import PLAIN, ModelStream, Stream
 from certimed.engine.throughput import check_batch_size
 from certimed.errors import InputError
-from certimed.noise import NoiseKey, NoiseLaw, content_id
+from certimed.noise import NoiseKey, NoiseLaw, NoiseStream, content_id
 from certimed.operators import Geometry
 from certimed.targets import Tally, Target
 
@@ -307,12 +308,13 @@ class Engine:
             return
         key = NoiseKey(subject.seed, subject.item, "probe")
         copies = min(COPIES, max(2, subject.batch_size))
-        near = next(noisy_batches(subject.image, self.law, key, copies, batch_size=copies))
-        others = next(noisy_batches(subject.image, self.law, key, copies, batch_size=copies, start=copies))
-        far = torch.lerp(subject.image.expand_as(others), others, float(FAR))
+        origin = self.law.origin(subject.image)
+        near = _Drawn(origin, self.law, key, copies)
+        far = _Drawn(origin, self.law, key, copies, start=copies, times=float(FAR))
         embedded: dict[str, list[Tensor]] = {}
         for method in unchecked:
-            views = _replayed(method, subject, embedded)
+            shared = sum(other.stream == method.stream for other in unchecked) > 1
+            views = _replayed(method, subject, embedded) if shared else partial(method.view, subject)
 
             def scores(x: Tensor, method: Method = method, views: Callable[[Tensor], Tensor] = views) -> Tensor:
                 found: Tensor = target.compared(heads[method.name](views(x)))
@@ -366,6 +368,29 @@ class Engine:
 
 
 @dataclass(frozen=True)
+class _Drawn:
+    """Noisy copies of an image, each drawn when it is asked for, so that none is kept; ``times`` as much noise."""
+
+    origin: Tensor
+    law: NoiseLaw
+    key: NoiseKey
+    count: int
+    start: int = 0
+    times: float = 1.0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Tensor:
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        place, law = self.origin.device, self.law
+        noise = NoiseStream(self.key, tuple(self.origin.shape), place, start=self.start + index, law=law).draw(1)
+        copy = law.noisy(self.origin, noise)[0]
+        return copy if self.times == 1 else torch.lerp(law.clean(self.origin), copy, self.times)
+
+
+@dataclass(frozen=True)
 class Ask:
     """One method and the number of one target."""
 
@@ -393,6 +418,7 @@ class _Tally:
                     tallies[ask].add(scores, seen if self.targets[ask.target].reads_image else None)
             if self.progress is not None:
                 self.progress(len(views))
+            del views, scores, seen  # before the next ones are drawn: of volumes they are large
 
 
 def _estimate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,15 @@ from numpy.typing import NDArray
 from certimed.certificates import MaskCertificate
 from certimed.errors import require
 from certimed.exports.dicom_codes import ANATOMY, SPATIAL, concept, private, tidy
-from certimed.exports.dicom_source import Source, build, sources
+from certimed.exports.dicom_source import Source, build, placed, sources
 from certimed.exports.each import Subject
 
 SERIES_NUMBER = 9101
 ABSTAINED = "abstained: no class is proved"
 
 
-def write_seg(subject: Subject, base: Path) -> list[Path]:
-    """``BASE.seg.dcm``, on the frames of the source.
+def write_seg(subjects: Sequence[Subject], base: Path, notes: list[str]) -> list[Path]:
+    """``BASE.seg.dcm``, on the frames of the source; slices of one volume in one object.
 
     Segment ``c + 1`` holds the pixels whose class ``c`` is certified, the last one those that abstained; a pixel in no
     segment lies outside of what was certified. Each source pixel belongs to the segment of the certified pixel it lies
@@ -29,14 +30,13 @@ def write_seg(subject: Subject, base: Path) -> list[Path]:
         ImageError: the image has no DICOM source, or one that a segmentation cannot refer to.
     """
     hd = require("highdicom", "medical")
-    source = Source.of(subject)
-    frames = source.frames()
-    certificate: MaskCertificate = subject.certificate
-    labels = frames.layer(segment_numbers(certificate))
+    parts = placed(subjects, notes)
+    source, certificate = parts[0][0], subjects[0].certificate
+    labels = np.concatenate([frames.layer(segment_numbers(one.subject.certificate)) for one, frames in parts])
     made = build(
-        certificate.item,
+        source.subject.name,
         lambda: hd.seg.Segmentation(
-            **sources(source, frames),
+            **sources(parts),
             pixel_array=labels,
             segmentation_type="BINARY",
             segment_descriptions=_segments(source),

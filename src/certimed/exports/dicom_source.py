@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from certimed.data.files import file_kind
 from certimed.errors import ImageError, require
 from certimed.exports.dicom_codes import Codes, read_codes, tidy
 from certimed.exports.each import Subject
+from certimed.metrics.volumes import all_at_once
 
 _EMPTY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
@@ -45,10 +46,12 @@ class Source:
     Attributes:
         subject: the certificate and its image.
         headers: one a file, without pixels; of a series in the order of its files.
+        alphas: failure probabilities of all slices in one object; empty for one certificate.
     """
 
     subject: Subject
     headers: tuple[Any, ...]
+    alphas: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, subject: Subject) -> Source:
@@ -77,7 +80,7 @@ class Source:
 
     def uid(self, *what: str) -> str:
         """A UID made of the run's digest and all that decides an object: the same export gives the same UIDs."""
-        parts = [self.subject.digest, self.subject.certificate.item, self.subject.certificate.label, self.codes.digest]
+        parts = [self.subject.digest, self.subject.name, self.subject.certificate.label, self.codes.digest]
         parts += [str(self.subject.options.anonymise), *what]
         digest = hashlib.sha256(json.dumps(parts).encode()).digest()
         return f"2.25.{uuid.UUID(bytes=digest[:16], version=5).int}"
@@ -99,6 +102,9 @@ class Source:
             "scope": certificate.scope,
             "run": self.subject.digest,
         }
+        if self.alphas:
+            parameters["slices"] = f"{len(self.alphas)}"
+            parameters["alpha_of_all_slices"] = shown(all_at_once(self.alphas), "upper", digits=6)
         return {
             "name": tidy(Path(str(model.get("name") or "model")).name),
             "version": tidy(str(model.get("identity") or certificate.provenance.model or "unknown")),
@@ -217,15 +223,38 @@ def build(item: str, make: Callable[[], Any]) -> Any:
         raise ImageError(f"{item} was left out: highdicom does not take over its header ({said})") from error
 
 
-def sources(source: Source, frames: Frames) -> dict[str, Any]:
-    """``source_images`` of highdicom, and the planes of the frames where not all of one file are written."""
+def placed(subjects: Sequence[Subject], notes: list[str]) -> list[tuple[Source, Frames]]:
+    """Sources of certificates that go into one object, and their frames; slices that cannot are left out, with a note.
+
+    Raises:
+        ImageError: none of them can.
+    """
+    found, faults = [], []
+    for subject in subjects:
+        try:
+            source = Source.of(subject)
+            found.append((source, source.frames()))
+        except ImageError as error:
+            faults.append(error)
+    if not found:
+        raise faults[0]
+    notes += map(str, faults)
+    alphas = tuple(source.subject.certificate.alpha for source, _ in found) if len(subjects) > 1 else ()
+    return [(replace(source, alphas=alphas), frames) for source, frames in found]
+
+
+def sources(parts: Sequence[tuple[Source, Frames]]) -> dict[str, Any]:
+    """``source_images`` of highdicom for the frames of all parts in their order, and the planes of those frames where
+    they are not all of one file.
+    """
     hd = require("highdicom", "medical")
-    if len(source.headers) > 1:
-        return {"source_images": [source.headers[number] for number in frames.kept]}
-    (header,) = source.headers
-    if frames.total == 1 or len(frames.kept) == frames.total:
+    (header, *more), total = parts[0][0].headers, parts[0][1].total
+    if more or total == 1:
+        return {"source_images": [source.headers[number] for source, frames in parts for number in frames.kept]}
+    kept = [number for _, frames in parts for number in frames.kept]
+    if kept == list(range(total)):
         return {"source_images": [header]}
-    groups = [header.PerFrameFunctionalGroupsSequence[number] for number in frames.kept]
+    groups = [header.PerFrameFunctionalGroupsSequence[number] for number in kept]
     positions = [
         hd.PlanePositionSequence("PATIENT", one.PlanePositionSequence[0].ImagePositionPatient) for one in groups
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,9 @@ from certimed.data import MedicalImage
 from certimed.data.files import stored_files
 from certimed.errors import ImageError, InputError
 from certimed.exports.options import Exported, ExportOptions
+from certimed.metrics.volumes import volume_of
 from certimed.operators.placing import index_map
-from certimed.runs import CERTIFIED, Record, RunFolder
+from certimed.runs import CERTIFIED, RunFolder, RunSpec
 from certimed.runs.images import Images, Pictures
 
 _PLURAL = {MaskCertificate: "masks", IntervalCertificate: "measurements"}
@@ -30,6 +32,7 @@ class Subject:
     Attributes:
         folder: the run.
         digest: of the run, see :meth:`certimed.runs.RunFolder.digest`.
+        name: what the file is about: the image, or the volume that the image is a slice of.
         certificate: what is written.
         image: as it was read, or None where it is not there any more.
         files: the files it was read from; empty with ``image``.
@@ -38,6 +41,7 @@ class Subject:
 
     folder: RunFolder
     digest: str
+    name: str
     certificate: Any
     image: MedicalImage | None
     files: tuple[Path, ...]
@@ -63,16 +67,24 @@ class Subject:
         return None if geometry is None or to_image is None else geometry.matrix @ to_image
 
 
-Writer = Callable[[Subject, Path], Sequence[Path]]
-"""Writes one certificate into files whose names begin with a path, and says which."""
+Writer = Callable[[Sequence[Subject], Path, list[str]], Sequence[Path]]
+"""Writes certificates that belong together into files whose names begin with a path, says which, and adds notes."""
 
 
-def of_each(kinds: tuple[type[Any], ...], write: Writer) -> Callable[[RunFolder, Path, ExportOptions], Exported]:
-    """A format of whole runs from one of single certificates.
+def one_by_one(write: Callable[[Subject, Path], Sequence[Path]]) -> Writer:
+    """A writer of single certificates."""
+    return lambda subjects, base, notes: [path for subject in subjects for path in write(subject, base)]
+
+
+def of_each(
+    kinds: tuple[type[Any], ...], write: Writer, *, together: bool = False
+) -> Callable[[RunFolder, Path, ExportOptions], Exported]:
+    """A format of whole runs from one of single images.
 
     Args:
         kinds: of certificates that the format holds.
-        write: one certificate; an ImageError it raises leaves that image out, with a note.
+        write: certificates of one image; an ImageError it raises leaves that image out, with a note.
+        together: whether the slices of one volume are written together, as one image.
     """
 
     def run(folder: RunFolder, out: Path, options: ExportOptions) -> Exported:
@@ -82,13 +94,16 @@ def of_each(kinds: tuple[type[Any], ...], write: Writer) -> Callable[[RunFolder,
         if pictures.note:
             done.notes.append(pictures.note)
         names: dict[str, str] = {}
-        for record, certificate in _chosen(folder, kinds, options):
-            image = pictures.load(record.item)
-            subject = Subject(folder, digest, certificate, image, _files(pictures, record.item, image), options)
-            base = out / _folder_of(record.item, names) / _safe(certificate.label)
+        for name, certificates in _chosen(folder, kinds, options, together):
+            loaded = [(one, pictures.load(one.item)) for one in certificates]
+            subjects = [
+                Subject(folder, digest, name, one, image, _files(pictures, one.item, image), options)
+                for one, image in loaded
+            ]
+            base = out / _folder_of(name, names) / _safe(certificates[0].label)
             try:
                 base.parent.mkdir(parents=True, exist_ok=True)
-                done.files += write(subject, base)
+                done.files += write(subjects, base, done.notes)
             except ImageError as error:
                 done.notes.append(str(error))
             except OSError as error:
@@ -101,24 +116,38 @@ def of_each(kinds: tuple[type[Any], ...], write: Writer) -> Callable[[RunFolder,
     return run
 
 
-def _chosen(folder: RunFolder, kinds: tuple[type[Any], ...], options: ExportOptions) -> Iterator[tuple[Record, Any]]:
-    unknown = [item for item in options.items if item not in folder.status()]
+def _chosen(
+    folder: RunFolder, kinds: tuple[type[Any], ...], options: ExportOptions, together: bool
+) -> Iterator[tuple[str, list[Any]]]:
+    """What is written together: the name of an image, or of a volume cut into slices, and certificates of one label."""
+    status = folder.status()
+    unknown = [item for item in options.items if item not in status]
     if unknown:
         raise InputError(f"{folder.path} has no image {unknown[0]!r:.80}")
     names = [entry["name"] for entry in folder.methods]
     if options.method is not None and options.method not in names:
         raise InputError(f"method {options.method} must be one of {', '.join(names)}")
+    joined = together and RunSpec.from_dict(folder.manifest.get("request")).data.slices is not None
+    wanted = {item for item, (_, state) in status.items() if state == CERTIFIED and item in (options.items or status)}
+    missing = Counter(volume_of(item) if joined else item for item in wanted)
+    waiting: dict[str, dict[str, list[Any]]] = {}
     found = False
     for record in folder.records():
-        if record.status != CERTIFIED or (options.items and record.item not in options.items):
+        if record.item not in wanted:
             continue
-        for certificate in record.certificates.values():
-            if isinstance(certificate, kinds) and options.method in (None, certificate.method):
+        name = volume_of(record.item) if joined else record.item
+        own = waiting.setdefault(name, {})
+        for label, one in record.certificates.items():
+            if isinstance(one, kinds) and options.method in (None, one.method):
+                own.setdefault(label, []).append(one)
+        missing[name] -= 1
+        if not missing[name]:  # only volumes that are not whole yet are in memory
+            for certificates in waiting.pop(name).values():
                 found = True
-                yield record, certificate
+                yield name, sorted(certificates, key=lambda one: one.item)
     if not found:
-        wanted = " or ".join(_PLURAL[kind] for kind in kinds)
-        raise InputError(f"{folder.path} has no certificates of {wanted} to write in this format")
+        said = " or ".join(_PLURAL[kind] for kind in kinds)
+        raise InputError(f"{folder.path} has no certificates of {said} to write in this format")
 
 
 def _files(pictures: Pictures, name: str, image: MedicalImage | None) -> tuple[Path, ...]:

@@ -12,7 +12,7 @@ from certimed.exports import nifti, png, tables
 from certimed.exports.dicom_pm import write_pm
 from certimed.exports.dicom_seg import write_seg
 from certimed.exports.dicom_sr import write_sr
-from certimed.exports.each import of_each
+from certimed.exports.each import of_each, one_by_one
 from certimed.exports.options import Exported, ExportOptions
 from certimed.runs import RunFolder
 
@@ -49,11 +49,13 @@ FORMATS: dict[str, Format] = {
     "csv": Format("a table", _table(tables.write_csv), ending=".csv"),
     "parquet": Format("a table", _table(tables.write_parquet), ending=".parquet"),
     "cohen": Format("the log of Cohen et al.", _cohen, ("method",), ".tsv"),
-    "png": Format("layers of 2-D masks", of_each((MaskCertificate,), png.write_layers), _WHERE),
-    "nifti": Format("layers of masks, where the source lies", of_each((MaskCertificate,), nifti.write_layers), _WHERE),
-    "dicom-seg": Format("segments of certified pixels", of_each((MaskCertificate,), write_seg), _DICOM),
-    "dicom-pm": Format("radius maps", of_each((MaskCertificate,), write_pm), _DICOM),
-    "dicom-sr": Format("certified measurements", of_each((IntervalCertificate,), write_sr), _DICOM),
+    "png": Format("layers of 2-D masks", of_each((MaskCertificate,), one_by_one(png.write_layers)), _WHERE),
+    "nifti": Format(
+        "layers of masks, where the source lies", of_each((MaskCertificate,), one_by_one(nifti.write_layers)), _WHERE
+    ),
+    "dicom-seg": Format("segments of certified pixels", of_each((MaskCertificate,), write_seg, together=True), _DICOM),
+    "dicom-pm": Format("radius maps", of_each((MaskCertificate,), write_pm, together=True), _DICOM),
+    "dicom-sr": Format("certified measurements", of_each((IntervalCertificate,), one_by_one(write_sr)), _DICOM),
 }
 """Formats by name."""
 

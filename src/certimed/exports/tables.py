@@ -12,6 +12,16 @@ from typing import IO, TYPE_CHECKING, Any
 from certimed.certificates import AnyCertificate, IntervalCertificate, MaskCertificate, shown
 from certimed.errors import InputError, require
 from certimed.integrity import write_whole
+from certimed.metrics.segmentation import (
+    DICE_HIGH,
+    DICE_LOW,
+    DICE_PUBLISHED,
+    FOREGROUND,
+    IOU_HIGH,
+    IOU_LOW,
+    MaskScores,
+    score_columns,
+)
 from certimed.runs import FAILED, Record, RunFolder
 from certimed.settings import read_vary
 
@@ -22,15 +32,19 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 _ALL = ("item", "method", "status", "reason")
 _SAMPLES = ("n0", "n", "budget", "looks", "stop", "alpha", "sigma", "noise", "scope", "space", "native_radius")
+_SCORES = {
+    "guaranteed_dice": DICE_LOW, "best_case_dice": DICE_HIGH, "published_dice": DICE_PUBLISHED,
+    "guaranteed_iou": IOU_LOW, "best_case_iou": IOU_HIGH, "clean_dice": "Dice (clean)", "noisy_dice": "Dice (noisy)",
+}  # fmt: skip
+"""Columns of masks with a truth: means over the classes but the first."""
 CLASS_COLUMNS = (
     *_ALL, "label", "label_name", "prediction", "prediction_name", "abstained", "correct", "radius", "p_lower",
     "q_upper", "top_count", "bound", *_SAMPLES, "clean", "counts", "proved_at", "seconds",
 )  # fmt: skip
 MASK_COLUMNS = (
     *_ALL, "group", "share_certified", "radius", "tau", "threshold", "pixels", "num_classes", "correction", *_SAMPLES,
-    "seconds",
+    *_SCORES, "scores", "seconds",
 )  # fmt: skip
-
 
 INTERVAL_COLUMNS = (
     *_ALL, "group", "measurement", "unit", "radius", "lower", "upper", "median", "undefined", "asked", "side",
@@ -43,7 +57,12 @@ def columns(folder: RunFolder) -> tuple[str, ...]:
     """Names of the columns of a run's table; where a run of measurements has masks too, theirs stand behind.
 
     Of a run in the space of settings, each has two more: its own value, and how far it alone may be from it.
+
+    Raises:
+        InputError: a manifest of another kind of run.
     """
+    if folder.task not in _COLUMNS:
+        raise InputError(f"{folder.path} is a run of {folder.task!r:.40}, which has no table; restore its run.json")
     own = _COLUMNS[folder.task]
     target = folder.manifest["request"].get("target")
     both = folder.task == "interval" and isinstance(target, dict) and target.get("taus")
@@ -196,6 +215,7 @@ def _row(record: Record, certificate: AnyCertificate | None, classes: tuple[str,
             "pixels": math.prod(c.about.answered[1:]),
             "num_classes": c.num_classes,
             "correction": c.correction,
+            **_scores(record.scores.get(c.label)),
         }
     if isinstance(c, IntervalCertificate):
         return row
@@ -212,6 +232,18 @@ def _row(record: Record, certificate: AnyCertificate | None, classes: tuple[str,
         "clean": record.clean.get(c.method),
         "counts": json.dumps(list(c.counts)),
     }
+
+
+def _scores(scores: MaskScores | None) -> dict[str, Any]:
+    """Means over the classes but the first, and every score of every class as JSON."""
+    if scores is None or DICE_LOW not in scores.per_class:
+        return {}
+    found = score_columns([scores], [str(index) for index in range(len(scores.per_class[DICE_LOW]))])
+    means = {
+        name: float(found[FOREGROUND, metric][0]) for name, metric in _SCORES.items() if metric in scores.per_class
+    }
+    told = {name: None if math.isnan(value) else value for name, value in means.items()}
+    return {**told, "scores": json.dumps({**scores.to_dict()["per_class"], **scores.whole})}
 
 
 def _plain(value: Any) -> Any:

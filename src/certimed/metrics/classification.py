@@ -98,6 +98,11 @@ def summarise(
         if given is not None and len(given) != len(certificates):
             raise InputError(f"{len(given)} {name} do not fit {len(certificates)} certificates")
 
+    for label, certificate in zip(labels or (), certificates):
+        if not 0 <= label < len(certificate.counts):
+            count = len(certificate.counts)
+            raise InputError(f"label {label!s:.40} is none of the {count} classes of {certificate.item!r:.80}")
+
     def share(values: Iterable[float]) -> float:
         return float(with_failed(values, failed).mean())
 

@@ -294,15 +294,7 @@ def summarise_masks(
     """
     if not scores:
         raise InputError("no scored mask to summarise: every image failed or the data set is empty")
-    first = scores[0]
-    classes = len(first.per_class[DICE_LOW])
-    for other in scores:
-        if (set(other.per_class), other.empty, len(other.per_class[DICE_LOW])) != (
-            set(first.per_class),
-            first.empty,
-            classes,
-        ):
-            raise InputError(f"the scores of {other.item} and {first.item} have different metrics or conventions")
+    first, classes = scores[0], _classes(scores)
     names = [str(index) for index in range(classes)] if class_names is None else list(class_names)
     if len(names) != classes:
         raise InputError(f"{len(names)} class names do not fit {classes} classes")
@@ -317,13 +309,31 @@ def summarise_masks(
     )
 
 
+def _classes(scores: Sequence[MaskScores]) -> int:
+    """How many classes they have; InputError unless all have the same metrics, conventions and classes."""
+    first = scores[0]
+    classes = len(first.per_class.get(DICE_LOW, ()))
+    for other in scores:
+        sizes = {len(row) for row in other.per_class.values()}
+        told = (set(other.per_class), set(other.whole), other.empty, sizes)
+        if not classes or told != (set(first.per_class), set(first.whole), first.empty, {classes}):
+            raise InputError(
+                f"the scores of {other.item!r:.80} and {first.item!r:.80} have different metrics or conventions"
+            )
+    return classes
+
+
 def score_columns(scores: Sequence[MaskScores], names: Sequence[str]) -> dict[tuple[str, str], NDArray[np.float64]]:
     """(class name, metric) -> one value an image, NaN where it is left out; the keys of :attr:`MaskSummary.rows`.
 
     Args:
         scores: one an image, scored alike.
         names: of the classes.
+
+    Raises:
+        InputError: scores that do not belong together.
     """
+    _classes(scores)
     columns: dict[tuple[str, str], NDArray[np.float64]] = {}
     for metric in scores[0].per_class:
         table = np.array([score.per_class[metric] for score in scores], dtype=np.float64)

@@ -175,6 +175,12 @@ SEGMENTERS = Forms(
             "monai:my_bundle/ --output logits",
             "certimed.segmenters.monai:monai_bundle",
         ),
+        "nnunet": Form(
+            "nnunet:FOLDER[:CONFIGURATION]",
+            "an nnU-Net v2 result folder, 2d or 3d",
+            "nnunet:Dataset001_X/nnUNetTrainer__nnUNetPlans__3d_fullres --volume",
+            "certimed.segmenters.nnunet:nnunet_folder",
+        ),
         "hf": Form(
             "hf:FOLDER_OR_ID",
             "transformers semantic segmentation, e.g. SegFormer",

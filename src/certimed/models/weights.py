@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -21,6 +22,13 @@ from certimed.models.sources import brief, read_json
 INDEX = ".index.json"
 """Ending of the file that says which shard holds which tensor."""
 
+# Numbers of NumPy, as training loops log them: values, whatever module of NumPy's they are pickled from.
+_SCALAR = np.float64(0).__reduce__()[0]
+_NUMBERS: list[Any] = [
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "b1")),
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]
 _NESTED = ("state_dict", "model_state_dict", "model", "network", "net", "params", "weights")
 _LISTED = 3
 _LONGEST_HEADER = 100_000_000  # bytes, as the format has it
@@ -88,7 +96,7 @@ def read_content(path: Path, *, mapped: bool = False) -> Any:
             with safe_open(path, framework="pt") as tensors:
                 return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
         # Training loops (timm's, torchvision's) keep their arguments beside the weights: a bag of values, no code.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace, *_NUMBERS]):
             if mapped and kind == "zip":
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             with path.open("rb") as file:  # by its name PyTorch would take a file for another format

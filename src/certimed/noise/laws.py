@@ -30,7 +30,7 @@ this second kind: the image of a perturbation need not lie on the grid.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Protocol
 
@@ -45,6 +45,7 @@ from certimed.noise.keys import NoiseKey
 from certimed.noise.rounded import device_tables, rounded_gaussian
 from certimed.statistics import probability_for_radius, radius_from_lower, radius_two_sided
 
+_PIECE = 1 << 20
 _EXACT = 1 << 24  # float32 holds every integer up to here
 _FINEST, _WIDEST = 64, 1 << 19  # steps in one sigma: the first for the table's proof, the second for its size
 
@@ -232,14 +233,17 @@ class GridGaussian(_Gaussian):
         Raises:
             InputError: a value is not finite, or so large that its sum with noise might not be exact in float32.
         """
-        steps = self._steps(image).round()
         limit = _EXACT - rounded_gaussian(self.sigma, self.levels).half
-        if not bool((steps.abs() <= limit).all()):
-            raise InputError(
-                f"the image has values that are not finite or above {limit / self.levels:.4g} in size, where sums on "
-                f"the grid 1/{self.levels} are not exact; scale it to [0, 1]"
-            )
-        return steps.to(image.device, torch.float32)
+        found = torch.empty(image.shape, dtype=torch.float32)
+        for piece, out in zip(self._steps(image), torch.split(found.view(-1), _PIECE)):
+            steps = piece.round()
+            if not bool((steps.abs() <= limit).all()):
+                raise InputError(
+                    f"the image has values that are not finite or above {limit / self.levels:.4g} in size, where sums "
+                    f"on the grid 1/{self.levels} are not exact; scale it to [0, 1]"
+                )
+            out.copy_(steps)
+        return found.to(image.device)
 
     def clean(self, origin: Tensor) -> Tensor:
         return origin / self._divisor(origin.device)
@@ -257,19 +261,24 @@ class GridGaussian(_Gaussian):
 
     def placement(self, image: Tensor) -> Placement:
         origin = self.origin(image)
-        steps = self._steps(image)
-        # Both are exact in float64 and so is their difference; the norm's own rounding is below d + 4 units of 2^-52.
-        off = float(torch.linalg.vector_norm(steps - steps.round())) / self.levels
-        count = image.numel()
+        # Steps and grid points are exact in float64 and so is their difference. The rounding of one norm of d values is
+        # below d + 4 units of 2^-52; the norm of p norms adds as much for p values.
+        norms = [torch.linalg.vector_norm(steps - steps.round()) for steps in self._steps(image)]
+        whole = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+        off, count = float(whole) / self.levels, image.numel()
+        terms = count + 4 if len(norms) == 1 else count + len(norms) + 8
         return Placement(
             on_grid=torch.equal(self.clean(origin), image.detach().to(torch.float32)),
-            rounding=_up(off * (1 + (count + 4) * 2.0**-52)) if off else 0.0,
+            rounding=_up(off * (1 + terms * 2.0**-52)) if off else 0.0,
             slack=_up(_up(math.sqrt(count)) / (2 * self.levels)),
         )
 
-    def _steps(self, image: Tensor) -> Tensor:
+    def _steps(self, image: Tensor) -> Iterator[Tensor]:
+        """Values in steps of the grid, float64, in pieces: of a volume eight bytes each are too much at once."""
         # Not every device has float64.
-        return image.detach().to(torch.float32).to("cpu", torch.float64) * self.levels
+        values = image.detach().to(torch.float32).to("cpu")
+        for piece in torch.split(values.reshape(-1), _PIECE):
+            yield piece.to(torch.float64) * self.levels
 
     def _divisor(self, device: torch.device) -> Tensor:
         # A tensor: CUDA replaces division by a Python number with multiplication by its rounded inverse.

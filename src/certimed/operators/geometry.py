@@ -65,7 +65,8 @@ class Geometry:
         channels: how channels are mixed: ``"same"``, ``"repeat"`` (1 to 3), ``"luma"`` (3 to 1) or ``"mean"`` (to 1).
         depth: channels of the native image.
         axes: one a spatial axis.
-        kernel: ``"bilinear"`` or ``"bicubic"`` (a = -1/2), antialiased, where an axis is resized.
+        kernel: ``"bilinear"`` (linear along each axis, also of a volume) or ``"bicubic"`` (a = -1/2, of planes),
+            antialiased, where an axis is resized.
 
     Raises:
         InputError: sizes or names no such map has.
@@ -86,8 +87,9 @@ class Geometry:
             kept = axis.resized + sum(min(0, margin) for margin in axis.after)
             if min(axis.native, axis.resized, axis.size, kept) < 1 or min(axis.before) < 0:
                 raise InputError(f"{axis} describes no resize")
-        if not self.axes or (self.resizes and len(self.axes) != 2):
-            raise InputError(f"a resize has two spatial axes, not {len(self.axes)}")
+        many = {"bilinear": (2, 3), "bicubic": (2,)}[self.kernel]
+        if not self.axes or (self.resizes and len(self.axes) not in many):
+            raise InputError(f"a {self.kernel} resize has {' or '.join(map(str, many))} axes, not {len(self.axes)}")
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -72,6 +72,13 @@ def _margins(x: Tensor, margins: list[tuple[int, int]]) -> Tensor:
 
 
 def _interpolated(x: Tensor, size: tuple[int, ...], kernel: str) -> Tensor:
+    if len(size) > _PLANE:  # PyTorch has antialiased kernels of planes: one axis after the other
+        for axis, side in zip(range(-len(size), 0), size):
+            if x.shape[axis] != side:
+                lines = x.movedim(axis, -1)
+                flat = _interpolated(lines.reshape(1, -1, lines.shape[-1]), (lines[..., 0].numel(), side), kernel)
+                x = flat.reshape(*lines.shape[:-1], side).movedim(-1, axis)
+        return x
     if size[1] == 1 and x.shape[-2] != size[0]:
         # To one column PyTorch's CPU kernel resizes rows wrongly: each gets the weights of the first. So width first,
         # and then the rows lying down, where it does not.

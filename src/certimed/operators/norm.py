@@ -1,14 +1,15 @@
 """The spectral norm of a preparation map, bounded from above with a proof and not an estimate.
 
-The map is a Kronecker product, so ``||A|| = ||channels|| * ||A_1|| * ||A_2||``. Each one-dimensional matrix is found by
-pushing basis vectors through the function that prepares images, so no formula of an interpolation kernel is trusted.
+The map is a Kronecker product, so ``||A|| = ||channels|| * ||A_1|| * ||A_2||`` (of a volume, times ``||A_3||``). Each
+one-dimensional matrix is found by pushing basis vectors through the function that prepares images, so no formula of an
+interpolation kernel is trusted.
 Its norm is the root of the largest eigenvalue of the banded matrix ``G = M M^T``, and ``mu`` is at least that
 eigenvalue as soon as ``mu I - G`` is positive semidefinite, which a Cholesky factorisation that runs to its end proves
 up to a rounding error known beforehand (Demmel 1989; Higham, Accuracy and Stability, Theorem 10.5; Rump, BIT 2006).
 Bisection on ``mu`` then needs no starting vector and no assumption on convergence.
 
 That the map is a Kronecker product is what its description says, and what a library may get wrong. So a random image
-goes through the real map for every bound, and has to arrive where the two matrices send it: if it does, the map is that
+goes through the real map for every bound, and has to arrive where the matrices send it: if it does, the map is that
 product, but for an event of probability zero.
 """
 
@@ -59,12 +60,13 @@ def norm_bound(geometry: Geometry) -> float:
 def _check_product(geometry: Geometry) -> None:
     """Send a random image through the real map, and through the matrices of its axes in float64."""
     image = torch.randn(geometry.shape, generator=torch.Generator().manual_seed(0))
-    rows, columns = (axis_matrix(axis, geometry.kernel) for axis in geometry.axes)
-    terms = sum(int(np.diff(one.indptr).max(initial=1)) for one in (rows, columns)) + geometry.depth + _ROUNDINGS
+    matrices = [axis_matrix(axis, geometry.kernel) for axis in geometry.axes]
+    terms = sum(int(np.diff(one.indptr).max(initial=1)) for one in matrices) + geometry.depth + _ROUNDINGS
     for found, mixed in zip(apply(geometry, image), mix_channels(geometry, image)):
-        plane = mixed.double().numpy()
-        wanted = rows @ plane @ columns.T
-        allowed = terms * 2.0**-24 * (abs(rows) @ abs(plane) @ abs(columns).T) + np.finfo(np.float32).tiny
+        wanted, sizes = (part.double().numpy() for part in (mixed, abs(mixed)))
+        for axis, matrix in enumerate(matrices):
+            wanted, sizes = _along(matrix, wanted, axis), _along(abs(matrix), sizes, axis)
+        allowed = terms * 2.0**-24 * sizes + np.finfo(np.float32).tiny
         off = np.abs(found.double().numpy() - wanted) > allowed
         if off.any():
             raise ImageError(
@@ -72,6 +74,13 @@ def _check_product(geometry: Geometry) -> None:
                 f"{torch.__version__} ({int(off.sum())} of {off.size} values of a random image are elsewhere), so no "
                 "radius can be carried over to native resolution; use another size, or certify with space native"
             )
+
+
+def _along(matrix: Any, values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """A matrix applied to one axis of an array."""
+    lines = np.moveaxis(values, axis, 0)
+    product = matrix @ lines.reshape(len(lines), -1)
+    return np.moveaxis(product.reshape(-1, *lines.shape[1:]), 0, axis)
 
 
 def up(value: float) -> float:

@@ -24,7 +24,7 @@ from certimed.statistics import difference_interval, radius_ceiling
 
 ACCURACY = "certified accuracy"
 SHARE = "certified"
-_SAME = ("task", "sigma", "noise", "alpha", "seed", "space", "n0", "target")
+_SAME = ("task", "sigma", "noise", "alpha", "seed", "space", "n0", "target", "vary")
 _SHOWN = 6
 
 

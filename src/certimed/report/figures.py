@@ -177,7 +177,8 @@ def draw_record(job: Job, record: Record, folder: Path) -> list[Path]:
             beside["denoised in one step"] = job.denoiser.at(job.spec.sigma).eval()(noisy)[0]  # type: ignore[operator]
     by_tau: dict[float, dict[str, MaskCertificate]] = {}
     for certificate in record.certificates.values():
-        by_tau.setdefault(certificate.tau, {})[certificate.method] = certificate
+        if isinstance(certificate, MaskCertificate):  # measurements may stand beside them
+            by_tau.setdefault(certificate.tau, {})[certificate.method] = certificate
     drawn = []
     number = job.dataset.ids.index(record.item)
     for tau, own in by_tau.items():

@@ -53,7 +53,7 @@ def forest_figure(series: Sequence[Series[Any]], *, width: float = WIDTHS["doubl
             axis.grid(alpha=0.25, lw=0.3, axis="x")
         axes[0].set_yticks(range(len(items)), [item.rpartition("/")[2][:24] for item in items])
         axes[0].invert_yaxis()
-        axes[-1].legend(frameon=False, loc="best")
+        axes[-1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 

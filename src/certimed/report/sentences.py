@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from certimed.budgets import Fixed, LookBudget, parse_budget
-from certimed.certificates import END_TO_END, ClassClaim, IntervalClaim, MaskClaim, shown
+from certimed.certificates import END_TO_END, SETTINGS, ClassClaim, IntervalClaim, MaskClaim, shown
 from certimed.metrics.measured import interval_rows
 from certimed.metrics.segmentation import DICE_LOW, FOREGROUND
 from certimed.report.series import Series
@@ -32,8 +32,9 @@ class Sentence:
 
 
 def in_short(series: Sequence[Series[Any]]) -> Sentence:
-    """The sentence of one run, from its series of one kind of certificates."""
-    return SENTENCES[series[0].first.claim.kind](series)
+    """The sentence of one run, from its series of one kind of certificates; a kind without words of its own is told by
+    how many images have something proved."""
+    return SENTENCES.get(series[0].first.claim.kind, _any)(series)
 
 
 def join(words: Sequence[str]) -> str:
@@ -43,6 +44,19 @@ def join(words: Sequence[str]) -> str:
     ('a', 'a, b and c')
     """
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _change(one: Series[Any]) -> str:
+    """What an attacker may do, in a word."""
+    return "change of the settings" if one.space == SETTINGS else "change"
+
+
+def _any(series: Sequence[Series[Any]]) -> Sentence:
+    counted, narrower = _whole(series)
+    counts = [sum(not one.abstained for one in own.certificates) for own in counted]
+    most = f"{counts[0]}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+    text = f"Something is proved about {most} of {_images(series[0].images)}, under every {_change(series[0])} shorter"
+    return Sentence(f"{text} than the radius of each{narrower}", not max(counts))
 
 
 def _whole(series: Sequence[Series[Any]]) -> tuple[Sequence[Series[Any]], str]:
@@ -68,7 +82,7 @@ def _labels(series: Sequence[Series[Any]]) -> Sentence:
         f"({counted[counts.index(max(counts))].name}) of {_images(images)}"
     )
     radii = [c.radius for own in proved for c in own]
-    text = f"{spread} are {what} {stays} under every change shorter than their radius (median "
+    text = f"{spread} are {what} {stays} under every {_change(series[0])} shorter than their radius (median "
     text += f"{shown(median(radii), 'lower', places=3)})"
     if labels:
         wrong = [sum(not c.abstained for c in one.certificates) - count for one, count in zip(counted, counts)]
@@ -104,7 +118,7 @@ def _masks(series: Sequence[Series[Any]]) -> Sentence:
     if len(found) > _MOST:
         ordered = sorted(found, key=lambda one: (one.dice or 0.0, one.front))
         told = [ordered[0], ordered[-1]]
-    clauses = [one.clause(first=not place, named=len(series) > 1) for place, one in enumerate(told)]
+    clauses = [one.clause(before, named=len(series) > 1) for before, one in zip([None, *told], told)]
     between = f"; {len(found) - 2} more series lie between" if len(found) > _MOST else ""
     nothing = found[0].dice is not None and not any(one.dice for one in found)
     return Sentence("; ".join(clauses) + between + narrower, nothing)
@@ -126,15 +140,17 @@ class _Kept:
         dice = None if found is None else found[FOREGROUND, DICE_LOW].mean
         return cls(one, dice, kept / answered if answered else 0.0)
 
-    def clause(self, *, first: bool, named: bool) -> str:
+    def clause(self, before: _Kept | None, *, named: bool) -> str:
+        """What holds, in a sentence's words; short where one stands before it."""
         radius, front = shown(self.of_series.first.radius, "lower", places=3), per_cent(self.front, side="lower")
         name = f" ({self.of_series.name})" if named else ""
         dice = "" if self.dice is None else bound(self.dice, "lower")
-        if not first:
-            return f"shorter than {radius}: {f'at least {dice}, ' if dice else ''}{front} %{name}"
+        if before is not None:
+            same = before.of_series.first.radius == self.of_series.first.radius
+            return f"{'' if same else f'shorter than {radius}: '}{f'at least {dice}, ' if dice else ''}{front} %{name}"
         mean = f"the foreground's mean Dice is at least {dice}, and " if dice else ""
         whose = "of the pixels answered as foreground are proved to keep their class"
-        return f"Under every change shorter than {radius} {mean}{front} % {whose}{name}"
+        return f"Under every {_change(self.of_series)} shorter than {radius} {mean}{front} % {whose}{name}"
 
 
 def _intervals(series: Sequence[Series[Any]]) -> Sentence:
@@ -155,7 +171,8 @@ def _intervals(series: Sequence[Series[Any]]) -> Sentence:
             parts.append(text)
     radius = shown(series[0].first.radii[-1], "lower", digits=4)
     return Sentence(
-        f"Under every change shorter than {radius}, as a median under noise: {'; '.join(parts)}", not finite
+        f"Under every {_change(series[0])} shorter than {radius}, as a median under noise: {'; '.join(parts)}",
+        not finite,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scipy.special import betaincinv
 
@@ -14,10 +14,14 @@ from certimed.certificates import ClassCertificate
 from certimed.errors import ImageError, InputError
 from certimed.runs.job import Job
 from certimed.runs.record import FAILED, Record
+from certimed.runs.targets import MaskTarget
+from certimed.targets import Pixels
 
 PILOT_IMAGES = 8
 PILOT_SAMPLES = 200
 """Estimation samples of a classification pilot: enough to tell what an adaptive budget will spend on the image."""
+PILOT_MASKS = 24
+"""The same of masks under a fixed number, which is known beforehand."""
 PILOT_SHARE = 0.1
 """A pilot stops once it has taken this share of the time it forecasts."""
 _POINTS = 8  # of the distribution of an image's unknown probability
@@ -88,8 +92,7 @@ def forecast(job: Job) -> Forecast:
     Raises:
         ImageError: none of the images could be certified.
     """
-    spec = job.spec
-    few = job if spec.segments else job.under(f"fixed:{min(PILOT_SAMPLES, spec.cap)}")
+    few = _short(job)
     count, total = min(PILOT_IMAGES, len(job.dataset)), len(job.dataset)
     pilots: list[Pilot] = []
     begin = time.perf_counter()
@@ -99,7 +102,7 @@ def forecast(job: Job) -> Forecast:
         if record.status == FAILED:
             continue
         spent = sum(done for done, _ in clock.batches)
-        wanted = float(spent) if spec.segments else _copies(job, record)
+        wanted = _copies(job, record, spent)
         pilots.append(Pilot(clock.elapsed(), spent, clock.copy_seconds(), wanted))
         if time.perf_counter() - begin > PILOT_SHARE * Forecast.of(pilots, total).seconds:
             break
@@ -123,9 +126,23 @@ def expected_samples(budget: Budget, agreeing: int, n: int, alpha: float, sigma:
         return float(budget.cap)
 
 
-def _copies(job: Job, record: Record) -> float:
+def _short(job: Job) -> Job:
+    """The job with as few samples as show what an image costs: all, where the budget decides on masks as it goes."""
+    spec, target = job.spec, job.target
+    if not spec.segments:
+        return job.under(f"fixed:{min(PILOT_SAMPLES, spec.cap)}")
+    if isinstance(spec.target, MaskTarget) and isinstance(target, Pixels) and isinstance(as_budget(spec.budget), Fixed):
+        # Nobody sees these certificates: so few prove something at a tau and an alpha that nobody would ask for.
+        return job.pilot(f"fixed:{min(PILOT_MASKS, spec.cap)}", replace(target, taus=(0.5,)), alpha=0.5, n0=2)
+    return job
+
+
+def _copies(job: Job, record: Record, spent: int) -> float:
     """Copies an image will cost: each stream as many as its most demanding method."""
     spec, budget = job.spec, as_budget(job.spec.budget)
+    if spec.segments:
+        streams = len({method.stream for method in job.engine.methods})
+        return float(streams * ((spec.n0 or 0) + budget.cap)) if isinstance(budget, Fixed) else float(spent)
     costs: dict[str, float] = {}
     for method in job.engine.methods:
         one: ClassCertificate = record.certificates[method.name]

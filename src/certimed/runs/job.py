@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -109,6 +111,14 @@ class Job(ABC):
             return f"{place} ({torch.cuda.get_device_name(place)})"
         threads = torch.get_num_threads()
         return f"the CPU ({threads} thread{'s' * (threads > 1)})" if place.type == "cpu" else str(place)
+
+    @property
+    def pixels(self) -> int | None:
+        """Pixels of the first image that can be read, as it is certified; None where there is none."""
+        for index in range(len(self.dataset)):
+            with suppress(ImageError):
+                return math.prod(self.prepare(self.dataset.load(index)).pixels.shape[1:])
+        return None
 
     def refuse_tuned(self, item: str, x: Tensor) -> None:
         """Refuse an image, as the model sees it, that a prompt or an adapter was tuned on, with ImageError."""
@@ -217,6 +227,7 @@ class Job(ABC):
             certificates=certificates,
             scores=scores,
             intensity=image.intensity_record.to_json(),
+            place=None if image.geometry is None else image.geometry.to_dict(),
             checks=checked,
             clean_pixels=tuple(clean_pixels),
         )
@@ -261,6 +272,10 @@ class Job(ABC):
         """The same job under another budget."""
         return self._with(spec=self.spec.changed(budget=budget))
 
+    def pilot(self, budget: str, target: Pixels, **settings: Any) -> Job:
+        """The same job with another target too, for its time only."""
+        return self._with(spec=self.spec.changed(budget=budget, **settings), target=target)
+
     def _with(self, **parts: Any) -> Job:
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__, **parts)
@@ -284,6 +299,7 @@ class Job(ABC):
                 "identity": self.model.identity,
                 "input_shape": None if shape is None else list(shape),
                 "normalisation": getattr(self.model, "normalisation", None),
+                "notes": list(getattr(self.model, "notes", ())),
             },
             "methods": [asdict(entry) for entry in self.entries],
             "denoiser": None if self.denoiser is None else self.denoiser.identity,
@@ -328,7 +344,8 @@ class MaskJob(Job):
         channel; resizing is bilinear with antialiasing for images and nearest for masks. At native resolution both are
         left as they are.
         """
-        pixels, truth, size = torch.from_numpy(image.pixels), image.mask, self.spec.size
+        pixels, truth, size = torch.from_numpy(image.pixels), image.mask, self._size(image)
+        self.model.check_axes(pixels.ndim - 1, image.id)
         geometry = mask_geometry(tuple(pixels.shape), self.channels, size)
         x = apply(geometry, pixels)
         self.refuse_tuned(image.id, x)
@@ -347,6 +364,17 @@ class MaskJob(Job):
         """See :class:`Job`."""
         assert isinstance(self.target, Pixels)
         return [self.target if prepared.settings is None else replace(self.target, space=prepared.seen[1:])]
+
+    def _size(self, image: MedicalImage) -> tuple[int, ...] | None:
+        """What the image is resized to, by the spec's size or spacing."""
+        steps, native = self.spec.resample, image.pixels.shape[1:]
+        if steps is None:
+            return self.spec.size
+        if len(steps) != len(native):
+            raise InputError(f"resample {steps} is of {len(steps)} axes, and {image.id} has {len(native)}")
+        if image.spacing is None:
+            raise ImageError(f"{image.id} cannot be resampled: its file does not say the spacing of perpendicular axes")
+        return tuple(max(1, round(side * own / step)) for side, own, step in zip(native, image.spacing, steps))
 
     def check_settings(self) -> None:
         """See :class:`Job`."""

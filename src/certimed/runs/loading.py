@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from certimed.adapters import stream_name
+from certimed.adapters import TEST_TIME, stream_name
 from certimed.assets import asset, demo_prompts
 from certimed.certificates import MODEL_INPUT
 from certimed.classifiers import ClassificationModel, load_classifier
@@ -16,6 +16,7 @@ from certimed.data import Dataset, class_balanced
 from certimed.denoising import load_denoiser
 from certimed.engine import (
     DENOISED,
+    FLOAT32,
     PLAIN,
     Engine,
     Method,
@@ -50,6 +51,10 @@ def load_job(spec: RunSpec, *, allow_code: bool = False, dataset: Dataset | None
     prompting = Prompting.read(spec.methods, spec.tuning)
     if (spec.denoiser is None) == prompting.denoised:
         raise InputError(_TOGETHER)
+    if TEST_TIME in prompting.kinds.values() and (spec.space != MODEL_INPUT or spec.speed != FLOAT32):
+        raise InputError(
+            f"{TEST_TIME} tunes and answers in float32 at the model's input; leave out precision and space"
+        )
     load = _load_masks if spec.segments else _load_classes
     job = load(spec, prompting, dataset, allow_code, model, device)
     if job.binding is not None:
@@ -60,6 +65,10 @@ def load_job(spec: RunSpec, *, allow_code: bool = False, dataset: Dataset | None
 def _load_classes(
     spec: RunSpec, prompting: Prompting, dataset: Dataset | None, allow_code: bool, model: Any, device: torch.device
 ) -> Job:
+    if spec.data.reading.volume:
+        raise InputError("classifiers take planes, and the data is read as volumes; certify slices (--slices all)")
+    if spec.size is not None and len(spec.size) != 2:
+        raise InputError(f"size {spec.size} has {len(spec.size)} sides, and classifiers take planes: give two")
     if spec.output is not None:
         raise InputError("output describes a segmentation network, and this run certifies classes")
     if model is None:
@@ -107,6 +116,7 @@ def _load_masks(
     if model is None:
         given = {} if spec.normalise is None else {"normalise": spec.normalise}
         model = _segmenter(spec.model, device, classes, spec.output, allow_code, given)
+    _check_window(model, spec)
     front = load_front(spec.denoiser, model_device(model), allow_code)
     names = _mask_names(model, classes)
     adapted = prompting.adapted(model, names, "masks", None if front is None else front.identity)
@@ -134,6 +144,16 @@ def _load_masks(
 
 def _bound(binding: Binding | None, streams: dict[str, Stream]) -> dict[str, Stream]:
     return streams if binding is None else {name: binding.stream(stream) for name, stream in streams.items()}
+
+
+def _check_window(model: Any, spec: RunSpec) -> None:
+    wanted, given = model.reading_window, spec.data.reading.window
+    if wanted is None or (given is not None and all(abs(a - b) < 1e-3 * wanted[1] for a, b in zip(wanted, given))):
+        return
+    raise InputError(
+        f"{model.name} was trained on intensities clipped to a window; read images with it: --window "
+        f"{wanted[0]:.10g},{wanted[1]:.10g}"
+    )
 
 
 def _streams(

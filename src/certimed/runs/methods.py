@@ -244,8 +244,9 @@ class Prompting:
                 made[one.name] = adapted_method(one.name, one.adaptation, vlm, own, len(class_names))
             elif one.kind == TEST_TIME:
                 text, tuning = zero_shot_features(vlm, class_names, templates), one.tuning
+                captions = (list(templates), list(class_names))
                 made[one.name] = TestTimeLora(
-                    one.name, vlm, text, copies=tuning.copies, steps=tuning.steps, lr=tuning.lr
+                    one.name, vlm, text, captions, copies=tuning.copies, steps=tuning.steps, lr=tuning.lr
                 )
         for group in self._built_together():
             (few_shot,) = {one.prompt for one in group if one.kind in ("few-shot", "both")} or {None}

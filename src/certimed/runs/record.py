@@ -35,6 +35,8 @@ class Record:
             ``"METHOD, measured"``.
         intensity: how the image's stored values became [0, 1], see :class:`certimed.data.records.Intensity`; None where
             it could not be read.
+        place: where the image's pixels lie in the patient, see :class:`certimed.data.Geometry`; None where its file
+            does not say.
         scores: of masks, against the truth, by the certificate's ``label``; empty where there is no truth.
         seconds: wall time spent on the image. It differs from run to run, so it is no part of the line, nor of
             equality: run folders keep it in ``timing.jsonl``.
@@ -50,6 +52,7 @@ class Record:
     group: str | None = None
     clean: dict[str, int] = field(default_factory=dict)
     certificates: dict[str, Any] = field(default_factory=dict)
+    place: dict[str, Any] | None = None
     scores: dict[str, MaskScores] = field(default_factory=dict)
     intensity: dict[str, Any] | None = None
     seconds: float = field(default=0.0, compare=False)
@@ -94,6 +97,7 @@ class Record:
                 "label": self.label,
                 "group": self.group,
                 "intensity": self.intensity,
+                "place": self.place,
                 "clean": self.clean,
                 "certificates": [certificate.to_dict() for certificate in self.certificates.values()],
                 "scores": {label: scores.to_dict() for label, scores in self.scores.items()},
@@ -128,6 +132,7 @@ class Record:
             label=None if fields.get("label") is None else fields.integer("label"),
             group=fields.optional_string("group"),
             intensity=None if fields.get("intensity") is None else fields.mapping("intensity"),
+            place=None if fields.get("place") is None else fields.mapping("place"),
             clean={name: clean.integer(name) for name in clean.data},
             certificates=certificates,
             scores={label: _scores(one, certificates, label, item) for label, one in fields.mapping("scores").items()},

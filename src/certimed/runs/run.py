@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -127,16 +127,21 @@ def execute(
             if crew is None
             else _by_workers(crew, replace(spec, batch_size=work.batch_size), part, todo, allow_code)
         )
-        faults: list[str | None] = []
         with closing(records):
-            for record in records:
-                record.write_arrays(folder.path)
-                folder.append(record)
-                watch.record(record)
-                if len(faults) < HOPELESS and (record.structural or record.status == CERTIFIED):
-                    faults.append(record.reason)
-                    _stop_if_hopeless(faults)
+            _write(records, folder, watch)
     return RunFolder.open(folder.path)
+
+
+def _write(records: Iterable[Record], folder: RunFolder, watch: Watcher) -> None:
+    """Each record on disk before the next image starts; ModelError once the first ones show that all would fail."""
+    faults: list[str | None] = []
+    for record in records:
+        record.write_arrays(folder.path)
+        folder.append(record)
+        watch.record(record)
+        if len(faults) < HOPELESS and (record.structural or record.status == CERTIFIED):
+            faults.append(record.reason)
+            _stop_if_hopeless(faults)
 
 
 def local_crew(work: Job, workers: int) -> LocalExecutor:

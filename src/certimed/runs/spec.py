@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
@@ -10,7 +11,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
 from certimed.budgets import Fixed, Goal, as_budget, start_interval
-from certimed.certificates import MODEL_INPUT, SETTINGS, SPACES
+from certimed.certificates import MODEL_INPUT, NATIVE, SETTINGS, SPACES
 from certimed.data import DEFAULT_READ, Dataset, ReadOptions, open_dataset
 from certimed.engine import FLOAT32, PLAIN, Acceleration, check_samples, check_sigma
 from certimed.engine.throughput import check_batch_size
@@ -35,6 +36,7 @@ class DataSpec:
         split: part of the data set.
         image_column, label_column: columns of the table, where they have other names than the known ones.
         patches: ``grid:SIZE`` or a CSV of patches, for whole-slide images.
+        slices: ``all``, ``every:K`` or ``A:B``: the slices of volumes that are images, for networks of planes.
         boxes: CSV with the columns image, left, top, right, bottom: the box of each image, for promptable segmenters;
             None: around the true mask.
         limit: the first so many images only, class-balanced where they are labelled.
@@ -51,6 +53,7 @@ class DataSpec:
     image_column: str | None = None
     label_column: str | None = None
     patches: str | None = None
+    slices: str | None = None
     boxes: str | None = None
     limit: int | None = None
     reading: ReadOptions = DEFAULT_READ
@@ -77,6 +80,7 @@ class DataSpec:
             image_column=self.image_column,
             label_column=self.label_column,
             patches=self.patches,
+            slices=self.slices,
         )
         if self.groups is not None and len(self.groups) != len(self.items or ()):
             raise InputError(f"{len(self.groups)} groups do not fit {len(self.items or ())} items; give one for each")
@@ -113,7 +117,9 @@ class RunSpec:
         denoiser: of the method "denoised".
         templates: captions with ``{}`` for the class name, averaged.
         tuning: of per-image tuned prompts.
-        size: ``(height, width)`` images are resized to; None: native, or what the model says.
+        size: ``(height, width)``, or three sides of volumes, that images are resized to; None: native, or what the
+            model says.
+        resample: millimetres from pixel to pixel along each axis that images are resized to, in place of a size.
         output: what a segmentation network returns, where its files do not say.
         normalise: how a network's input is normalised, where its files do not say.
         device: where the model runs; ``"auto"``: on a GPU where there is one.
@@ -140,7 +146,8 @@ class RunSpec:
     denoiser: str | None = None
     templates: tuple[str, ...] = ()
     tuning: Tuning = field(default_factory=Tuning)
-    size: tuple[int, int] | None = None
+    size: tuple[int, ...] | None = None
+    resample: tuple[float, ...] | None = None
     output: str | None = None
     normalise: str | None = None
     device: str = "auto"
@@ -163,8 +170,12 @@ class RunSpec:
         check_samples(n0=self.n0 if selecting else None, n=budget.cap, alpha=self.alpha)
         if not self.methods:
             raise InputError(f"no method is named; name one, e.g. {PLAIN}")
+        if self.size is not None and len(self.size) not in (2, 3):
+            raise InputError(f"size {self.size} must hold two sides, or three of volumes")
         if self.size is not None and min(self.size) < 1:
             raise InputError(f"size {self.size} has an empty side; use e.g. (224, 224)")
+        if self.resample is not None:
+            self._check_resample(self.resample)
         if self.space not in SPACES:
             raise InputError(f"space={self.space!r} is unknown; use one of {', '.join(SPACES)}")
         check_batch_size(self.batch_size)
@@ -177,6 +188,14 @@ class RunSpec:
             start_interval(budget, shares, self.alpha, [asked.get(name, Goal()) for name in self.target.measurements])
         elif isinstance(self.target, ClassTarget):
             budget.start([self.n0, 0], self.alpha, law.sigma, self.target.bound)
+
+    def _check_resample(self, steps: tuple[float, ...]) -> None:
+        if not all(0 < step < math.inf for step in steps):
+            raise InputError(f"resample {steps} must hold lengths above 0, in mm, e.g. (1, 1, 1)")
+        if self.size is not None or self.space == NATIVE or not self.segments:
+            raise InputError(
+                "resample is of masks and measurements whose noise is added after it (space input), in place of a size"
+            )
 
     def _check_vary(self) -> None:
         """Settings in their one spelling; InputError where they do not fit what else is asked for."""

@@ -78,6 +78,8 @@ class SegmentationModel(nn.Module):
         notes, warnings: sentences to show; see the attributes.
 
     Attributes:
+        axes: space axes of the network's convolutions (2 of planes, 3 of volumes); None where it does not show.
+        reading_window: ``(centre, width)`` that images must be read with, where the network was trained so; else None.
         identity: hex SHA-256 of all that changes the answers, as it was when this object was made; see
             :func:`certimed.models.behaviour_digest`.
         identity_complete: whether equal identities are declared to mean equal answers.
@@ -92,6 +94,7 @@ class SegmentationModel(nn.Module):
 
     mean: Tensor
     std: Tensor
+    reading_window: tuple[float, float] | None = None
 
     def __init__(
         self,
@@ -126,6 +129,7 @@ class SegmentationModel(nn.Module):
         self.output = output
         self.in_channels = in_channels
         self.channel_order = check_channel_order(channel_order, in_channels)
+        self.axes = space_axes(network)
         self.multiple_of = multiple_of
         self.window = window
         self.name = name
@@ -152,6 +156,24 @@ class SegmentationModel(nn.Module):
     def _about(self) -> dict[str, Any]:
         names = ("num_classes", "output", "in_channels", "multiple_of", "window", "normalisation")
         return {name: getattr(self, name) for name in names}
+
+    def check_axes(self, axes: int, item: str) -> None:
+        """Refuse an image of so many space axes where the network's layers show that they take others.
+
+        Raises:
+            InputError: a plane for a network of volumes, or the reverse; it says what to do.
+        """
+        if self.axes is None or self.axes == axes:
+            return
+        if axes == 3:
+            raise InputError(
+                f"{self.name} is a network of planes, and {item} is a volume; certify its slices (--slices all in "
+                "place of --volume)"
+            )
+        raise InputError(
+            f"{self.name} is a network of volumes ({self.axes}-D), and {item} is a plane; give volumes, and read them "
+            "whole (--volume)"
+        )
 
     def extra_repr(self) -> str:
         """Settings shown by ``repr``."""
@@ -224,6 +246,14 @@ class SegmentationModel(nn.Module):
         return scores
 
 
+def space_axes(network: nn.Module) -> int | None:
+    """Space axes that a network's first convolution takes; None where it has none."""
+    for part in network.modules():
+        if isinstance(part, nn.modules.conv._ConvNd) and not isinstance(part, nn.Conv1d | nn.ConvTranspose1d):
+            return len(part.kernel_size)
+    return None
+
+
 def from_module(network: nn.Module, *, num_classes: int, output: str, **settings: object) -> SegmentationModel:
     """Any ``nn.Module`` as a segmenter; ``settings`` are those of :class:`SegmentationModel`."""
     return SegmentationModel(network, num_classes=num_classes, output=output, **settings)  # type: ignore[arg-type]
@@ -251,11 +281,14 @@ def needed_multiple(network: nn.Module, channels: int) -> int:
 
     Networks that halve and double their maps answer other sizes with an error, or with a mask of another size.
     """
+    axes = space_axes(network) or 2
     for multiple in _MULTIPLES:
-        side = 64 + multiple  # an odd multiple, so that no larger power divides it; large enough for 5 halvings
+        # An odd multiple, so that no larger power divides it; large enough for 5 halvings. Volumes are costly.
+        side = 64 + multiple if axes == 2 or multiple == _MULTIPLES[-1] else 32 + multiple
+        space = (side,) * axes
         try:
             with torch.inference_mode():
-                if network(torch.zeros(1, channels, side, side)).shape[2:] == (side, side):
+                if network(torch.zeros(1, channels, *space)).shape[2:] == space:
                     return multiple
         # Networks refuse sizes each in their own way, or answer something else than a tensor.
         except Exception:

@@ -7,7 +7,6 @@ part that describes the network is read here, with references resolved, and only
 from __future__ import annotations
 
 import importlib
-import inspect
 import json
 import re
 from pathlib import Path
@@ -50,7 +49,7 @@ def monai_bundle(
         settings: normalise, part; and of :class:`SegmentationModel`: mean, std, multiple_of.
 
     Raises:
-        InputError: a file is missing, the definition would need code to run, or the network is not 2-D. ModelError:
+        InputError: a file is missing, the definition would need code to run. ModelError:
             weights do not fit.
     """
     stated = required_output(output, "a MONAI bundle")
@@ -132,24 +131,12 @@ def _build(definition: dict[str, Any], path: Path) -> nn.Module:
     arguments = {key: value for key, value in definition.items() if not key.startswith("_")}
     if '"_target_"' in json.dumps(arguments):
         raise InputError(f"the network in {path} is made of further objects; only plain arguments are supported")
-    _refuse_volumes(kind, arguments, path)
     try:
         with torch.random.fork_rng(devices=[]):
             return kind(**arguments)
     # Constructors check their arguments each in their own way.
     except Exception as error:
         raise InputError(f"MONAI cannot build {target} from {path}: {type(error).__name__}: {brief(error)}") from error
-
-
-def _refuse_volumes(kind: type, arguments: dict[str, Any], path: Path) -> None:
-    for name in ("spatial_dims", "dimensions"):
-        parameter = inspect.signature(kind).parameters.get(name)
-        dimensions = arguments.get(name, None if parameter is None else parameter.default)
-        if isinstance(dimensions, int) and dimensions != 2:
-            raise InputError(
-                f"the network in {path} is {dimensions}-D ({name} {dimensions}), and images are certified as 2-D "
-                "slices; use a bundle with a 2-D network"
-            )
 
 
 def _own_window(document: dict[str, Any]) -> SlidingWindow | None:

@@ -15,20 +15,21 @@ from certimed.models.identity import combined, identity_of, is_complete
 from certimed.operators import MEAN, SAME, Axis, Geometry, apply, unchanged
 
 
-def mask_geometry(shape: tuple[int, ...], channels: int | None, size: tuple[int, int] | None) -> Geometry:
+def mask_geometry(shape: tuple[int, ...], channels: int | None, size: Sequence[int] | None) -> Geometry:
     """The linear map from a native image to a segmentation network's input.
 
     Args:
         shape: ``(C, *space)`` of the native image.
         channels: 1 makes colour grey by the mean of its channels; None leaves channels alone.
-        size: ``(height, width)`` to resize to, bilinear with antialiasing, or None.
+        size: sides to resize to, linear along each axis with antialiasing, or None.
 
     Raises:
-        InputError: a size for something that is no plane.
+        InputError: a size of another number of axes.
     """
     depth, *space = shape
     if size is not None and len(space) != len(size):
-        raise InputError(f"size {size[0]}x{size[1]} is of a plane, and the image has {len(space)} spatial axes")
+        sides = "x".join(map(str, size))
+        raise InputError(f"size {sides} has {len(size)} axes, and the image has {len(space)} spatial axes")
     wanted = space if size is None else size
     axes = tuple(
         unchanged(native) if native == resized else Axis(native, (0, 0), resized, (0, 0))
@@ -38,7 +39,7 @@ def mask_geometry(shape: tuple[int, ...], channels: int | None, size: tuple[int,
 
 
 def resized_truth(truth: NDArray[np.int64], size: Sequence[int]) -> NDArray[np.int64]:
-    """Class ids ``(H, W)`` at another size: each pixel takes the class of the nearest one."""
+    """Class ids ``space`` at another size: each pixel takes the class of the nearest one."""
     if truth.shape == tuple(size):
         return truth
     nearest = functional.interpolate(torch.from_numpy(truth)[None, None].double(), tuple(size), mode="nearest-exact")
@@ -60,7 +61,7 @@ class NativeSegmenter(nn.Module):
         identity, identity_complete: of the whole, as it was when this object was made.
     """
 
-    def __init__(self, network: nn.Module, channels: int | None, size: tuple[int, int] | None) -> None:
+    def __init__(self, network: nn.Module, channels: int | None, size: tuple[int, ...] | None) -> None:
         super().__init__()
         self.network = network
         self.channels = channels

@@ -16,8 +16,8 @@ from certimed.runs import DataSpec, MeasureTarget, RunSpec, Tuning, Watcher
 from certimed.studies.study import Study, run_study
 from certimed.vlm import load
 
-SIGMAS = (0.25, 0.5, 1.0)
-MASK_SIGMAS = (0.25, 0.5)
+SIGMAS, LEARNT_AT = (0.5, 1.0), (0.0, 0.25, 0.5, 1.0)
+MASK_SIGMAS = (0.25,)
 MEASURED, MEASURED_AT = "area:grey matter", (0.1, 0.25)
 # Millimetres from pixel to pixel of the slices, which PNG files do not say.
 SPACING = 1.5
@@ -57,7 +57,8 @@ def demo(
     watcher: Watcher | None = None,
     progress: Callable[[TuningProgress], None] | None = None,
 ) -> Demo:
-    """Tune prompts, certify held-out slices at several noise levels, then masks of slices, and draw panels of them.
+    """Tune a prompt, certify held-out slices at several noise levels by plain and learnt prompts and by a LoRA adapter
+    learnt beforehand; then masks of slices and the area of grey matter read off them, and draw panels.
 
     Args:
         out: new folder for everything.
@@ -104,17 +105,13 @@ def _prompts(
     vlm = load("demo")
     # Tuning slices share no slab with test slices.
     slices = DataSpec(str(asset("demo_tuning_images")), entries).open()
-    plan = TuningPlan(
-        (0.0, *SIGMAS), epochs=200, context=words["initial_context"], per_class=True, seed=seed, copies=30
-    )
-    files = {}
-    for method, part in (("few-shot", slices), ("pool", slices.subset(range(0, len(slices), 4)))):
-        made = tune_prompt(vlm, part, names, plan, method=method, progress=progress)
-        files[method] = str(made.save(folder.resolve() / f"{method}.safetensors"))
+    plan = TuningPlan(LEARNT_AT, epochs=200, context=words["initial_context"], per_class=True, seed=seed, copies=30)
+    prompt = tune_prompt(vlm, slices, names, plan, method="few-shot", progress=progress)
+    few_shot = str(prompt.save(folder.resolve() / "few-shot.safetensors"))
     spec = RunSpec(
         model="demo",
         data=DataSpec(str(asset("demo_images")), entries, limit=images),
-        methods=(PLAIN, files["few-shot"], "zero-shot", "both", files["pool"]),
+        methods=(PLAIN, "zero-shot", few_shot, str(asset("demo_lora") / "lora.safetensors")),
         budget=n,
         n0=100,
         seed=seed,

@@ -24,6 +24,7 @@ from certimed.targets.target import FiniteScores, Views, check_scores
 _BATCH_BYTES = 48 << 20
 _CPU_BATCH_BYTES = 16 << 20  # larger batches leave the cache: a small U-Net at 256x256 then takes 1.5 times as long
 _FLOAT_BYTES = 4
+_PIECE = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -175,10 +176,14 @@ class ModeTally(_PixelTally):
         super().__init__(target, space, device)
         kind = torch.uint8 if n0 <= 255 else torch.int32
         self._votes = torch.zeros((target.num_classes, *space), dtype=kind, device=device)
-        self._one = torch.ones((1, *space), dtype=kind, device=device)
+        self._one = torch.ones((1, _PIECE), dtype=kind, device=device)
 
     def _count(self, won: Tensor) -> None:
-        self._votes.scatter_add_(0, won.long().unsqueeze(0), self._one)
+        # In pieces: the indices are eight bytes each.
+        for votes, classes in zip(
+            torch.split(self._votes.flatten(1), _PIECE, dim=1), torch.split(won.flatten(), _PIECE)
+        ):
+            votes.scatter_add_(0, classes.long().unsqueeze(0), self._one[:, : len(classes)])
 
     def counts(self) -> Tensor:
         """Small integers ``space``, on the device: the candidate classes."""

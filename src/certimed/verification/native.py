@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from certimed.verification.shapes import GEOMETRY, shape_faults
+from certimed.verification.shapes import GEOMETRY, PLACE, shape_faults
 
 _LUMA = (0.299, 0.587, 0.114)
 _RADIUS_SLACK = Fraction(1, 10**9)
@@ -53,6 +53,28 @@ def native_faults(data: dict[str, Any]) -> Iterator[str]:
         yield f"native: radius={native['radius']!r} is not radius={float(radius)!r} divided by the norm"
 
 
+def place_faults(place: Any, certificates: list[Any]) -> Iterator[str]:
+    """What is false in where a record says that its image lies.
+
+    Checked: that the matrix can be inverted, that there are as many axes as were certified, and that the sides are
+    those of the native image, where a certificate says them.
+    """
+    faults = list(shape_faults(place, PLACE))
+    if faults:
+        yield from faults
+        return
+    if place["affine"][3] != [0, 0, 0, 1] or not np.linalg.det(np.array(place["affine"], float)):
+        yield "its affine is no invertible map"
+    for one in certificates:
+        shape, native = (one.get(name) if isinstance(one, dict) else None for name in ("shape", "native"))
+        geometry = native.get("geometry") if isinstance(native, dict) else None
+        axes = geometry.get("axes") if isinstance(geometry, dict) else None
+        if isinstance(shape, list) and len(shape) - 1 != len(place["shape"]):
+            yield f"it has {len(place['shape'])} axes, its certificate {len(shape) - 1}"
+        elif isinstance(axes, list) and [axis[0] for axis in axes if isinstance(axis, list)] != place["shape"]:
+            yield f"its shape {place['shape']} is not that of the certificate's native image"
+
+
 def _geometry_faults(geometry: dict[str, Any], data: dict[str, Any]) -> Iterator[str]:
     if data["space"] == "native":
         yield "a certificate whose space is native has no other native radius"
@@ -69,8 +91,9 @@ def _geometry_faults(geometry: dict[str, Any], data: dict[str, Any]) -> Iterator
         made.append(resized + left + right)
     if made != data["shape"]:
         yield f"its geometry makes images of {made}, not of {data['shape']}"
-    if len(geometry["axes"]) != 2 and any(axis[0] + axis[1] + axis[2] != axis[3] for axis in geometry["axes"]):
-        yield "its geometry resizes something that is no plane"
+    resized = any(axis[0] + axis[1] + axis[2] != axis[3] for axis in geometry["axes"])
+    if resized and len(geometry["axes"]) != 2 and (len(geometry["axes"]) != 3 or geometry["kernel"] != "bilinear"):
+        yield "its geometry resizes something that is no plane, and no volume linearly"
 
 
 def _norm(geometry: dict[str, Any]) -> float:

@@ -41,7 +41,7 @@ def planned_sizes(agreeing: int, n0: int, allowed: Allowance, level: float, sigm
     weights = np.array([math.exp(value - top) for value in logs])
     expected = _radii(allowed.looks, level) @ (weights / weights.sum())
     fraction = allowed.loss[0]
-    absolute = fraction if len(allowed.loss) == 1 else allowed.loss[1] / sigma
+    absolute = fraction / 20 if len(allowed.loss) == 1 else allowed.loss[1] / sigma
     loss = expected[-1] - expected
     allowance = max(fraction * float(expected[-1]), absolute)
     loss[-1] = -np.inf  # the cap is always good enough

@@ -22,6 +22,7 @@ from certimed.verification.certificates import certificate_faults
 from certimed.verification.intervals import request_faults
 from certimed.verification.laws import GRID_STEPS, NAMED
 from certimed.verification.masks import arrays_name
+from certimed.verification.native import place_faults
 from certimed.verification.settings import varied_faults, without_reach
 from certimed.verification.shapes import MANIFEST, METHOD, RECORD, REQUEST, SHARD, shape_faults
 
@@ -222,9 +223,11 @@ def _record_faults(check: RunCheck, data: dict[str, Any]) -> Iterator[str]:
     if data["label"] is not None and data["label"] >= check.classes:
         yield f"label {data['label']} is none of the {check.classes} classes"
     if failed:
-        if data["clean"] or data["scores"]:
-            yield "it failed, and has clean predictions or scores"
+        if data["clean"] or data["scores"] or data["place"]:
+            yield "it failed, and has clean predictions, scores or a place in the patient"
         return
+    if data["place"] is not None:
+        yield from (f"place: {fault}" for fault in place_faults(data["place"], data["certificates"]))
     yield from _answer_faults(check, data)
     found: dict[tuple[Any, Any], dict[str, Any]] = {}
     for certificate in data["certificates"]:

@@ -193,6 +193,15 @@ GEOMETRY: dict[str, Check] = {
     "kernel": _one_of("bilinear", "bicubic"),
 }
 
+PLACE: dict[str, Check] = {
+    "affine": (
+        lambda rows: isinstance(rows, list) and len(rows) == 4 and all(_reals(row) and len(row) == 4 for row in rows),
+        "four rows of four numbers",
+    ),
+    "shape": SPACE_SHAPE,
+    "source": _one_of("nifti", "dicom-series", "dicom-frames"),
+}
+
 RECORD: dict[str, Check] = {
     "schema": _exactly("certimed/record/2"),
     "item": TEXT,
@@ -201,6 +210,7 @@ RECORD: dict[str, Check] = {
     "label": _optional(COUNT),
     "group": _optional(TEXT),
     "intensity": _optional(OBJECT),
+    "place": _optional(OBJECT),
     "clean": (lambda value: isinstance(value, dict) and all(map(_whole, value.values())), "an object of class indices"),
     "certificates": LIST,
     "scores": OBJECT,

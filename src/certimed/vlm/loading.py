@@ -25,6 +25,9 @@ _FAMILIES = {
 }
 
 
+_NAFLEX = "siglip2"  # fixed-resolution ones are of type siglip
+
+
 def load(spec: str, device: str | torch.device = "cpu") -> VisionLanguageModel:
     """Load a frozen vision-language model.
 
@@ -62,6 +65,12 @@ def load_hugging_face(reference: str, name: str) -> VisionLanguageModel:
     """
     folder = resolve_folder(reference, HUB_WEIGHTS)
     kind = read_json(folder / "config.json", "the model's configuration").get("model_type")
+    if kind == _NAFLEX:
+        raise InputError(
+            f"the model in {folder} is a NaFlex model of SigLIP 2, whose input is a sequence of patches of any shape "
+            "and no image of one size, so a radius would have no meaning; give a fixed-resolution SigLIP 2, e.g. "
+            "hf:google/siglip2-base-patch16-224"
+        )
     if kind not in _FAMILIES:
         known = ", ".join(_FAMILIES)
         raise InputError(

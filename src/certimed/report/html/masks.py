@@ -12,9 +12,18 @@ from numpy.typing import NDArray
 from certimed.budgets import Fixed, parse_budget
 from certimed.certificates import MaskCertificate, MaskClaim, shown
 from certimed.certificates.words import stop_text
-from certimed.data import MedicalImage
+from certimed.data import Geometry, MedicalImage
 from certimed.errors import InputError
-from certimed.metrics import MaskScores, MaskSummary, mask_scores, mean_interval, overlap_scores, with_failed
+from certimed.metrics import (
+    MaskCounts,
+    MaskScores,
+    MaskSummary,
+    count_pixels,
+    mask_scores,
+    mean_interval,
+    overlap_scores,
+    with_failed,
+)
 from certimed.metrics.segmentation import ALL_CLASSES, DICE_HIGH, DICE_LOW, DICE_PUBLISHED, FOREGROUND
 from certimed.report.html.charts import Curve, line_chart
 from certimed.report.html.layers import SECTION, viewer_layers, weight
@@ -40,6 +49,7 @@ class MaskReader:
         keys: short names of the labels inside the page.
         entries: what the viewer shows, one an image; without ``layers`` where the page had no room left.
         strangers: images whose truth is not the one the run was scored with.
+        counts: of the images' certified pixels against their truth, by label, as far as every image has one.
         best: the certificate of the first image that has one with something proved, and the image.
     """
 
@@ -50,6 +60,7 @@ class MaskReader:
     keys: dict[str, str] = field(default_factory=dict)
     entries: list[dict[str, Any]] = field(default_factory=list)
     strangers: int = 0
+    counts: dict[str, list[MaskCounts]] = field(default_factory=dict)
     best: tuple[MaskCertificate, MedicalImage] | None = None
 
     def __call__(self, record: Record) -> None:
@@ -73,9 +84,13 @@ class MaskReader:
             key = self.keys.setdefault(label, f"r{self.run.index}m{len(self.keys)}")
             own = self.profiles.setdefault(label, [])
             own.append(RadiusProfile(layers, certificate.mask, truth, certificate.num_classes))
+            if truth is not None:
+                counted = count_pixels(certificate.mask, certificate.certified, truth, certificate.num_classes)
+                self.counts.setdefault(label, []).append(counted)
             entry["series"][key] = _numbers(certificate, record.scores.get(label))
             drawn[key] = certificate, layers
-        shown = viewer_layers(drawn, pixels, truth, None if image is None else image.geometry)
+        place = None if record.place is None else Geometry.from_dict(record.place)
+        shown = viewer_layers(drawn, pixels, truth, place)
         if self.budget.spend("x" * weight(shown)) is not None:
             empty = next((scores.empty for scores in record.scores.values()), "one")
             entry["layers"] = {**shown, "empty": empty}

@@ -24,6 +24,7 @@ from certimed.report.html.part import Line, Material, Part
 from certimed.report.html.pictures import Budget
 from certimed.report.html.sources import Run, open_runs
 from certimed.report.html.varied import SettingsPart
+from certimed.report.html.volumes import VolumePart
 from certimed.report.series import series_of
 from certimed.runs import CERTIFIED, Record, as_yaml, redo_command
 from certimed.runs.images import Pictures, find_pictures
@@ -31,7 +32,7 @@ from certimed.runs.images import Pictures, find_pictures
 PICTURE_BYTES = 24_000_000
 """Most of a page that pictures may take; what does not fit is listed without."""
 
-PARTS: tuple[type[Part], ...] = (ClassPart, MaskPart, MeasurePart, SettingsPart)
+PARTS: tuple[type[Part], ...] = (ClassPart, MaskPart, VolumePart, MeasurePart, SettingsPart)
 """The parts of the page in their order; what a run has nothing of is left out."""
 
 

@@ -87,8 +87,10 @@ hints();
 
 /* On paper nothing can be opened. */
 addEventListener("beforeprint", () => {
-  for (const one of document.querySelectorAll("details:not([open])")) one.dataset.closed = "";
-  for (const one of document.querySelectorAll("details")) one.open = true;
+  for (const one of document.querySelectorAll("details:not([open])")) {
+    one.dataset.closed = "";
+    one.open = true;
+  }
 });
 addEventListener("afterprint", () => {
   for (const one of document.querySelectorAll("details[data-closed]")) {

@@ -87,12 +87,15 @@ class Planes {
     const { canvas, x, y, rim } = plane;
     const { width, height } = canvas;
     const context = canvas.getContext("2d", { willReadFrequently: true });
-    context.imageSmoothingEnabled = false;
-    context.fillStyle = "#808080";
-    context.fillRect(0, 0, width, height);
     const grey = now.base instanceof Uint8Array ? now.base : null;
-    if (now.base !== null && grey === null) context.drawImage(now.base, 0, 0, width, height);
-    const surface = context.getImageData(0, 0, width, height);
+    let surface;
+    if (grey === null) {
+      context.imageSmoothingEnabled = false;
+      context.fillStyle = "#808080";
+      context.fillRect(0, 0, width, height);
+      if (now.base !== null) context.drawImage(now.base, 0, 0, width, height);
+      surface = context.getImageData(0, 0, width, height);
+    } else surface = context.createImageData(width, height);
     const pixels = surface.data;
     const start = plane.fixed === null ? 0 : this.at[plane.fixed] * this.strides[plane.fixed];
     const mix = (place, red, green, blue, part) => {
@@ -101,21 +104,24 @@ class Planes {
       pixels[place + 2] += part * (blue - pixels[place + 2]);
     };
     const fill = (place, index, part) => {
-      const [red, green, blue] = classColour(index);
-      mix(place, red, green, blue, part);
+      const tone = classColour(index);
+      mix(place, tone[0], tone[1], tone[2], part);
     };
     /* At an edge of a voxel: 1 where a lower class begins beyond it, 2 where only higher ones do, else 0. */
     const edge = (values, i, px, py) => {
       const own = values[i];
       let found = 0;
-      for (const [side, at] of [[x, px], [y, py]]) {
-        const index = side.index[at];
-        for (const step of [side.begin[at] < rim ? -side.step : 0, side.end[at] < rim ? side.step : 0]) {
-          if (step === 0 || index + step < 0 || index + step >= side.count) continue;
-          const other = values[i + step * side.stride];
-          if (other < own) return 1;
-          if (other > own) found = 2;
-        }
+      for (let number = 0; number < 4; number += 1) {
+        const side = number < 2 ? x : y;
+        const at = number < 2 ? px : py;
+        const before = number % 2 === 0;
+        if ((before ? side.begin[at] : side.end[at]) >= rim) continue;
+        const step = before ? -side.step : side.step;
+        const index = side.index[at] + step;
+        if (index < 0 || index >= side.count) continue;
+        const other = values[i + step * side.stride];
+        if (other < own) return 1;
+        if (other > own) found = 2;
       }
       return found;
     };
@@ -126,7 +132,10 @@ class Planes {
       for (let px = 0; px < width; px += 1) {
         const i = row + x.index[px] * x.stride;
         const place = 4 * (py * width + px);
-        if (grey !== null) pixels[place] = pixels[place + 1] = pixels[place + 2] = grey[i];
+        if (grey !== null) {
+          pixels[place] = pixels[place + 1] = pixels[place + 2] = grey[i];
+          pixels[place + 3] = 255;
+        }
         const stays = now.ranks[i] >= step;
         if (stays && show.certified && now.mask[i] > 0) fill(place, now.mask[i], 0.5);
         if (!stays && show.abstained) {
