@@ -178,14 +178,19 @@ def cells(one: dict[str, Any]) -> list[str]:
     """The columns of one measurement: median, width, width by pixels, how much narrower, shares below and above."""
     low, middle, high = one["width"]
     unit = f" {one['unit']}" if one["unit"] else ""
-    value = "-" if one["median"] is None else f"{one['median']:.3g}{unit}"
+    value = "-" if one["median"] is None else f"{_short(one['median'])}{unit}"
     pixels, ratio = "-", "-"
     if one["pixel width"] is not None:
-        pixels, ratio = f"{one['pixel width']:.3g}", f"{one['pixel width'] / middle:.0f}x" if middle else "-"
+        pixels, ratio = _short(one["pixel width"]), f"{one['pixel width'] / middle:.0f}x" if middle else "-"
     sides = ["-", "-"]
     if one["threshold"] is not None:
         sides = [f"{100 * one[side]:.0f} % ({one['threshold']:g})" for side in ("below", "above")]
-    return [value, f"{middle:.3g} ({low:.3g} to {high:.3g})", pixels, ratio, *sides]
+    return [value, f"{_short(middle)} ({_short(low)} to {_short(high)})", pixels, ratio, *sides]
+
+
+def _short(number: float) -> str:
+    """Three digits, whole from 100 on."""
+    return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
 def _options(parser: argparse.ArgumentParser) -> None:

@@ -117,7 +117,10 @@ CASES = {
         (0.02, 0.05, 0.1),
         {0.1: "medium"},
         "The central 128 x 128 pixels of the 20 DRIVE test images, grey after CLAHE and gamma.",
-        "",
+        "At sigma .1 nearly all pixels are certified and hardly a vessel: what is stable is the background. "
+        "Behind the denoiser some vessels come back; thin ones are lost either way. The number of connected vessels "
+        "moves by a third or more even at sigma .02: do not report it from this network. Its Dice in the centre of the "
+        "image is lower than over the whole image (.82).",
     ),
     "lwnet": Case(
         "Retinal vessels, Little W-Net (agaldran/lwnet)",
@@ -130,13 +133,20 @@ CASES = {
         (0.02, 0.05, 0.1),
         {},
         "The central 128 x 128 pixels of the 20 DRIVE test images, grey after CLAHE and gamma.",
-        "",
+        "It was trained on colour images; here it sees grey ones, repeated as three channels: its clean Dice is low, "
+        "and the figures say nothing of its own domain. Away from it, noise makes the network answer vessel for most "
+        "pixels: the median area under noise is many times the true one, with a narrow interval. A narrow interval is no "
+        "sign of a right number.",
     ),
 }
 
 _TISSUE = ("background", "white matter", "grey matter")
 _ABOUT_BRAIN = (
     "One volume, the MNI152 template at 1 mm cut to the head; tau, alpha and Holm's correction for all its voxels."
+)
+_SAID_BRAIN = (
+    "The template is the mean of many heads and smoother than any of them, and its own tissue maps are the truth "
+    "here: a single patient's image is harder."
 )
 for _name, _factory, _size, _percentiles, _sigmas in (
     ("brain5", "tissue_fast", "5 600", (0.0, 100.0), (0.02, 0.05)),
@@ -154,7 +164,7 @@ for _name, _factory, _size, _percentiles, _sigmas in (
         _sigmas,
         {},
         _ABOUT_BRAIN,
-        "",
+        _SAID_BRAIN,
         ReadOptions(volume=True, orientation="LIA", percentiles=_percentiles),
     )
 
