@@ -90,9 +90,10 @@ def write_split(name: str, study_set: StudySet, out: Path) -> None:
     (out / f"split_{name}.json").write_text(json.dumps(split) + "\n")
 
 
-def train_study_denoiser(name: str, data: Path, out: Path) -> None:
-    """The DDPM of one modality, from the training images of its sets only."""
+def train_study_denoiser(name: str, data: Path, out: Path, steps: int | None = None) -> None:
+    """The DDPM of one modality, from the training images of its sets only; for fewer steps than usual where time is."""
     members, config = DENOISERS[name]
+    config = config if steps is None else replace(config, steps=steps)
     sets = [load_set(member, data) for member in members]
     images = np.concatenate([member.images[~member.test] for member in sets])
     begin = time.time()
@@ -126,14 +127,17 @@ def main() -> None:
     parser.add_argument("--part", required=True, choices=["unet", "denoiser"])
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("CERTIMED_DATA", "../shared/data")))
     parser.add_argument("--out", type=Path, default=Path("studies"))
+    parser.add_argument("--steps", type=int, help="of a denoiser, where the usual number takes too long")
     arguments = parser.parse_args()
     table: dict[str, Any] = DENOISERS if arguments.part == "denoiser" else SEGMENTERS
     if arguments.set not in table:
         parser.error(f"--set {arguments.set} has no {arguments.part}; choose one of {', '.join(sorted(table))}")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     arguments.out.mkdir(parents=True, exist_ok=True)
-    action = train_study_denoiser if arguments.part == "denoiser" else train_study_segmenter
-    action(arguments.set, arguments.data, arguments.out)
+    if arguments.part == "denoiser":
+        train_study_denoiser(arguments.set, arguments.data, arguments.out, arguments.steps)
+    else:
+        train_study_segmenter(arguments.set, arguments.data, arguments.out)
 
 
 if __name__ == "__main__":
