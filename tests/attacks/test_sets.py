@@ -17,22 +17,19 @@ from certimed.integrity import SETTINGS_DIGEST, seal_line
 from certimed.runs import RunFolder
 from certimed.verification import verify
 
+SIZES = {"calibration": 100, "test": 40}
 SETTINGS = {"steps": 4, "copies": 8, "n": 60}
 
 
 @pytest.fixture(scope="module", params=["lac", "aps"])
 def attacked(request, tmp_path_factory):
     base = tmp_path_factory.mktemp("sets")
-    asked = CalibrationSpec(
-        class_spec(write_noise(base / "calibration", 100, 1, apart=35, spread=15)), (0.0, 0.1, 0.2), score=request.param
+    images = {name: write_noise(base / name, count, count, apart=35, spread=15) for name, count in SIZES.items()}
+    made = calibrate(
+        CalibrationSpec(class_spec(images["calibration"]), (0.0, 0.1, 0.2), score=request.param), allow_code=True
     )
-    made = calibrate(asked, allow_code=True)
-    path = made.save(base / "c.json")
-    done = run(
-        RunSpec.calibrated(made, path, DataSpec(str(write_noise(base / "test", 40, 2, apart=35, spread=15)))),
-        base / "run",
-        allow_code=True,
-    )
+    asked = RunSpec.calibrated(made, made.save(base / "c.json"), DataSpec(str(images["test"])))
+    done = run(asked, base / "run", allow_code=True)
     return done, made, attack(base / "run", allow_code=True, **SETTINGS)
 
 
