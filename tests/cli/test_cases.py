@@ -17,8 +17,8 @@ from toys import shared
 from certimed.cli.tables import print_table
 from certimed.data import read_image
 from certimed.denoising import load_denoiser
+from certimed.report.kind_tables import table
 from certimed.report.series import series
-from certimed.report.tables import table
 from certimed.segmenters import load_segmenter
 
 SEGMENT = (
