@@ -259,7 +259,7 @@ def _schemes(
 
 def _build(configuration: Mapping[str, Any], channels: int, classes: int, folder: Path) -> nn.Module:
     """The untrained network: only classes of the library, and layers of PyTorch, are named by a file."""
-    require(_LIBRARY, "segment")
+    require(_LIBRARY, "nnunet")
     about = configuration["architecture"]
     kind = _class(str(about.get("network_class_name")), (f"{_LIBRARY}.architectures.",), folder)
     arguments = dict(about.get("arch_kwargs") or {})
