@@ -148,7 +148,8 @@ def risk_index(losses: ArrayLike, level: float) -> int:
 def class_scores(probabilities: ArrayLike, score: str) -> FloatArray:
     """Nonconformity of every class of one noisy copy; the smaller, the better the class fits.
 
-    ``"lac"``: 1 - p_y. ``"aps"``: the sum of p_j over the classes that rank at least as high as y, itself included:
+    ``"lac"``: 1 - p_y. ``"aps"``: the probability of the classes that rank at least as high as y, itself included, as 1
+    less the sum of those that rank lower, so that the last class has exactly 1 whatever the rounding of the others:
     deterministic, not randomised, so its sets are a little larger than randomised ones, and cover more. Of equal
     probabilities the lower class ranks first. Sums are correctly rounded (``math.fsum``), so that equal probabilities
     give equal scores everywhere.
@@ -173,7 +174,7 @@ def class_scores(probabilities: ArrayLike, score: str) -> FloatArray:
     order = np.argsort(-p, kind="stable")
     found = np.empty(len(p))
     for rank, place in enumerate(order):
-        found[place] = math.fsum(p[order[: rank + 1]])
+        found[place] = 1.0 - math.fsum(p[order[rank + 1 :]])
     return found
 
 

@@ -181,14 +181,14 @@ def calibration_digest(found: Mapping[str, Any]) -> str:
 
 
 def _scores(p: list[float], score: str) -> list[float]:
-    """LAC: 1 - p. APS: the sum of what ranks at least as high, of equals the first one first; correctly rounded."""
+    """LAC: 1 - p. APS: 1 less the sum of what ranks lower, of equals the first one first; sums correctly rounded."""
     if score == "lac":
         return [1.0 - one for one in p]
     order = sorted(range(len(p)), key=lambda place: (-p[place], place))
     found, total = [0.0] * len(p), Fraction(0)
-    for place in order:
+    for place in reversed(order):
+        found[place] = 1.0 - float(total)
         total += Fraction(p[place])
-        found[place] = float(total)
     return found
 
 
