@@ -9,7 +9,7 @@ from scipy.stats import binom, norm
 from toys import Linear, brightness, counted, grey, noisy_copies
 
 from certimed import InputError, ModelError, SmoothedClassifier
-from certimed.budgets import Grid, as_budget
+from certimed.budgets import Grid, Planned, as_budget
 from certimed.certificates import TOO_FEW_SAMPLES, UNSTABLE
 from certimed.statistics import class_bound, clopper_pearson_lower, predict_p_value, radius_from_lower
 from certimed.targets import default_batch_size
@@ -152,7 +152,7 @@ def test_recorded_counts_under_float32_noise_are_what_they_always_were():
         ("grid@2000", (122, 358), 0.10250000000043903),
         ("betting:0.05@2000", (72, 184), 0.05000000000036534),
         ("looks:50,200,800/0,0.1", (185, 615), 0.14323272063707274),
-        ("planned@2000", (198, 666), 0.14872849228571144),
+        (Planned(absolute=0.05 * 0.25, n=2000), (198, 666), 0.14872849228571144),  # the rule of that time
     ):
         made = smoothed.certify(grey(0.55), budget=budget, n0=50, seed=2, item_id="x")
         assert (made.counts, made.radius) == (counts, radius)

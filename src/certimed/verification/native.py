@@ -56,8 +56,8 @@ def native_faults(data: dict[str, Any]) -> Iterator[str]:
 def place_faults(place: Any, certificates: list[Any]) -> Iterator[str]:
     """What is false in where a record says that its image lies.
 
-    Checked: that the matrix can be inverted, that there are as many axes as were certified, and that the sides are
-    those of the native image, where a certificate says them.
+    Checked: that the matrix can be inverted, that there are as many axes as were certified (but for settings, whose
+    shape is not that of an image), and that the sides are those of the native image, where a certificate says them.
     """
     faults = list(shape_faults(place, PLACE))
     if faults:
@@ -69,7 +69,8 @@ def place_faults(place: Any, certificates: list[Any]) -> Iterator[str]:
         shape, native = (one.get(name) if isinstance(one, dict) else None for name in ("shape", "native"))
         geometry = native.get("geometry") if isinstance(native, dict) else None
         axes = geometry.get("axes") if isinstance(geometry, dict) else None
-        if isinstance(shape, list) and len(shape) - 1 != len(place["shape"]):
+        of_settings = isinstance(one, dict) and one.get("space") == "settings"
+        if isinstance(shape, list) and not of_settings and len(shape) - 1 != len(place["shape"]):
             yield f"it has {len(place['shape'])} axes, its certificate {len(shape) - 1}"
         elif isinstance(axes, list) and [axis[0] for axis in axes if isinstance(axis, list)] != place["shape"]:
             yield f"its shape {place['shape']} is not that of the certificate's native image"
