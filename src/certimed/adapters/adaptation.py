@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from certimed.certificates.fields import Fields
 from certimed.errors import InputError
 from certimed.models.identity import combined
 from certimed.models.learnt import read_learnt, write_learnt
-from certimed.prompts import Prompt, class_difference
+from certimed.prompts import Learnt, Prompt
 from certimed.vlm import VisionLanguageModel
 from certimed.vlm.heads import zero_shot_features
 
@@ -26,11 +26,10 @@ SCHEMA = "certimed/adapter/1"
 CLASSES, MASKS = "classes", "masks"
 _CONTEXT = "prompt/context"
 _WHAT = "adapter file's metadata"
-_TEXTS = ("task", "model_identity", "model_name", "method", "noise")
 
 
 @dataclass(frozen=True, eq=False)
-class Adaptation:
+class Adaptation(Learnt):
     """Learnt values, frozen, with their provenance.
 
     Attributes:
@@ -51,6 +50,8 @@ class Adaptation:
         history: one record an evaluation.
         tuned_on: content ids of the images, to refuse an overlap.
     """
+
+    kind: ClassVar[str] = "adapter"
 
     tensors: Mapping[str, Tensor]
     parts: Parts
@@ -100,33 +101,6 @@ class Adaptation:
         """Hex SHA-256 over the content ids of the images it was tuned on."""
         return hashlib.sha256("\n".join(sorted(self.tuned_on)).encode()).hexdigest()
 
-    def check(self, model: Any, class_names: Sequence[str] | None = None) -> None:
-        """Refuse another model or another class list.
-
-        Raises:
-            InputError: names the difference.
-        """
-        if self.model_identity != model.identity:
-            raise InputError(
-                f"the adapter was tuned on {self.model_name} (identity {self.model_identity[:12]}...), not on "
-                f"{model.name} (identity {model.identity[:12]}...); load that model, or tune an adapter for this one"
-            )
-        if class_names is not None and tuple(class_names) != self.class_names:
-            difference = class_difference(self.class_names, tuple(class_names))
-            raise InputError(
-                f"the adapter was tuned for other classes: {difference}; use the class list it was tuned for, or tune "
-                "an adapter for this one"
-            )
-
-    def check_disjoint(self, items: Iterable[str]) -> None:
-        """Refuse test images it was tuned on, by content id, with InputError."""
-        shared = set(self.tuned_on).intersection(items)
-        if shared:
-            raise InputError(
-                f"{len(shared)} of the images to certify were used to tune the adapter (the first is {min(shared)}); "
-                "leave them out, or tune on other images"
-            )
-
     def apply(self, model: Any) -> Any:
         """The adapted model: a frozen copy that shares every tensor that was not learnt in; LoRA is merged.
 
@@ -164,20 +138,14 @@ class Adaptation:
 
     def metadata(self) -> dict[str, Any]:
         """Everything but the tensors, as plain JSON types."""
-        names = (*_TEXTS, "denoiser", "seed", "shots", "seconds")
         return {
             "schema": SCHEMA,
-            **{name: getattr(self, name) for name in names},
+            **{name: getattr(self, name) for name in ("task", "method", "noise", "denoiser", "seconds")},
+            **self._provenance(),
             "parts": {**asdict(self.parts), "kinds": list(self.parts.kinds)},
             "shape": list(self.shape),
-            "class_names": list(self.class_names),
             "templates": list(self.templates),
             "prompt": None if self.prompt is None else self.prompt.metadata(),
-            "recipe": dict(self.recipe),
-            "sigmas": list(self.sigmas),
-            "accuracies": {part: dict(values) for part, values in self.accuracies.items()},
-            "history": [dict(record) for record in self.history],
-            "tuned_on": list(self.tuned_on),
             "shots_digest": self.shots_digest,
             "identity": self.identity,
         }
@@ -219,19 +187,14 @@ class Adaptation:
             tensors,
             _parts(Fields(found.get("parts"), f"parts of the {_WHAT}")),
             found.integers("shape"),
-            class_names=found.texts("class_names"),
-            **{name: found.string(name) for name in _TEXTS},
+            task=found.string("task"),
+            method=found.string("method"),
+            noise=found.string("noise"),
             templates=found.texts("templates"),
             prompt=prompt,
             denoiser=found.optional_string("denoiser"),
-            recipe=found.mapping("recipe"),
-            sigmas=found.numbers("sigmas"),
-            seed=found.integer("seed"),
-            shots=None if found.get("shots") is None else found.integer("shots"),
             seconds=found.number("seconds"),
-            accuracies=found.shares("accuracies"),
-            history=found.records("history"),
-            tuned_on=found.texts("tuned_on"),
+            **cls._provenance_from(found),
         )
 
     def __repr__(self) -> str:

@@ -3,9 +3,10 @@
 from certimed.prompts.comparison import Agreement, PromptComparison
 from certimed.prompts.few_shot import RECIPES, Recipe, TuningProgress, few_shot
 from certimed.prompts.learner import ContextStart, Position, PromptLearner
+from certimed.prompts.learnt import Learnt
 from certimed.prompts.linear_text import LinearText
 from certimed.prompts.methods import METHOD_NAMES, FixedText, PerImageText, PerSample, Split, prompt_methods
-from certimed.prompts.prompt import Prompt, class_difference
+from certimed.prompts.prompt import Prompt
 from certimed.prompts.shots import content_ids, refuse_overlap, refuse_tested
 from certimed.prompts.sound import PerSampleClassifier, ViewSigmas, split_sigmas
 from certimed.prompts.tuning import TUNED, TuningPlan, load_images, tune_prompt
@@ -19,6 +20,7 @@ __all__ = [
     "ContextStart",
     "EntropyTuner",
     "FixedText",
+    "Learnt",
     "LinearText",
     "PerImageText",
     "PerSample",
@@ -33,7 +35,6 @@ __all__ = [
     "TuningPlan",
     "TuningProgress",
     "ViewSigmas",
-    "class_difference",
     "content_ids",
     "entropy_of_mean",
     "few_shot",

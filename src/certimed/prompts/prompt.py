@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from certimed.certificates.fields import Fields
 from certimed.errors import InputError
 from certimed.models.learnt import read_learnt, write_learnt
 from certimed.prompts.learner import POSITIONS, Position, PromptLearner
+from certimed.prompts.learnt import Learnt
 from certimed.vlm.heads import PromptedClassifier
 from certimed.vlm.protocol import VisionLanguageModel
 
@@ -25,7 +26,7 @@ _WHAT = "prompt file's metadata"
 
 
 @dataclass(frozen=True, eq=False)
-class Prompt:
+class Prompt(Learnt):
     """A tuned context, frozen, with its provenance.
 
     Attributes:
@@ -42,6 +43,8 @@ class Prompt:
         history: one record an epoch or step.
         tuned_on: content ids of the tuning images (see :func:`certimed.noise.content_id`), to refuse an overlap.
     """
+
+    kind: ClassVar[str] = "prompt"
 
     context: Tensor
     class_names: tuple[str, ...]
@@ -85,41 +88,6 @@ class Prompt:
         digest.update(self.context.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def check(self, vlm: VisionLanguageModel, class_names: Sequence[str] | None = None) -> None:
-        """Refuse another model or another class list.
-
-        Raises:
-            InputError: names the difference.
-        """
-        if self.model_identity != vlm.identity:
-            raise InputError(
-                f"the prompt was tuned on {self.model_name} (identity {self.model_identity[:12]}...), not on "
-                f"{vlm.name} (identity {vlm.identity[:12]}...); load that model, or tune a prompt for this one"
-            )
-        if class_names is None or tuple(class_names) == self.class_names:
-            return
-        difference = class_difference(self.class_names, tuple(class_names))
-        raise InputError(
-            f"the prompt was tuned for other classes: {difference}; use the "
-            "class list it was tuned for, or tune a prompt for this one"
-        )
-
-    def check_disjoint(self, items: Iterable[str]) -> None:
-        """Refuse test images the prompt was tuned on.
-
-        Args:
-            items: content ids of the test images.
-
-        Raises:
-            InputError: says how many images are in both.
-        """
-        shared = set(self.tuned_on).intersection(items)
-        if shared:
-            raise InputError(
-                f"{len(shared)} of the images to certify were used to tune the prompt (the first is {min(shared)}); "
-                "leave them out, or tune on other images"
-            )
-
     def learner(self, vlm: VisionLanguageModel) -> PromptLearner:
         """A learner that starts from this context; checks the model first."""
         self.check(vlm)
@@ -140,16 +108,10 @@ class Prompt:
 
     def metadata(self) -> dict[str, Any]:
         """Everything but the context, as plain JSON types."""
-        names = ("model_identity", "model_name", "method", "position", "suffix", "seed", "shots")
         return {
             "schema": SCHEMA,
-            **{name: getattr(self, name) for name in names},
-            "class_names": list(self.class_names),
-            "recipe": dict(self.recipe),
-            "sigmas": list(self.sigmas),
-            "accuracies": {part: dict(values) for part, values in self.accuracies.items()},
-            "history": [dict(record) for record in self.history],
-            "tuned_on": list(self.tuned_on),
+            **{name: getattr(self, name) for name in ("method", "position", "suffix")},
+            **self._provenance(),
             "identity": self.identity,
         }
 
@@ -178,26 +140,16 @@ class Prompt:
     def from_fields(cls, context: Tensor, fields: Fields) -> Prompt:
         """From a context and its :meth:`metadata`; InputError where they do not fit."""
         fields.expect("schema", SCHEMA)
-        class_names = fields.texts("class_names")
         position = fields.string("position")
         if position not in POSITIONS:
             raise InputError(f"position {position!r} is none of {', '.join(POSITIONS)}")
-        _check_context(context, len(class_names))
+        _check_context(context, len(fields.texts("class_names")))
         return cls(
             context=context,
-            class_names=class_names,
-            model_identity=fields.string("model_identity"),
-            model_name=fields.string("model_name"),
             method=fields.string("method"),
             position=position,
             suffix=fields.string("suffix"),
-            recipe=fields.mapping("recipe"),
-            sigmas=fields.numbers("sigmas"),
-            seed=fields.integer("seed"),
-            shots=None if fields.get("shots") is None else fields.integer("shots"),
-            accuracies=fields.shares("accuracies"),
-            history=fields.records("history"),
-            tuned_on=fields.texts("tuned_on"),
+            **cls._provenance_from(fields),
         )
 
     def __repr__(self) -> str:
@@ -216,13 +168,3 @@ def _check_context(context: Tensor, classes: int) -> None:
         raise InputError(f"the context has {shape[0]} classes but {classes} class names are recorded")
     if not bool(torch.isfinite(context).all()):
         raise InputError("the context has values that are not finite")
-
-
-def class_difference(tuned: tuple[str, ...], asked: tuple[str, ...]) -> str:
-    """How two class lists differ, in words."""
-    missing = [name for name in tuned if name not in asked]
-    new = [name for name in asked if name not in tuned]
-    if not missing and not new:
-        return f"the same names in another order (tuned: {', '.join(tuned)})"
-    parts = [f"it knows {', '.join(map(repr, missing))}"] if missing else []
-    return ", ".join(parts + ([f"it does not know {', '.join(map(repr, new))}"] if new else []))
