@@ -169,6 +169,13 @@ BEST = "speed-up over its best"
 _AGAINST = {"speed-up a sample": "as it runs", "speed-up": "as it runs", BEST: "at its best (bfloat16 autocast)"}
 
 
+def _judged(asked: str, ratio: dict[str, Any] | None, needed: float, digits: int = 1, of: str = "") -> Bar:
+    """A bar of a speed-up, judged by its median."""
+    if ratio is None:
+        return Bar(asked, "not measured")
+    return Bar(asked, f"{ratio['median']:.{digits}f} x{of}", between(ratio, "x"), ratio["median"] >= needed)
+
+
 def _loop(results: Results) -> list[Bar]:
     made = []
     for over, side, needed in (
@@ -182,11 +189,7 @@ def _loop(results: Results) -> list[Bar]:
             f"less time an image ({side})"
         )
         found = loop_ratio(results, side, over)
-        if found is None:
-            made.append(Bar(asked, "not measured"))
-            continue
-        ratio = found["ratio"]
-        made.append(Bar(asked, f"{ratio['median']:.1f} x", between(ratio, "x"), ratio["median"] >= needed))
+        made.append(_judged(asked, None if found is None else found["ratio"], needed))
     return made
 
 
@@ -196,8 +199,7 @@ def _engines(results: Results) -> list[Bar]:
         ratios = {side: one for side, one in found["models"][name]["over bfloat16"].items() if side != BARE_LOW}  # type: ignore[index]
         side = max(ratios, key=lambda one: float(ratios[one]["median"]))
         asked = f"{name}: best engine >= {needed} x PyTorch's bfloat16 autocast, forward passes alone"
-        middle = ratios[side]["median"]
-        made.append(Bar(asked, f"{middle:.2f} x ({side})", between(ratios[side], "x"), middle >= needed))
+        made.append(_judged(asked, ratios[side], needed, 2, f" ({side})"))
     return made or [Bar("best engine against PyTorch's bfloat16 autocast", "not measured")]
 
 
@@ -214,11 +216,7 @@ def _segmentation(results: Results) -> list[Bar]:
             f"published segmentation loop {_AGAINST[over]}, U-Net + denoiser, same n: >= {needed} x less time an image "
             f"({side})"
         )
-        if found is None or side not in found.get(over, {}):
-            made.append(Bar(asked, "not measured"))
-            continue
-        ratio = found[over][side]
-        made.append(Bar(asked, f"{ratio['median']:.2f} x", between(ratio, "x"), ratio["median"] >= needed))
+        made.append(_judged(asked, (found or {}).get(over, {}).get(side), needed, 2))
     alone = section(results, "statistics")
     asked = "its statistics at 512x512 alone: >= 1 000 x less"
     if alone is None:
