@@ -12,7 +12,7 @@ from typing import Protocol
 from certimed.data.files import printable, stored_files
 from certimed.data.images import MedicalImage, ReadOptions
 from certimed.data.masks import read_mask
-from certimed.data.reading import read_patch_pixels, read_pixels
+from certimed.data.reading import image_of, read_patch_pixels, read_pixels
 from certimed.data.records import Step
 from certimed.data.slides import Region
 from certimed.errors import ImageError, InputError
@@ -82,17 +82,10 @@ class FileStore:
             mask, how = read_mask(
                 item.mask, options, name=item.id, num_classes=self.mask_classes, geometry=read.geometry
             )
-        source = printable(path)
         # What was asked for slice by slice is no choice that a person should look at.
         steps = tuple(Step(f"each_{one.kind}", one.values) if _cut(item, one.kind) else one for one in read.steps)
-        return MedicalImage(
-            *(item.id, read.pixels, item.label, steps, source, mask, item.group, how),
-            decoders=read.decoders,
-            spacing=read.spacing,
-            geometry=read.geometry,
-            raw=read.raw,
-            raw_unit=read.raw_unit,
-        )
+        about = {"label": item.label, "steps": steps, "mask": mask, "group": item.group, "mask_reading": how}
+        return image_of(read, item.id, printable(path), **about)
 
     def contents(self, item: Item) -> Iterable[bytes]:
         """The bytes of the image's files, then of the mask file, a megabyte at a time; of what is cut its digest."""

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
@@ -38,14 +39,28 @@ def read_image(path: str | Path, options: ReadOptions = DEFAULT_READ, *, name: s
     path = Path(path)
     name = name or printable(Path(path.name))
     read = read_pixels(path, options, name)
-    where = printable(path)
+    return image_of(read, name, printable(path))
+
+
+def image_of(read: Reading, name: str, source: str, **about: Any) -> MedicalImage:
+    """What a reader returned, as an image.
+
+    Args:
+        read: of the file.
+        name, source: of the image.
+        about: label, mask, group and mask_reading where they are known; steps instead of those read.
+    """
+    told = {"label": None, "steps": read.steps, **about}
     return MedicalImage(
-        *(name, read.pixels, None, read.steps, where),
+        name,
+        read.pixels,
+        source=source,
         decoders=read.decoders,
         spacing=read.spacing,
         geometry=read.geometry,
         raw=read.raw,
         raw_unit=read.raw_unit,
+        **told,
     )
 
 
