@@ -52,7 +52,39 @@ class SlidingWindow:
             )
 
 
-class SegmentationModel(nn.Module):
+class Segmenter(nn.Module):
+    """What a run asks of a segmentation network before it reads an image.
+
+    Attributes:
+        name: what to call the model in messages and reports.
+        axes: space axes of the network's convolutions (2 of planes, 3 of volumes); None where it does not show.
+        reading_window: ``(centre, width)`` that images must be read with, where the network was trained so; else None.
+    """
+
+    name: str
+    axes: int | None = None
+    reading_window: tuple[float, float] | None = None
+
+    def check_axes(self, axes: int, item: str) -> None:
+        """Refuse an image of so many space axes where the network's layers show that they take others.
+
+        Raises:
+            InputError: a plane for a network of volumes, or the reverse; it says what to do.
+        """
+        if self.axes is None or self.axes == axes:
+            return
+        if axes == 3:
+            raise InputError(
+                f"{self.name} is a network of planes, and {item} is a volume; certify its slices (--slices all in "
+                "place of --volume)"
+            )
+        raise InputError(
+            f"{self.name} is a network of volumes ({self.axes}-D), and {item} is a plane; give volumes, and read them "
+            "whole (--volume)"
+        )
+
+
+class SegmentationModel(Segmenter):
     """A frozen network as a model for certification: float32 ``(B, C, *space)`` in [0, 1] -> ``(B, K, *space)``.
 
     The class of a pixel is the index of its highest score. Everything between the certified space and the scores
@@ -78,8 +110,6 @@ class SegmentationModel(nn.Module):
         notes, warnings: sentences to show; see the attributes.
 
     Attributes:
-        axes: space axes of the network's convolutions (2 of planes, 3 of volumes); None where it does not show.
-        reading_window: ``(centre, width)`` that images must be read with, where the network was trained so; else None.
         identity: hex SHA-256 of all that changes the answers, as it was when this object was made; see
             :func:`certimed.models.behaviour_digest`.
         identity_complete: whether equal identities are declared to mean equal answers.
@@ -94,7 +124,6 @@ class SegmentationModel(nn.Module):
 
     mean: Tensor
     std: Tensor
-    reading_window: tuple[float, float] | None = None
 
     def __init__(
         self,
@@ -156,24 +185,6 @@ class SegmentationModel(nn.Module):
     def _about(self) -> dict[str, Any]:
         names = ("num_classes", "output", "in_channels", "multiple_of", "window", "normalisation")
         return {name: getattr(self, name) for name in names}
-
-    def check_axes(self, axes: int, item: str) -> None:
-        """Refuse an image of so many space axes where the network's layers show that they take others.
-
-        Raises:
-            InputError: a plane for a network of volumes, or the reverse; it says what to do.
-        """
-        if self.axes is None or self.axes == axes:
-            return
-        if axes == 3:
-            raise InputError(
-                f"{self.name} is a network of planes, and {item} is a volume; certify its slices (--slices all in "
-                "place of --volume)"
-            )
-        raise InputError(
-            f"{self.name} is a network of volumes ({self.axes}-D), and {item} is a plane; give volumes, and read them "
-            "whole (--volume)"
-        )
 
     def extra_repr(self) -> str:
         """Settings shown by ``repr``."""

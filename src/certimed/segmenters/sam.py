@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from certimed.errors import InputError, ModelError, require
@@ -22,11 +22,11 @@ from certimed.models.identity import adapter_identity
 from certimed.models.normalisation import choose
 from certimed.models.sources import brief, read_json, resolve_folder
 from certimed.models.weights import find_weights, read_weights
-from certimed.segmenters.adapter import channel_values
+from certimed.segmenters.adapter import Segmenter, channel_values
 from certimed.segmenters.transformers import FILES, NO_BEHAVIOUR, WEIGHTS, own_normalisation
 
 
-class PromptedSegmenter(nn.Module):
+class PromptedSegmenter(Segmenter):
     """A SamModel that answers boxes and clicks: scores of background and object, ``(B, 2, H, W)``, the first one 0.
 
     Args:
@@ -42,6 +42,7 @@ class PromptedSegmenter(nn.Module):
 
     num_classes = 2
     in_channels = 3
+    axes = 2
     output = "logits"
     mean: Tensor
     std: Tensor
