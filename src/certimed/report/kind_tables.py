@@ -58,7 +58,7 @@ def interval_table(series: Sequence[Series[Any]]) -> Table:
             cells += [str(found["finite"]), *decided, str(found["images"]), str(one.failed)]
             rows.append(Row(one, title, tuple(cells)))
     notes = [
-        f"radius: L2 in [0, 1] units of the certified space ({where(series)}). For every perturbation below it the "
+        f"radius: L2 in {where(series)}. For every perturbation below it the "
         "median under noise stays in its interval; median, width: means over images (of finite intervals); finite: "
         "images whose interval has two ends; below, above: images whose interval is proved to lie on that side of the "
         "threshold.",
@@ -85,7 +85,7 @@ def set_table(series: Sequence[Series[Any]]) -> Table:
             small = ("",) * 8 + ("" if low is None else span_text(low, found["high"], 1), "", "")
             rows.append(Row(one, title, tuple(cells), small))
     notes = [
-        f"radius: L2 in [0, 1] units of the certified space ({where(series)}). Whatever an attack below it does "
+        f"radius: L2 in {where(series)}. Whatever an attack below it does "
         "without seeing the test image's noise, a set holds the true class with the target probability, over "
         "calibration images, test images and noise. set size: mean. coverage: share of these images, without an "
         "attack, whose set holds the true class, with its 95 % interval over new images at this calibration.",
