@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image
+from PIL import Image, ImageFile
 
 from certimed.data import ReadOptions, read_image
 from certimed.errors import ImageError, InputError
@@ -296,3 +296,19 @@ def test_round_trip_of_any_grey_array(tmp_path_factory: pytest.TempPathFactory, 
     assert pixels.max() <= 1
     top = np.iinfo(values.dtype).max
     np.testing.assert_array_equal(np.rint(pixels[0].astype(np.float64) * top).astype(values.dtype), values)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "bmp", "gif"])
+def test_what_other_libraries_allow_pillow_is_not_allowed_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """WeasyPrint lets Pillow read files that are cut off; their missing pixels must not be certified."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / f"whole.{ending}")
+    content = (tmp_path / f"whole.{ending}").read_bytes()
+    (tmp_path / f"cut.{ending}").write_bytes(content[: len(content) // 2])
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    with pytest.raises(ImageError, match=rf"cut.{ending} cannot be read"):
+        read_image(tmp_path / f"cut.{ending}")
+    assert ImageFile.LOAD_TRUNCATED_IMAGES and Image.MAX_IMAGE_PIXELS is None

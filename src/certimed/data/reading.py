@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from certimed.data.files import file_kind, printable, reason
 from certimed.data.images import DEFAULT_READ, MedicalImage, ReadOptions
@@ -21,6 +21,7 @@ from certimed.data.slides import Region
 from certimed.errors import ImageError, InputError, MissingExtraError
 
 _LONGEST = 500  # characters of a reason
+_PILLOW_PIXELS = (1 << 30) // 12  # what Pillow warns of; it refuses twice as many
 _QUIET = threading.RLock()
 
 
@@ -102,13 +103,25 @@ def read_patch_pixels(path: Path, region: Region, options: ReadOptions, name: st
 
 
 @contextmanager
+def _strict_pillow() -> Iterator[None]:
+    before = (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS)
+    ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, _PILLOW_PIXELS
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = before
+
+
+@contextmanager
 def reading(name: str) -> Iterator[None]:
     """Run a reader with warnings and logging off; whatever goes wrong becomes one ImageError sentence.
 
     Decoders raise nearly every exception there is on hostile bytes, hence the broad net. The lock is there because
-    both switches are global to the process: two threads leaving in the wrong order would leave them off for good.
+    the switches are global to the process: two threads leaving in the wrong order would leave them off for good.
+    Pillow's own switches are set too: libraries that are imported beside us (WeasyPrint) let it read cut-off files,
+    whose missing pixels would be certified as grey or black.
     """
-    with _QUIET, warnings.catch_warnings():
+    with _QUIET, _strict_pillow(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         level = logging.root.manager.disable
         logging.disable(logging.CRITICAL)
@@ -120,7 +133,7 @@ def reading(name: str) -> Iterator[None]:
             # Words of the file's may be in it, and theirs may have line ends.
             raise ImageError(f"{name} cannot be read: {' '.join(str(error).split())[:_LONGEST]}") from None
         except Image.DecompressionBombError:
-            limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+            limit = 2 * _PILLOW_PIXELS
             raise ImageError(f"{name} cannot be read: its header says more pixels than {limit}") from None
         except UnidentifiedImageError:
             raise ImageError(
